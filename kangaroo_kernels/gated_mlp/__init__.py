@@ -1,0 +1,24 @@
+"""gated_mlp: the MLP half of a layer, norm and residual included."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class GatedMLP(Protocol):
+    def __call__(
+        self, x: Tensor, gate_up: Tensor, down: Tensor, norm_weight: Tensor, eps: float
+    ) -> Tensor:
+        """x + (silu(g) * u) W_down^T with [g; u] = rms_norm(x) W_gate_up^T (SwiGLU).
+
+        A row's bits do not depend on the other rows or on their number.
+
+        Args:
+            x:           [B, N, C]
+            gate_up:     [2 F, C], gate rows first.
+            down:        [C, F]
+            norm_weight: [C]
+        Returns:
+            [B, N, C], x.dtype.
+        """
+        ...

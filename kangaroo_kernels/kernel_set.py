@@ -1,0 +1,144 @@
+"""Which implementation serves each op. Chosen once, when the engine is built; never per call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from kangaroo_kernels.compact_kv import CompactKV
+from kangaroo_kernels.gated_mlp import GatedMLP
+from kangaroo_kernels.linear import Linear
+from kangaroo_kernels.rms_norm import RMSNorm
+from kangaroo_kernels.rope_append_kv import RopeAppendKV
+from kangaroo_kernels.top1_confidence import Top1Confidence
+from kangaroo_kernels.tree_attention import TreeAttention
+from kangaroo_kernels.verify_tree import VerifyTree
+
+
+class Backend(str, Enum):
+    REFERENCE = "reference"
+    NATIVE = "native"
+    TRITON = "triton"
+    CUDA = "cuda"
+
+
+class UnsupportedError(RuntimeError):
+    """An implementation was asked for that cannot run on this target."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an implementation must be able to run on."""
+
+    device: torch.device
+    dtype: torch.dtype
+    head_dim: int
+
+
+# One row per op, its implementations in order of preference under "auto".
+IMPLS: Mapping[str, tuple[Backend, ...]] = {
+    "linear": (Backend.NATIVE, Backend.REFERENCE),
+    "rms_norm": (Backend.NATIVE, Backend.REFERENCE),
+    "rope_append_kv": (Backend.NATIVE, Backend.REFERENCE),
+    "tree_attention": (Backend.NATIVE, Backend.REFERENCE),
+    "gated_mlp": (Backend.NATIVE, Backend.REFERENCE),
+    "top1_confidence": (Backend.NATIVE, Backend.REFERENCE),
+    "verify_tree": (Backend.REFERENCE,),
+    "compact_kv": (Backend.NATIVE, Backend.REFERENCE),
+}
+MODULES = {
+    Backend.REFERENCE: "reference",
+    Backend.NATIVE: "native",
+    Backend.TRITON: "triton_kernel",
+    Backend.CUDA: "cuda_kernel",
+}
+
+
+def load_impl(op: str, backend: Backend, target: Target) -> Callable[..., Any]:
+    """`op` as `backend` implements it.
+
+    Raises:
+        UnsupportedError: `backend` does not implement `op`, or not on `target`; the message says why. Nothing
+            else is ever substituted.
+    """
+    if backend not in IMPLS[op]:
+        raise UnsupportedError(
+            f"{op} has no {backend.value} implementation; it has {[b.value for b in IMPLS[op]]}"
+        )
+    module = import_module(f"kangaroo_kernels.{op}.{MODULES[backend]}")
+    if reason := module.unsupported(target):
+        raise UnsupportedError(f"{op}/{backend.value} cannot run on {target}: {reason}")
+    implementation: Callable[..., Any] = getattr(module, op)
+    return implementation
+
+
+def explain(op: str, target: Target) -> dict[Backend, str | None]:
+    """Every implementation of `op` in order of preference: the reason why it cannot run on `target`, or None."""
+    reasons: dict[Backend, str | None] = {}
+    for backend in IMPLS[op]:
+        try:
+            load_impl(op, backend, target)
+        except UnsupportedError as refusal:
+            reasons[backend] = str(refusal)
+        else:
+            reasons[backend] = None
+    return reasons
+
+
+@dataclass(frozen=True)
+class KernelSet:
+    """One callable per op, typed by its contract."""
+
+    linear: Linear
+    rms_norm: RMSNorm
+    rope_append_kv: RopeAppendKV
+    tree_attention: TreeAttention
+    gated_mlp: GatedMLP
+    top1_confidence: Top1Confidence
+    verify_tree: VerifyTree
+    compact_kv: CompactKV
+
+    @classmethod
+    def resolve(
+        cls, target: Target, backend: Backend | str = "auto", **per_op: Backend | str
+    ) -> KernelSet:
+        """Choose an implementation for every op.
+
+        Args:
+            target: device, dtype and head_dim to run on.
+            backend: one for all ops, or "auto": the first of the op's row that can run. On a GPU "auto" never
+                takes the reference: slow must be asked for.
+            per_op: exceptions by op name, e.g. `tree_attention="reference"`.
+
+        Raises:
+            ValueError: an op or a backend that does not exist.
+            UnsupportedError: an explicit choice cannot run, or "auto" found nothing; the message has the reasons.
+        """
+        if unknown := per_op.keys() - IMPLS.keys():
+            raise ValueError(f"per_op: expected ops among {sorted(IMPLS)}, got {sorted(unknown)}")
+        return cls(
+            **{op.name: _pick(op.name, target, per_op.get(op.name, backend)) for op in fields(cls)}
+        )
+
+
+def _pick(op: str, target: Target, wanted: Backend | str) -> Callable[..., Any]:
+    if wanted != "auto":
+        if wanted not in list(Backend):
+            raise ValueError(
+                f"backend: expected 'auto' or one of {[b.value for b in Backend]}, got {wanted!r}"
+            )
+        return load_impl(op, Backend(wanted), target)
+    reasons = explain(op, target)
+    if target.device.type != "cpu":
+        reasons[Backend.REFERENCE] = "slow on a GPU, so only on request: backend='reference'"
+    for backend, reason in reasons.items():
+        if reason is None:
+            return load_impl(op, backend, target)
+    raise UnsupportedError(
+        f"no implementation of {op}: " + "; ".join(f"{b.value}: {r}" for b, r in reasons.items())
+    )

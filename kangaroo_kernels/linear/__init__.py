@@ -1,0 +1,32 @@
+"""linear: x W^T, with the norm in front and bias and residual behind in the same pass."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Linear(Protocol):
+    def __call__(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        *,
+        bias: Tensor | None = None,
+        norm_weight: Tensor | None = None,
+        eps: float = 0.0,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """residual + rms_norm(x) W^T + bias; the absent parts are left out.
+
+        A row's bits do not depend on the other rows or on their number.
+
+        Args:
+            x:           [B, N, C]
+            weight:      [O, C]
+            bias:        [O]
+            norm_weight: [C], with `eps`: RMSNorm in front.
+            residual:    [B, N, O]
+        Returns:
+            [B, N, O], x.dtype, accumulated in float32.
+        """
+        ...

@@ -1,0 +1,119 @@
+"""Every knob, once. Frozen, validated where it is built, passed whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+AdapterKind = Literal["paper", "deep_prefix"]
+ADAPTER_KINDS: tuple[AdapterKind, ...] = ("paper", "deep_prefix")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Geometry of a target, whatever its family calls the fields.
+
+    Attributes:
+        family: the checkpoint's `model_type`.
+        head_dim: width of a head, D; apart from hidden_size / num_heads in some families.
+        max_seq_len: tokens of context the target was made for.
+        rope_inv_freq: [D / 2] angular frequencies, scaling of the family applied.
+        rope_scale: factor on cosines and sines (1 but for some long-context scalings).
+        qkv_bias: biases on query, key and value projections; o_bias likewise.
+        qk_norm: RMSNorm of every query and key head before RoPE.
+        tie_embeddings: the head is the embedding matrix.
+        sliding_window: tokens a query may look back in some layer; None: all.
+    """
+
+    family: str
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_seq_len: int
+    rms_norm_eps: float
+    rope_inv_freq: tuple[float, ...]
+    rope_scale: float = 1.0
+    qkv_bias: bool = False
+    o_bias: bool = False
+    qk_norm: bool = False
+    tie_embeddings: bool = False
+    sliding_window: int | None = None
+
+
+@dataclass(frozen=True)
+class DraftConfig:
+    """How far and how boldly to draft.
+
+    Attributes:
+        exit_layer: E; layers [0, E) are shared by drafter and target.
+        max_depth: draft tokens along one path; 0 is autoregressive decoding.
+        confidence: nothing is drafted behind a token whose top-1 probability is below this.
+    """
+
+    exit_layer: int
+    max_depth: int = 6
+    confidence: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.exit_layer < 1:
+            raise ValueError(f"exit_layer: expected at least 1, got {self.exit_layer}")
+        if not 0 <= self.max_depth < 64:
+            raise ValueError(f"max_depth: expected 0 to 63, got {self.max_depth}")
+        if not 0.0 <= self.confidence <= 1.0:
+            raise ValueError(f"confidence: expected 0 to 1, got {self.confidence}")
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """An adapter: its kind, its geometry, where it leaves the target, and its deployed stopping rule.
+
+    Attributes:
+        kind: "paper": keys and values from the exit state; "deep_prefix": those of verified slots from exit and
+            last state together.
+        exit_layer: E of the target it was trained for.
+        max_depth, confidence: the stopping rule it was tuned for (see DraftConfig).
+    """
+
+    kind: AdapterKind
+    exit_layer: int
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    max_depth: int = 6
+    confidence: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.kind not in ADAPTER_KINDS:
+            raise ValueError(f"kind: expected one of {ADAPTER_KINDS}, got {self.kind!r}")
+        self.draft()
+
+    @classmethod
+    def for_target(cls, target: ModelConfig, kind: AdapterKind, exit_layer: int) -> AdapterConfig:
+        """An adapter with the attention geometry of the target's own layers.
+
+        Raises:
+            ValueError: the exit layer is not inside the target.
+        """
+        if not 1 <= exit_layer < target.num_layers:
+            raise ValueError(f"exit_layer: expected 1 to {target.num_layers - 1}, got {exit_layer}")
+        return cls(
+            kind=kind,
+            exit_layer=exit_layer,
+            hidden_size=target.hidden_size,
+            num_heads=target.num_heads,
+            num_kv_heads=target.num_kv_heads,
+            head_dim=target.head_dim,
+            rms_norm_eps=target.rms_norm_eps,
+        )
+
+    def draft(self) -> DraftConfig:
+        """The deployed stopping rule."""
+        return DraftConfig(
+            exit_layer=self.exit_layer, max_depth=self.max_depth, confidence=self.confidence
+        )

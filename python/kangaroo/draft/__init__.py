@@ -1,0 +1,1 @@
+"""Drafting: the tree of guessed tokens, and the drafters that grow it."""

@@ -1,0 +1,1 @@
+"""Decoding: what a sequence owns, the loop, and text in, text out."""

@@ -1,0 +1,132 @@
+"""The decode loop: draft, verify, commit. Nothing else lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from kangaroo.config import DraftConfig, ModelConfig
+from kangaroo.draft.base import Drafter
+from kangaroo.draft.tree import DraftTree
+from kangaroo.engine.state import DecodeState
+from kangaroo.models.llama import Llama
+from kangaroo_kernels import UnsupportedError
+
+PREFILL_CHUNK = 256  # prompt tokens per pass: bounds the memory of activations
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round added.
+
+    Attributes:
+        tokens: the accepted draft tokens, then the bonus token; cut after an end-of-sequence token.
+        num_drafted: tokens drafted; num_accepted: how many of `tokens` were.
+        seconds: host time of draft, verify and commit.
+    """
+
+    tokens: list[int]
+    num_drafted: int
+    num_accepted: int
+    seconds: tuple[float, float, float]
+
+
+class Decoder:
+    """Lossless self-speculative decoding of one sequence; `max_depth=0` makes it autoregressive."""
+
+    def __init__(self, model: Llama, drafter: Drafter, config: DraftConfig):
+        self.model, self.drafter, self.config = model, drafter, config
+
+    @torch.inference_mode()
+    def generate(
+        self, prompt: Sequence[int], max_new_tokens: int, eos_ids: Set[int] = frozenset()
+    ) -> Iterator[Round]:
+        """Continue `prompt` by `max_new_tokens` tokens, or up to and including the first of `eos_ids`.
+
+        Yields the rounds, each of at least one token.
+
+        Raises:
+            ValueError: empty prompt, token outside the vocabulary, or a context longer than the target's.
+            UnsupportedError: the context would reach past the target's sliding window.
+        """
+        check_context(self.model.config, prompt, max_new_tokens)
+        state = self.prefill(prompt, max_new_tokens)
+        while max_new_tokens > 0:
+            started = perf_counter()
+            tree = self.drafter.draft(state, min(self.config.max_depth, max_new_tokens - 1))
+            drafted = perf_counter()
+            logits, h_deep = self.verify(state, tree)
+            verdict = self.model.kernels.verify_tree(logits, *tree.tensors(logits.device))
+            verified = perf_counter()
+            path = verdict.path[0, : int(verdict.path_len)]
+            tokens = until(
+                [tree.tokens[node] for node in path[1:].tolist()] + verdict.bonus.tolist(), eos_ids
+            )
+            state.commit(verdict, tokens, self.model.kernels)
+            self.drafter.commit(state, h_deep[:, path[: len(tokens)]])
+            committed = perf_counter()
+            seconds = (drafted - started, verified - drafted, committed - verified)
+            yield Round(tokens, len(tree) - 1, min(len(path) - 1, len(tokens)), seconds)
+            max_new_tokens = 0 if tokens[-1] in eos_ids else max_new_tokens - len(tokens)
+
+    def prefill(self, prompt: Sequence[int], max_new_tokens: int) -> DecodeState:
+        """All prompt tokens but the last go through every layer; the last is the first root."""
+        model, exit_layer, num_layers = (
+            self.model,
+            self.config.exit_layer,
+            self.model.config.num_layers,
+        )
+        adapter_kv = self.drafter.new_cache(len(prompt) + max_new_tokens)
+        state = DecodeState.empty(model.config, exit_layer, adapter_kv, like=model.weights.norm)
+        history = torch.tensor([prompt[:-1]], dtype=torch.int64, device=state.positions.device)
+        for tokens in history.split(PREFILL_CHUNK, dim=1) if history.numel() else ():
+            num_nodes = tokens.shape[1]
+            nodes = state.shallow_kv.chain(num_nodes, state.positions)
+            h = model.layers(model.embed(tokens), 0, exit_layer, state.shallow_kv, nodes)
+            state.exit_hidden.append_hidden(h)
+            h = model.layers(h, exit_layer, num_layers, state.deep_kv, nodes)
+            self.drafter.prefill(state, h)
+            for cache in (state.shallow_kv, state.deep_kv, state.exit_hidden):
+                cache.commit(cache.length)
+        state.tokens = list(prompt)
+        return state
+
+    def verify(self, state: DecodeState, tree: DraftTree) -> tuple[Tensor, Tensor]:
+        """All nodes through layers [E, L) at once: logits [1, N, V] and last states [1, N, C]."""
+        h = state.exit_hidden.hidden(state.prefix_len, state.prefix_len + len(tree))
+        nodes = state.deep_kv.chain(len(tree), state.positions)
+        h = self.model.layers(
+            h, self.config.exit_layer, self.model.config.num_layers, state.deep_kv, nodes
+        )
+        return self.model.logits(h), h
+
+
+def check_context(model: ModelConfig, prompt: Sequence[int], max_new_tokens: int) -> None:
+    """Refuse, before anything is computed, what the target cannot do; see :meth:`Decoder.generate`."""
+    if not prompt:
+        raise ValueError("prompt: expected at least one token, got none")
+    if bad := [token for token in prompt if not 0 <= token < model.vocab_size]:
+        raise ValueError(f"prompt: expected tokens in [0, {model.vocab_size}), got {bad[0]}")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens: expected at least 0, got {max_new_tokens}")
+    total_len = len(prompt) + max_new_tokens
+    if total_len > model.max_seq_len:
+        raise ValueError(
+            f"max_new_tokens: expected at most {model.max_seq_len - len(prompt)} behind {len(prompt)} prompt tokens "
+            f"(the target's context is {model.max_seq_len}), got {max_new_tokens}"
+        )
+    if model.sliding_window is not None and total_len > model.sliding_window:
+        raise UnsupportedError(
+            f"sliding-window attention is not supported: {total_len} tokens would reach past the target's window of "
+            f"{model.sliding_window}"
+        )
+
+
+def until(tokens: list[int], eos_ids: Set[int]) -> list[int]:
+    """`tokens` up to and including the first that ends the sequence."""
+    end = next((i for i, token in enumerate(tokens) if token in eos_ids), len(tokens))
+    return tokens[: end + 1]

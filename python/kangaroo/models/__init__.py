@@ -1,0 +1,1 @@
+"""Targets cut at the exit layer, their weights on disk, and the adapter."""

@@ -1,0 +1,84 @@
+"""Kangaroo's adapter (paper, section 3.2): norm, self-attention, residual; its own final norm; the target's head."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kangaroo.cache import SlotCache
+from kangaroo.config import AdapterConfig
+from kangaroo_kernels import KernelSet
+from kangaroo_kernels.nodes import NodeBatch
+
+
+class Adapter(nn.Module):
+    """The parameters that training makes and the engine runs.
+
+    Attributes:
+        input_norm: [C]; norm: [C], the final norm in front of the target's head.
+        qkv: [(H_q + 2 H_kv) * D, C]; o: [C, H_q * D].
+        deep_norm: [C] and deep_kv: [2 H_kv * D, 2 C], `deep_prefix` only: keys and values of verified slots from
+            [norm(h_E); norm(h_L)].
+    """
+
+    def __init__(self, config: AdapterConfig):
+        super().__init__()
+        c, d = config.hidden_size, config.head_dim
+        self.config = config
+        self.input_norm = nn.Parameter(torch.ones(c))
+        self.qkv = nn.Parameter(torch.empty((config.num_heads + 2 * config.num_kv_heads) * d, c))
+        self.o = nn.Parameter(torch.empty(c, config.num_heads * d))
+        self.norm = nn.Parameter(torch.ones(c))
+        if config.kind == "deep_prefix":
+            self.deep_norm = nn.Parameter(torch.ones(c))
+            self.deep_kv = nn.Parameter(torch.empty(2 * config.num_kv_heads * d, 2 * c))
+
+    @torch.no_grad()
+    def reset(self, seed: int) -> None:
+        """Fresh weights: normal projections, a small output projection, unit norms."""
+        generator = torch.Generator().manual_seed(seed)
+        for name, p in self.named_parameters():
+            if p.ndim == 1:
+                p.fill_(1.0)
+            else:
+                std = 0.002 if name == "o" else p.shape[1] ** -0.5
+                p.copy_(torch.empty(p.shape).normal_(0.0, std, generator=generator))
+
+    def step(
+        self, h: Tensor, kv: SlotCache, nodes: NodeBatch, rope: Tensor, kernels: KernelSet
+    ) -> Tensor:
+        """Unverified slots: exit states h [B, N, C] -> adapter states [B, N, C]; appends to `kv`."""
+        config = self.config
+        k_cache, v_cache = kv.layer(0)
+        qkv = kernels.linear(h, self.qkv, norm_weight=self.input_norm, eps=config.rms_norm_eps)
+        q = kernels.rope_append_kv(qkv, k_cache, v_cache, nodes, rope)
+        heads = kernels.tree_attention(q, k_cache, v_cache, nodes, config.head_dim**-0.5)
+        kv.length += h.shape[1]
+        return kernels.linear(heads.flatten(2), self.o, residual=h)
+
+    def write_verified(
+        self,
+        h: Tensor,
+        h_deep: Tensor,
+        kv: SlotCache,
+        nodes: NodeBatch,
+        rope: Tensor,
+        *,
+        kernels: KernelSet,
+    ) -> None:
+        """Rows of verified slots, in place: exit states h [B, N, C] and last states h_deep [B, N, C] (before the norm).
+
+        `paper` does not read h_deep: its verified and unverified rows are the same.
+        """
+        eps = self.config.rms_norm_eps
+        if self.config.kind == "deep_prefix":
+            pair = (
+                kernels.rms_norm(h, self.input_norm, eps),
+                kernels.rms_norm(h_deep, self.deep_norm, eps),
+            )
+            rows = kernels.linear(torch.cat(pair, dim=-1), self.deep_kv)
+        else:
+            first_key = self.config.num_heads * self.config.head_dim
+            rows = kernels.linear(h, self.qkv[first_key:], norm_weight=self.input_norm, eps=eps)
+        k_cache, v_cache = kv.layer(0)
+        kernels.rope_append_kv(rows, k_cache, v_cache, nodes, rope)

@@ -1,0 +1,90 @@
+"""The target: a Llama-family decoder whose only forward is layers(h, start, stop)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kangaroo.cache import SlotCache
+from kangaroo.config import ModelConfig
+from kangaroo_kernels import KernelSet
+from kangaroo_kernels.nodes import NodeBatch
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One decoder layer; projections fused along their outputs.
+
+    Attributes:
+        input_norm: [C]; post_norm: [C] (in front of the MLP).
+        qkv: [(H_q + 2 H_kv) * D, C]; qkv_bias: [(H_q + 2 H_kv) * D] or None.
+        o: [C, H_q * D]; o_bias: [C] or None.
+        gate_up: [2 F, C], gate first; down: [C, F].
+        q_norm: [D] or None; k_norm: [D] or None.
+    """
+
+    input_norm: Tensor
+    qkv: Tensor
+    o: Tensor
+    post_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
+    qkv_bias: Tensor | None = None
+    o_bias: Tensor | None = None
+    q_norm: Tensor | None = None
+    k_norm: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaWeights:
+    """embed [V, C], layers, norm [C], lm_head [V, C] (the embedding itself when tied)."""
+
+    embed: Tensor
+    layers: tuple[LayerWeights, ...]
+    norm: Tensor
+    lm_head: Tensor
+
+
+def rope_table(config: ModelConfig, device: torch.device) -> Tensor:
+    """Cosines and sines of every position: [2, max_seq_len, D / 2] float32."""
+    inv_freq = torch.tensor(config.rope_inv_freq, dtype=torch.float32)
+    angles = torch.arange(config.max_seq_len, dtype=torch.float32)[:, None] * inv_freq
+    return (torch.stack([angles.cos(), angles.sin()]) * config.rope_scale).to(device)
+
+
+class Llama:
+    """Weights and the kernels that run them. Holds nothing of any sequence."""
+
+    def __init__(self, config: ModelConfig, weights: LlamaWeights, kernels: KernelSet):
+        self.config, self.weights, self.kernels = config, weights, kernels
+        self.rope = rope_table(config, weights.norm.device)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """tokens [B, N] int64 -> [B, N, C]."""
+        return F.embedding(tokens, self.weights.embed)
+
+    def layers(self, h: Tensor, start: int, stop: int, kv: SlotCache, nodes: NodeBatch) -> Tensor:
+        """Run layers [start, stop) on h [B, N, C] and append their keys and values to `kv`, which begins at `start`."""
+        kernels, eps, scale = self.kernels, self.config.rms_norm_eps, self.config.head_dim**-0.5
+        for index in range(start, stop):
+            w = self.weights.layers[index]
+            k_cache, v_cache = kv.layer(index - start)
+            qkv = kernels.linear(h, w.qkv, bias=w.qkv_bias, norm_weight=w.input_norm, eps=eps)
+            q = kernels.rope_append_kv(
+                qkv, k_cache, v_cache, nodes, self.rope, q_norm=w.q_norm, k_norm=w.k_norm, eps=eps
+            )
+            heads = kernels.tree_attention(q, k_cache, v_cache, nodes, scale)
+            h = kernels.linear(heads.flatten(2), w.o, bias=w.o_bias, residual=h)
+            h = kernels.gated_mlp(h, w.gate_up, w.down, w.post_norm, eps)
+        kv.length += h.shape[1]
+        return h
+
+    def logits(self, h: Tensor) -> Tensor:
+        """Final norm and head: [B, N, C] -> [B, N, V] float32."""
+        out = self.kernels.linear(
+            h, self.weights.lm_head, norm_weight=self.weights.norm, eps=self.config.rms_norm_eps
+        )
+        return out.float()

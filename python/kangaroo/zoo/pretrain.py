@@ -1,0 +1,201 @@
+"""Train tiny-py's language model from nothing: `python -m kangaroo.zoo.pretrain --out DIR --minutes 90`."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import logging
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import typer
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from kangaroo.zoo import corpus
+from kangaroo.zoo.muon import Muon
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """The recipe. Progress is a fraction of the time budget, so that one recipe fits any machine."""
+
+    minutes: float = 90.0
+    vocab_size: int = 4096
+    hidden_size: int = 192
+    intermediate_size: int = 512
+    num_layers: int = 16
+    head_dim: int = 64
+    context_len: int = 2048
+    tokens_per_step: int = 4096
+    # (from this progress on, num_layers / depth_divisor layers, windows of this many tokens)
+    phases: tuple[tuple[float, int, int], ...] = ((0.0, 2, 256), (0.33, 1, 256), (0.75, 1, 1024))
+    matrix_lr: float = 0.02
+    other_lr: float = 3e-3
+    warmup_steps: int = 40
+    decay_from: float = 0.45
+    seed: int = 0
+
+
+def new_model(
+    config: PretrainConfig, num_layers: int, bos_id: int, eos_id: int
+) -> LlamaForCausalLM:
+    """A Llama with tied embeddings whose residual branches start at zero."""
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=config.vocab_size,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=num_layers,
+            num_attention_heads=config.hidden_size // config.head_dim,
+            num_key_value_heads=config.hidden_size // config.head_dim,
+            max_position_embeddings=config.context_len,
+            tie_word_embeddings=True,
+            bos_token_id=bos_id,
+            eos_token_id=eos_id,
+        )
+    )
+    for block in model.model.layers:
+        nn.init.zeros_(block.self_attn.o_proj.weight)
+        nn.init.zeros_(block.mlp.down_proj.weight)
+    return model
+
+
+def stack_layers(model: LlamaForCausalLM, num_layers: int) -> None:
+    """Grow by repeating the whole stack (G_stack, arXiv 2405.15319): shallow steps are cheap, and little is forgotten."""
+    layers = model.model.layers
+    while len(layers) < num_layers:
+        layers.append(copy.deepcopy(layers[len(layers) - model.config.num_hidden_layers]))
+        layers[-1].self_attn.layer_idx = len(layers) - 1
+    model.config.num_hidden_layers = num_layers
+
+
+def optimizers(model: LlamaForCausalLM, config: PretrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for embedding and norms; base rates kept as `base_lr`."""
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if not any(p is m for m in matrices)]
+    both: list[torch.optim.Optimizer] = [
+        Muon(matrices, lr=config.matrix_lr),
+        torch.optim.AdamW(others, lr=config.other_lr, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+    for group in (g for opt in both for g in opt.param_groups):
+        group["base_lr"] = group["lr"]
+    return both
+
+
+def lr_factor(config: PretrainConfig, progress: float, step: int) -> float:
+    """Linear warm-up in steps, a plateau, then linear decay to zero in progress."""
+    decay = min(1.0, (1.0 - progress) / (1.0 - config.decay_from))
+    return min(1.0, (step + 1) / config.warmup_steps) * max(decay, 0.0)
+
+
+def loss_of(model: LlamaForCausalLM, rows: Tensor) -> Tensor:
+    """Mean cross-entropy in nats of rows [B, T + 1]."""
+    hidden = model.model(rows[:, :-1], use_cache=False).last_hidden_state
+    return F.cross_entropy(model.lm_head(hidden).float().flatten(0, 1), rows[:, 1:].flatten())
+
+
+@torch.no_grad()
+def held_out_loss(model: LlamaForCausalLM, rows: Tensor, batch_size: int = 4) -> float:
+    """Nats per token over windows [N, T + 1]."""
+    losses = [loss_of(model, batch).item() * len(batch) for batch in rows.split(batch_size)]
+    return sum(losses) / len(rows)
+
+
+def endless_batches(
+    stream: Tensor, length: int, batch_size: int, bos_id: int, rng: torch.Generator
+) -> Iterator[Tensor]:
+    """Batches [batch_size, length + 1]; every window once per epoch, cut anew each epoch."""
+    while True:
+        rows = corpus.windows(stream, length, bos_id, rng)
+        yield from rows[: len(rows) // batch_size * batch_size].split(batch_size)
+
+
+def train(config: PretrainConfig, out: Path, device: str) -> float:
+    """Train, save model and tokenizer to `out` as an ordinary Hugging Face folder; returns the held-out loss."""
+    torch.manual_seed(config.seed)
+    rng = torch.Generator().manual_seed(config.seed)
+    train_texts, held_texts = corpus.split(corpus.stdlib_files())
+    tokenizer = corpus.train_tokenizer(train_texts, config.vocab_size)
+    stream = corpus.token_stream(tokenizer, train_texts)
+    held = corpus.windows(
+        corpus.token_stream(tokenizer, held_texts), 1024, tokenizer.bos_token_id
+    ).to(device)
+    logger.info("%d training tokens, %d held-out windows of 1024", len(stream), len(held))
+    tokenizer.save_pretrained(out)
+
+    model = new_model(
+        config,
+        config.num_layers // config.phases[0][1],
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+    )
+    model.to(device)
+    start, step, tokens, phase = time.monotonic(), 0, 0, -1
+    while (progress := (time.monotonic() - start) / (60 * config.minutes)) < 1.0:
+        if phase + 1 < len(config.phases) and progress >= config.phases[phase + 1][0]:
+            phase += 1
+            _, divisor, length = config.phases[phase]
+            stack_layers(model, config.num_layers // divisor)
+            if phase == 0 or divisor != config.phases[phase - 1][1]:
+                opts = optimizers(model, config)
+            batches = endless_batches(
+                stream, length, config.tokens_per_step // length, tokenizer.bos_token_id, rng
+            )
+            logger.info(
+                "step %d: %d layers, windows of %d", step, config.num_layers // divisor, length
+            )
+        loss = loss_of(model, next(batches).to(device))
+        loss.backward()
+        for opt in opts:
+            for group in opt.param_groups:
+                group["lr"] = group["base_lr"] * lr_factor(config, progress, step)
+            opt.step()
+            opt.zero_grad()
+        step, tokens = step + 1, tokens + config.tokens_per_step
+        if step % 20 == 0:
+            logger.info(
+                "step %d tokens %d progress %.3f loss %.3f", step, tokens, progress, loss.item()
+            )
+        if step % 400 == 0:
+            logger.info(
+                "step %d held-out (first 16 windows) %.4f", step, held_out_loss(model, held[:16])
+            )
+            model.save_pretrained(out)
+    held_loss = held_out_loss(model.bfloat16().float(), held)
+    if not math.isfinite(held_loss):
+        raise RuntimeError(f"training diverged: held-out loss {held_loss}")
+    model.bfloat16().save_pretrained(out)
+    logger.info("steps %d tokens %d held-out loss %.4f nats/token", step, tokens, held_loss)
+    return held_loss
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc not to return freed memory: the page faults of large activations cost half of a CPU step."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD, bytes
+        libc.mallopt(-1, 1 << 34 if sys.maxsize > 1 << 32 else 1 << 30)  # M_TRIM_THRESHOLD, bytes
+
+
+def main(
+    out: Path, minutes: float = 90.0, threads: int = 0, device: str = "cpu", seed: int = 0
+) -> None:
+    """Train tiny-py and write it to OUT."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
+    train(PretrainConfig(minutes=minutes, seed=seed), out, device)
+
+
+if __name__ == "__main__":
+    typer.run(main)
