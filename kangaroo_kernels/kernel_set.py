@@ -63,8 +63,8 @@ def load_impl(op: str, backend: Backend, target: Target) -> Callable[..., Any]:
     """`op` as `backend` implements it.
 
     Raises:
-        UnsupportedError: `backend` does not implement `op`, or not on `target`; the message says why. Nothing
-            else is ever substituted.
+        UnsupportedError: `backend` does not implement `op`, or not on `target`; the message says
+            why. Nothing else is ever substituted.
     """
     if backend not in IMPLS[op]:
         raise UnsupportedError(
@@ -78,7 +78,9 @@ def load_impl(op: str, backend: Backend, target: Target) -> Callable[..., Any]:
 
 
 def explain(op: str, target: Target) -> dict[Backend, str | None]:
-    """Every implementation of `op` in order of preference: the reason why it cannot run on `target`, or None."""
+    """Every implementation of `op` in order of preference: the reason why it cannot run on
+    `target`, or None.
+    """
     reasons: dict[Backend, str | None] = {}
     for backend in IMPLS[op]:
         try:
@@ -111,13 +113,14 @@ class KernelSet:
 
         Args:
             target: device, dtype and head_dim to run on.
-            backend: one for all ops, or "auto": the first of the op's row that can run. On a GPU "auto" never
-                takes the reference: slow must be asked for.
+            backend: one for all ops, or "auto": the first of the op's row that can run. On a GPU
+                "auto" never takes the reference: slow must be asked for.
             per_op: exceptions by op name, e.g. `tree_attention="reference"`.
 
         Raises:
             ValueError: an op or a backend that does not exist.
-            UnsupportedError: an explicit choice cannot run, or "auto" found nothing; the message has the reasons.
+            UnsupportedError: an explicit choice cannot run, or "auto" found nothing; the message
+                has the reasons.
         """
         if unknown := per_op.keys() - IMPLS.keys():
             raise ValueError(f"per_op: expected ops among {sorted(IMPLS)}, got {sorted(unknown)}")

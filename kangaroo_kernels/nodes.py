@@ -13,14 +13,15 @@ MAX_TREE_NODES = 64  # ancestors are one bit each of an int64
 class NodeBatch:
     """N new nodes per sequence. Node i of the call is node `first_node + i` of its sequence's tree.
 
-    It is written to slot `cache_seqlens[b] + first_node + i`; every slot below `cache_seqlens[b]` is committed
-    and visible to it.
+    It is written to slot `cache_seqlens[b] + first_node + i`; every slot below `cache_seqlens[b]`
+    is committed and visible to it.
 
     Attributes:
         positions:     [B, N] int32, RoPE indices.
         cache_seqlens: [B] int32, committed slots (FlashAttention's word).
         first_node:    tree nodes already in the cache, the same for all sequences.
-        ancestors:     [B, N] int64 bit masks, bit j: tree node j is the node itself or its ancestor;
+        ancestors:     [B, N] int64 bit masks, bit j: tree node j is the node itself or its
+            ancestor;
                        None: the tree is a chain, so node i sees every node up to itself.
     """
 

@@ -6,12 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Library GEMMs choose their order of summation by the number of rows, so references always multiply this many.
+# Library GEMMs choose their order of summation by the number of rows: always multiply this many.
 ROW_TILE = 16
 
 
 def tiled_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x W^T in tiles of exactly ROW_TILE rows: [M, C], [O, C] -> [M, O]. A row's bits are its own."""
+    """x W^T in tiles of exactly ROW_TILE rows: [M, C], [O, C] -> [M, O]. A row's bits are its
+    own.
+    """
     padded = F.pad(x, (0, 0, 0, -len(x) % ROW_TILE))
     return torch.cat([F.linear(tile, weight) for tile in padded.split(ROW_TILE)])[: len(x)]
 

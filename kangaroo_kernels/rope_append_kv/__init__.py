@@ -20,7 +20,8 @@ class RopeAppendKV(Protocol):
         k_norm: Tensor | None = None,
         eps: float = 0.0,
     ) -> Tensor:
-        """Split qkv into heads; RMSNorm of q and k heads where given; RoPE (halves, as Llama) on q and k.
+        """Split qkv into heads; RMSNorm of q and k heads where given; RoPE (halves, as Llama) on q
+        and k.
 
         Args:
             qkv:     [B, N, (H_q + 2 H_kv) * D]; H_q may be 0 (keys and values alone).

@@ -1,4 +1,6 @@
-"""top1_confidence: final norm, head, and what the drafter needs of the logits: the best token and how sure it is."""
+"""top1_confidence: final norm, head, and what the drafter needs of the logits: the best token and
+how sure it is.
+"""
 
 from typing import Protocol
 

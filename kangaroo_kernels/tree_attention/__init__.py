@@ -16,8 +16,8 @@ class TreeAttention(Protocol):
     ) -> Tensor:
         """softmax(scale q k^T) v over the visible slots, softmax in float32.
 
-        The prefix is never masked. A row's bits depend on its own visible slots alone: neither on the other
-        nodes nor on what the rest of the cache holds.
+        The prefix is never masked. A row's bits depend on its own visible slots alone: neither on
+        the other nodes nor on what the rest of the cache holds.
 
         Args:
             q:       [B, N, H_q, D], RoPE applied; H_q a multiple of H_kv.

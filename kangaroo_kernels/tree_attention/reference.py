@@ -1,4 +1,6 @@
-"""Definition of tree_attention, in plain PyTorch: online softmax over chunks of fixed place and size. Any device."""
+"""Definition of tree_attention, in plain PyTorch: online softmax over chunks of fixed place and
+size. Any device.
+"""
 
 import torch
 from torch import Tensor

@@ -9,7 +9,8 @@ class Verdict(NamedTuple):
     """What verification keeps of each sequence's tree.
 
     Attributes:
-        path:     [B, N] int64, accepted nodes, root first, strictly increasing; entries from path_len on are -1.
+        path:     [B, N] int64, accepted nodes, root first, strictly increasing; entries from
+            path_len on are -1.
         path_len: [B] int32, at least 1.
         bonus:    [B] int64, the target's own token after the last accepted node.
     """
@@ -21,7 +22,8 @@ class Verdict(NamedTuple):
 
 class VerifyTree(Protocol):
     def __call__(self, logits: Tensor, tokens: Tensor, parents: Tensor) -> Verdict:
-        """Walk from the root along the child that equals the target's argmax (ties to the lowest id).
+        """Walk from the root along the child that equals the target's argmax (ties to the lowest
+        id).
 
         Args:
             logits:  [B, N, V], the target's prediction after each node.

@@ -10,13 +10,14 @@ from kangaroo_kernels.tree_attention import KV_CHUNK
 
 
 class SlotCache:
-    """Rows indexed by slot: [0, committed) are history, [committed, length) the nodes of the current round.
+    """Rows indexed by slot: [0, committed) are history, [committed, length) the nodes of the
+    current round.
 
     One class for everything that is written per slot, because all of it is rolled back per slot.
 
     Attributes:
-        rows: [A, B, H, S, W]. Keys and values: A = 2 * layers (k and v of each in turn), W = head_dim.
-            Hidden states: A = H = 1, W = hidden_size. S is a multiple of KV_CHUNK.
+        rows: [A, B, H, S, W]. Keys and values: A = 2 * layers (k and v of each in turn), W =
+            head_dim. Hidden states: A = H = 1, W = hidden_size. S is a multiple of KV_CHUNK.
         length: live slots; batch 1 has one length.
         committed: slots that no rejection can take back.
         cache_seqlens: [B] int32 on the device, always equal to `committed`.
@@ -46,7 +47,9 @@ class SlotCache:
         self.length += h.shape[1]
 
     def chain(self, num_nodes: int, positions: Tensor) -> NodeBatch:
-        """The next `num_nodes` slots as a chain, each seeing all before it; `positions` [B, S] is every position."""
+        """The next `num_nodes` slots as a chain, each seeing all before it; `positions` [B, S] is
+        every position.
+        """
         stop = self.length + num_nodes
         return NodeBatch(
             positions[:, self.length : stop], self.cache_seqlens, self.length - self.committed

@@ -69,11 +69,12 @@ class DraftConfig:
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """An adapter: its kind, its geometry, where it leaves the target, and its deployed stopping rule.
+    """An adapter: its kind, its geometry, where it leaves the target, and its deployed stopping
+    rule.
 
     Attributes:
-        kind: "paper": keys and values from the exit state; "deep_prefix": those of verified slots from exit and
-            last state together.
+        kind: "paper": keys and values from the exit state; "deep_prefix": those of verified slots
+            from exit and last state together.
         exit_layer: E of the target it was trained for.
         max_depth, confidence: the stopping rule it was tuned for (see DraftConfig).
     """

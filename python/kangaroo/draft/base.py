@@ -17,17 +17,22 @@ class Drafter(Protocol):
         ...
 
     def prefill(self, state: DecodeState, h_deep: Tensor) -> None:
-        """The prompt's next slots are in the target's caches; their last states are h_deep [B, N, C]."""
+        """The prompt's next slots are in the target's caches; their last states are h_deep [B, N,
+        C].
+        """
         ...
 
     def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
         """Grow a tree below the root, at most `max_depth` deep.
 
         Leaves every node's shallow keys and values in `state.shallow_kv` and its exit state in
-        `state.exit_hidden`, in node order behind the committed slots: verification starts from there.
+        `state.exit_hidden`, in node order behind the committed slots: verification starts from
+        there.
         """
         ...
 
     def commit(self, state: DecodeState, h_deep: Tensor) -> None:
-        """The last N slots of `state` have just been committed; their last states are h_deep [B, N, C]."""
+        """The last N slots of `state` have just been committed; their last states are h_deep [B, N,
+        C].
+        """
         ...

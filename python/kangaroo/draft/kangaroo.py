@@ -1,4 +1,6 @@
-"""Kangaroo's drafter (paper, section 3): shallow layers, adapter, the target's head; stops as soon as it is unsure."""
+"""Kangaroo's drafter (paper, section 3): shallow layers, adapter, the target's head; stops as soon
+as it is unsure.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class KangarooDrafter:
             self._write_verified(self.adapter, state, h_deep)
 
     def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
-        """A chain below the root. The token that was not sure enough is kept; what would follow it is not drafted."""
+        """A chain below the root. The token that was not sure enough is kept; what would follow it
+        is not drafted.
+        """
         tree = DraftTree.root(state.tokens[-1])
         self._shallow(state, tree.tokens[-1])
         while self.adapter is not None and len(tree) <= max_depth:
@@ -46,7 +50,9 @@ class KangarooDrafter:
         return tree
 
     def commit(self, state: DecodeState, h_deep: Tensor) -> None:
-        """`paper` keeps the accepted rows it has; `deep_prefix` rewrites them with what verification has learnt."""
+        """`paper` keeps the accepted rows it has; `deep_prefix` rewrites them with what
+        verification has learnt.
+        """
         if self.adapter is None:
             return
         if self.adapter.config.kind == "paper":
@@ -65,7 +71,8 @@ class KangarooDrafter:
     def _next_token(self, adapter: Adapter, state: DecodeState) -> tuple[int, float]:
         """The token after the newest node, and its probability.
 
-        The adapter passes over every slot it has not seen: one, or two after a fully accepted round.
+        The adapter passes over every slot it has not seen: one, or two after a fully accepted
+            round.
         """
         h = state.exit_hidden.hidden(state.adapter_kv.length, state.exit_hidden.length)
         nodes = state.adapter_kv.chain(h.shape[1], state.positions)

@@ -45,12 +45,14 @@ class Decoder:
     def generate(
         self, prompt: Sequence[int], max_new_tokens: int, eos_ids: Set[int] = frozenset()
     ) -> Iterator[Round]:
-        """Continue `prompt` by `max_new_tokens` tokens, or up to and including the first of `eos_ids`.
+        """Continue `prompt` by `max_new_tokens` tokens, or up to and including the first of
+        `eos_ids`.
 
         Yields the rounds, each of at least one token.
 
         Raises:
-            ValueError: empty prompt, token outside the vocabulary, or a context longer than the target's.
+            ValueError: empty prompt, token outside the vocabulary, or a context longer than the
+                target's.
             UnsupportedError: the context would reach past the target's sliding window.
         """
         check_context(self.model.config, prompt, max_new_tokens)
@@ -106,7 +108,9 @@ class Decoder:
 
 
 def check_context(model: ModelConfig, prompt: Sequence[int], max_new_tokens: int) -> None:
-    """Refuse, before anything is computed, what the target cannot do; see :meth:`Decoder.generate`."""
+    """Refuse, before anything is computed, what the target cannot do; see
+    :meth:`Decoder.generate`.
+    """
     if not prompt:
         raise ValueError("prompt: expected at least one token, got none")
     if bad := [token for token in prompt if not 0 <= token < model.vocab_size]:
@@ -116,13 +120,14 @@ def check_context(model: ModelConfig, prompt: Sequence[int], max_new_tokens: int
     total_len = len(prompt) + max_new_tokens
     if total_len > model.max_seq_len:
         raise ValueError(
-            f"max_new_tokens: expected at most {model.max_seq_len - len(prompt)} behind {len(prompt)} prompt tokens "
-            f"(the target's context is {model.max_seq_len}), got {max_new_tokens}"
+            f"max_new_tokens: expected at most {model.max_seq_len - len(prompt)} behind "
+            f"{len(prompt)} prompt tokens (the target's context is {model.max_seq_len}), "
+            f"got {max_new_tokens}"
         )
     if model.sliding_window is not None and total_len > model.sliding_window:
         raise UnsupportedError(
-            f"sliding-window attention is not supported: {total_len} tokens would reach past the target's window of "
-            f"{model.sliding_window}"
+            f"sliding-window attention is not supported: {total_len} tokens would reach past "
+            f"the target's window of {model.sliding_window}"
         )
 
 

@@ -15,10 +15,11 @@ from kangaroo_kernels.verify_tree import Verdict
 
 @dataclass
 class DecodeState:
-    """Between rounds tokens[:-1] are in the target's caches and tokens[-1], the next root, is in none.
+    """Between rounds tokens[:-1] are in the target's caches and tokens[-1], the next root, is in
+    none.
 
-    The `paper` adapter may be one slot behind: a leaf is verified without passing through it; `exit_hidden` keeps
-    what it missed.
+    The `paper` adapter may be one slot behind: a leaf is verified without passing through it;
+    `exit_hidden` keeps what it missed.
 
     Attributes:
         tokens: prompt and committed tokens.
@@ -39,7 +40,9 @@ class DecodeState:
     def empty(
         cls, model: ModelConfig, exit_layer: int, adapter_kv: SlotCache, like: Tensor
     ) -> DecodeState:
-        """No tokens, and caches as long as `adapter_kv`, on the device and in the dtype of `like`."""
+        """No tokens, and caches as long as `adapter_kv`, on the device and in the dtype of
+        `like`.
+        """
         num_slots = adapter_kv.num_slots
 
         def kv(num_layers: int, h_kv: int, head_dim: int) -> SlotCache:
@@ -60,7 +63,9 @@ class DecodeState:
         return len(self.tokens) - 1
 
     def commit(self, verdict: Verdict, tokens: list[int], kernels: KernelSet) -> None:
-        """Make the accepted path and `tokens` history: the one place where the target's caches shrink."""
+        """Make the accepted path and `tokens` history: the one place where the target's caches
+        shrink.
+        """
         caches = (self.shallow_kv, self.deep_kv, self.exit_hidden)
         path = verdict.path[0, : len(tokens)].tolist()
         if path[-1] != len(path) - 1:  # a chain is in place already

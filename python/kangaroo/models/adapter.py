@@ -1,4 +1,6 @@
-"""Kangaroo's adapter (paper, section 3.2): norm, self-attention, residual; its own final norm; the target's head."""
+"""Kangaroo's adapter (paper, section 3.2): norm, self-attention, residual; its own final norm; the
+target's head.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ class Adapter(nn.Module):
     Attributes:
         input_norm: [C]; norm: [C], the final norm in front of the target's head.
         qkv: [(H_q + 2 H_kv) * D, C]; o: [C, H_q * D].
-        deep_norm: [C] and deep_kv: [2 H_kv * D, 2 C], `deep_prefix` only: keys and values of verified slots from
-            [norm(h_E); norm(h_L)].
+        deep_norm: [C] and deep_kv: [2 H_kv * D, 2 C], `deep_prefix` only: keys and values of
+            verified slots from [norm(h_E); norm(h_L)].
     """
 
     def __init__(self, config: AdapterConfig):
@@ -47,7 +49,9 @@ class Adapter(nn.Module):
     def step(
         self, h: Tensor, kv: SlotCache, nodes: NodeBatch, rope: Tensor, kernels: KernelSet
     ) -> Tensor:
-        """Unverified slots: exit states h [B, N, C] -> adapter states [B, N, C]; appends to `kv`."""
+        """Unverified slots: exit states h [B, N, C] -> adapter states [B, N, C]; appends to
+        `kv`.
+        """
         config = self.config
         k_cache, v_cache = kv.layer(0)
         qkv = kernels.linear(h, self.qkv, norm_weight=self.input_norm, eps=config.rms_norm_eps)
@@ -66,7 +70,8 @@ class Adapter(nn.Module):
         *,
         kernels: KernelSet,
     ) -> None:
-        """Rows of verified slots, in place: exit states h [B, N, C] and last states h_deep [B, N, C] (before the norm).
+        """Rows of verified slots, in place: exit states h [B, N, C] and last states h_deep [B, N,
+        C] (before the norm).
 
         `paper` does not read h_deep: its verified and unverified rows are the same.
         """

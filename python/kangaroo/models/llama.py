@@ -67,7 +67,9 @@ class Llama:
         return F.embedding(tokens, self.weights.embed)
 
     def layers(self, h: Tensor, start: int, stop: int, kv: SlotCache, nodes: NodeBatch) -> Tensor:
-        """Run layers [start, stop) on h [B, N, C] and append their keys and values to `kv`, which begins at `start`."""
+        """Run layers [start, stop) on h [B, N, C] and append their keys and values to `kv`, which
+        begins at `start`.
+        """
         kernels, eps, scale = self.kernels, self.config.rms_norm_eps, self.config.head_dim**-0.5
         for index in range(start, stop):
             w = self.weights.layers[index]

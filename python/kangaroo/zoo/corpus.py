@@ -1,4 +1,6 @@
-"""The corpus of tiny-py: the Python standard library's own sources, split by whole files, and a BPE of them."""
+"""The corpus of tiny-py: the Python standard library's own sources, split by whole files, and a BPE
+of them.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,15 @@ _HELD_OUT_ONE_IN = 25
 
 
 def is_held_out(relative_path: str) -> bool:
-    """The fixed rule of the split: one file in 25, by the SHA-256 of its path below the library's root."""
+    """The fixed rule of the split: one file in 25, by the SHA-256 of its path below the library's
+    root.
+    """
     return int(hashlib.sha256(relative_path.encode()).hexdigest(), 16) % _HELD_OUT_ONE_IN == 0
 
 
 def stdlib_files(root: Path | None = None) -> dict[str, str]:
-    """Sources of the running Python's standard library: {path below its root, POSIX: text}, in path order.
+    """Sources of the running Python's standard library: {path below its root, POSIX: text}, in path
+    order.
 
     Files under 200 bytes or over 200 kB are left out, as are site-packages.
     """
@@ -45,7 +50,9 @@ def split(files: dict[str, str]) -> tuple[list[str], list[str]]:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of `vocab_size` entries with `<s>` = 0 in front of every text and `</s>` = 1."""
+    """A byte-level BPE of `vocab_size` entries with `<s>` = 0 in front of every text and `</s>` =
+    1.
+    """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -75,8 +82,8 @@ def windows(
 ) -> Tensor:
     """Cut a stream into windows [num_windows, length + 1], each starting with `bos_id`.
 
-    Every window sees the attention sink it will meet at inference. With a generator the cut starts at a random
-    offset and the windows are shuffled; without, they come in order.
+    Every window sees the attention sink it will meet at inference. With a generator the cut starts
+    at a random offset and the windows are shuffled; without, they come in order.
     """
     offset = 0 if generator is None else int(torch.randint(0, length, (), generator=generator))
     rows = (

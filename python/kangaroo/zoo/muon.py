@@ -1,4 +1,6 @@
-"""Muon with batched float32 Newton-Schulz: torch.optim.Muon works in bfloat16, 20 times slower on CPUs without it."""
+"""Muon with batched float32 Newton-Schulz: torch.optim.Muon works in bfloat16, 20 times slower on
+CPUs without it.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ class Muon(Optimizer):
     """Momentum orthogonalised by Newton-Schulz; for the 2-D weights between embedding and head.
 
     Args:
-        params: 2-D parameters. Those of one shape, up to transposition, are orthogonalised together.
+        params: 2-D parameters. Those of one shape, up to transposition, are orthogonalised
+            together.
         lr: step length; each update has spectral norm about 1, times sqrt(max(1, rows / columns)).
         momentum: Nesterov momentum.
         steps: Newton-Schulz iterations.

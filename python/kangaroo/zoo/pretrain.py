@@ -1,4 +1,6 @@
-"""Train tiny-py's language model from nothing: `python -m kangaroo.zoo.pretrain --out DIR --minutes 90`."""
+"""Train tiny-py's language model from nothing: `python -m kangaroo.zoo.pretrain --out DIR --minutes
+90`.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,14 @@ from kangaroo.zoo.muon import Muon
 
 logger = logging.getLogger(__name__)
 
+HELD_OUT_WINDOW = 1024  # tokens
+
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """The recipe. Progress is a fraction of the time budget, so that one recipe fits any machine."""
+    """The recipe. Progress is a fraction of the time budget, so that one recipe fits any
+    machine.
+    """
 
     minutes: float = 90.0
     vocab_size: int = 4096
@@ -70,7 +76,9 @@ def new_model(
 
 
 def stack_layers(model: LlamaForCausalLM, num_layers: int) -> None:
-    """Grow by repeating the whole stack (G_stack, arXiv 2405.15319): shallow steps are cheap, and little is forgotten."""
+    """Grow by repeating the whole stack (G_stack, arXiv 2405.15319): shallow steps are cheap, and
+    little is forgotten.
+    """
     layers = model.model.layers
     while len(layers) < num_layers:
         layers.append(copy.deepcopy(layers[len(layers) - model.config.num_hidden_layers]))
@@ -78,8 +86,10 @@ def stack_layers(model: LlamaForCausalLM, num_layers: int) -> None:
     model.config.num_hidden_layers = num_layers
 
 
-def optimizers(model: LlamaForCausalLM, config: PretrainConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for embedding and norms; base rates kept as `base_lr`."""
+def make_optimizers(model: LlamaForCausalLM, config: PretrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for embedding and norms; base rates kept as
+    `base_lr`.
+    """
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if not any(p is m for m in matrices)]
     both: list[torch.optim.Optimizer] = [
@@ -119,67 +129,96 @@ def endless_batches(
         yield from rows[: len(rows) // batch_size * batch_size].split(batch_size)
 
 
-def train(config: PretrainConfig, out: Path, device: str) -> float:
-    """Train, save model and tokenizer to `out` as an ordinary Hugging Face folder; returns the held-out loss."""
-    torch.manual_seed(config.seed)
-    rng = torch.Generator().manual_seed(config.seed)
-    train_texts, held_texts = corpus.split(corpus.stdlib_files())
-    tokenizer = corpus.train_tokenizer(train_texts, config.vocab_size)
-    stream = corpus.token_stream(tokenizer, train_texts)
-    held = corpus.windows(
-        corpus.token_stream(tokenizer, held_texts), 1024, tokenizer.bos_token_id
-    ).to(device)
-    logger.info("%d training tokens, %d held-out windows of 1024", len(stream), len(held))
-    tokenizer.save_pretrained(out)
+class Pretraining:
+    """The model being trained, its data, and where it stands in the recipe."""
 
-    model = new_model(
-        config,
-        config.num_layers // config.phases[0][1],
-        tokenizer.bos_token_id,
-        tokenizer.eos_token_id,
-    )
-    model.to(device)
-    start, step, tokens, phase = time.monotonic(), 0, 0, -1
-    while (progress := (time.monotonic() - start) / (60 * config.minutes)) < 1.0:
-        if phase + 1 < len(config.phases) and progress >= config.phases[phase + 1][0]:
-            phase += 1
-            _, divisor, length = config.phases[phase]
-            stack_layers(model, config.num_layers // divisor)
-            if phase == 0 or divisor != config.phases[phase - 1][1]:
-                opts = optimizers(model, config)
-            batches = endless_batches(
-                stream, length, config.tokens_per_step // length, tokenizer.bos_token_id, rng
-            )
-            logger.info(
-                "step %d: %d layers, windows of %d", step, config.num_layers // divisor, length
-            )
-        loss = loss_of(model, next(batches).to(device))
+    def __init__(self, config: PretrainConfig, out: Path, device: str):
+        torch.manual_seed(config.seed)
+        self.config, self.out, self.device = config, out, device
+        self.rng = torch.Generator().manual_seed(config.seed)
+        train_texts, held_texts = corpus.split(corpus.stdlib_files())
+        self.tokenizer = corpus.train_tokenizer(train_texts, config.vocab_size)
+        self.tokenizer.save_pretrained(out)
+        self.bos_id = self.tokenizer.bos_token_id
+        self.stream = corpus.token_stream(self.tokenizer, train_texts)
+        held_stream = corpus.token_stream(self.tokenizer, held_texts)
+        self.held_out = corpus.windows(held_stream, HELD_OUT_WINDOW, self.bos_id).to(device)
+        shallow = config.num_layers // config.phases[0][1]
+        self.model = new_model(config, shallow, self.bos_id, self.tokenizer.eos_token_id).to(device)
+        self.phase = self.step = 0
+        self.enter_phase(0)
+
+    @property
+    def num_tokens(self) -> int:
+        return self.step * self.config.tokens_per_step
+
+    def enter_phase(self, phase: int) -> None:
+        """Grow the model and lengthen the windows as the recipe says."""
+        _, divisor, length = self.config.phases[phase]
+        stack_layers(self.model, self.config.num_layers // divisor)
+        if phase == 0 or divisor != self.config.phases[phase - 1][1]:
+            self.optimizers = make_optimizers(self.model, self.config)
+        batch_size = self.config.tokens_per_step // length
+        self.batches = endless_batches(self.stream, length, batch_size, self.bos_id, self.rng)
+        self.phase = phase
+        logger.info(
+            "step %d: %d layers, windows of %d", self.step, len(self.model.model.layers), length
+        )
+
+    def train_step(self, progress: float) -> float:
+        """One batch; returns its loss in nats per token."""
+        later = self.phase + 1
+        if later < len(self.config.phases) and progress >= self.config.phases[later][0]:
+            self.enter_phase(later)
+        loss = loss_of(self.model, next(self.batches).to(self.device))
         loss.backward()
-        for opt in opts:
+        for opt in self.optimizers:
             for group in opt.param_groups:
-                group["lr"] = group["base_lr"] * lr_factor(config, progress, step)
+                group["lr"] = group["base_lr"] * lr_factor(self.config, progress, self.step)
             opt.step()
             opt.zero_grad()
-        step, tokens = step + 1, tokens + config.tokens_per_step
-        if step % 20 == 0:
+        self.step += 1
+        return loss.item()
+
+
+def train(config: PretrainConfig, out: Path, device: str) -> float:
+    """Train, save model (bfloat16) and tokenizer to `out` as a Hugging Face folder; returns the
+    held-out loss.
+
+    Raises:
+        RuntimeError: training diverged; nothing but the last good checkpoint is in `out`.
+    """
+    run = Pretraining(config, out, device)
+    start = time.monotonic()
+    while (progress := (time.monotonic() - start) / (60 * config.minutes)) < 1.0:
+        loss = run.train_step(progress)
+        if run.step % 20 == 0:
             logger.info(
-                "step %d tokens %d progress %.3f loss %.3f", step, tokens, progress, loss.item()
+                "step %d tokens %d progress %.3f loss %.3f",
+                run.step,
+                run.num_tokens,
+                progress,
+                loss,
             )
-        if step % 400 == 0:
+        if run.step % 400 == 0:
             logger.info(
-                "step %d held-out (first 16 windows) %.4f", step, held_out_loss(model, held[:16])
+                "held-out, first 16 windows: %.4f", held_out_loss(run.model, run.held_out[:16])
             )
-            model.save_pretrained(out)
-    held_loss = held_out_loss(model.bfloat16().float(), held)
+            run.model.save_pretrained(out)
+    held_loss = held_out_loss(run.model.bfloat16().float(), run.held_out)
     if not math.isfinite(held_loss):
         raise RuntimeError(f"training diverged: held-out loss {held_loss}")
-    model.bfloat16().save_pretrained(out)
-    logger.info("steps %d tokens %d held-out loss %.4f nats/token", step, tokens, held_loss)
+    run.model.bfloat16().save_pretrained(out)
+    logger.info(
+        "steps %d tokens %d held-out %.4f nats per token", run.step, run.num_tokens, held_loss
+    )
     return held_loss
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc not to return freed memory: the page faults of large activations cost half of a CPU step."""
+    """Tell glibc not to return freed memory: the page faults of large activations cost half of a
+    CPU step.
+    """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD, bytes
