@@ -14,6 +14,8 @@ def tiled_linear(x: Tensor, weight: Tensor) -> Tensor:
     """x W^T in tiles of exactly ROW_TILE rows: [M, C], [O, C] -> [M, O]. A row's bits are its
     own.
     """
+    if len(weight) < ROW_TILE:  # in so narrow a product libraries sum some rows in another order
+        return tiled_linear(x, F.pad(weight, (0, 0, 0, ROW_TILE - len(weight))))[:, : len(weight)]
     padded = F.pad(x, (0, 0, 0, -len(x) % ROW_TILE))
     return torch.cat([F.linear(tile, weight) for tile in padded.split(ROW_TILE)])[: len(x)]
 

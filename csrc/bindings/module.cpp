@@ -1,0 +1,23 @@
+#include "bindings.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_C, module) {
+  using namespace kangaroo::bindings;
+  module.doc() = "Kangaroo's C++ core. Raw addresses and sizes: callers check tensors first.";
+  module.def("build_info", [] {
+    py::dict info;
+    info["compiler"] = __VERSION__;
+    info["isa"] = kangaroo_isa();
+    info["compiled_isas"] = kangaroo_compiled_isas();
+    info["cuda"] = KANGAROO_CUDA_ARCHITECTURES;
+    return info;
+  });
+  register_compact_kv(module);
+  register_gated_mlp(module);
+  register_linear(module);
+  register_rms_norm(module);
+  register_rope_append_kv(module);
+  register_top1_confidence(module);
+  register_tree_attention(module);
+}

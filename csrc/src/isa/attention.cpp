@@ -1,0 +1,189 @@
+#include "isa/attention.h"
+
+#include "isa/gemm.h"
+#include "kangaroo/tree_attention.h"
+
+namespace kangaroo::KANGAROO_ISA {
+namespace {
+
+constexpr int64_t kChunk = KANGAROO_KV_CHUNK;
+constexpr int kMaxWidth = KANGAROO_MAX_HEAD_DIM;
+static_assert(kChunk == 64, "a chunk's visible slots are the bits of one word");
+
+struct Work {
+  float q[kMaxAttentionRows * kMaxWidth];    // scaled
+  float acc[kMaxAttentionRows * kMaxWidth];  // weighted sum of values so far
+  float weights[kMaxAttentionRows * kChunk];
+  float top[kMaxAttentionRows];    // largest score so far
+  float total[kMaxAttentionRows];  // sum of weights so far
+  uint64_t visible[kMaxAttentionRows];
+};
+
+KANGAROO_INLINE uint64_t low_bits(int64_t count) {
+  if (count <= 0) return 0;
+  return count >= kChunk ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+}
+
+// Bit j: the row sees slot `chunk` + j.
+KANGAROO_INLINE uint64_t visible_slots(const AttentionRow& row, int64_t chunk) {
+  const int64_t tree_start = row.prefix_len - chunk;
+  uint64_t bits = low_bits(tree_start);
+  if (tree_start >= 0 && tree_start < kChunk) bits |= row.tree << tree_start;
+  if (tree_start < 0 && tree_start > -kChunk) bits |= row.tree >> -tree_start;
+  return bits;
+}
+
+// acc[r] += weights[r, slot] * v[slot] for slots [begin, end) of `visible`, in order.
+template <int kRows, int kVectors>
+void add_values(float* acc, const float* weights, const float* v, int64_t width, int64_t stride,
+                uint64_t visible, int64_t begin, int64_t end) {
+  for (int64_t d = 0; d < width; d += kVectors * kLanes) {
+    F8 sums[kRows][kVectors];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kVectors; ++j) sums[r][j] = load(acc + r * kMaxWidth + d + j * kLanes);
+    }
+    for (int64_t slot = begin; slot < end; ++slot) {
+      if (!((visible >> slot) & 1)) continue;
+      const float* value = v + slot * stride + d;
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const F8 weight = broadcast(weights[r * kChunk + slot]);
+#pragma GCC unroll 8
+        for (int j = 0; j < kVectors; ++j) {
+          sums[r][j] = fma(weight, load(value + j * kLanes), sums[r][j]);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kVectors; ++j) store(acc + r * kMaxWidth + d + j * kLanes, sums[r][j]);
+    }
+  }
+}
+
+// The same for head_dims that are no multiple of eight: the last lanes of every row.
+void add_last_values(float* acc, const float* weights, const float* v, int64_t lanes,
+                     int64_t stride, uint64_t visible) {
+  F8 sums = load_first(acc, lanes);
+  for (int64_t slot = 0; slot < kChunk; ++slot) {
+    if (!((visible >> slot) & 1)) continue;
+    sums = fma(broadcast(weights[slot]), load_first(v + slot * stride, lanes), sums);
+  }
+  store_first(acc, sums, lanes);
+}
+
+template <int kRows>
+void add_whole_vectors(float* acc, const float* weights, const float* v, int64_t head_dim,
+                       uint64_t visible, int64_t begin, int64_t end) {
+  const int64_t wide = head_dim / (4 * kLanes) * (4 * kLanes);
+  const int64_t whole = head_dim / kLanes * kLanes;
+  add_values<kRows, 4>(acc, weights, v, wide, head_dim, visible, begin, end);
+  add_values<kRows, 1>(acc + wide, weights, v + wide, whole - wide, head_dim, visible, begin, end);
+}
+
+// Folds the chunk's scores of row r into its softmax: weights replace the scores.
+void soften(Work& work, int r, int64_t width) {
+  float* scores = work.weights + r * kChunk;
+  const I8 lane_bits = broadcast(1) << lane_numbers();
+  const F8 hidden = broadcast(-__builtin_inff());
+  F8 best = hidden;
+  for (int64_t at = 0; at < kChunk; at += kLanes) {
+    const I8 bits = broadcast(static_cast<int32_t>((work.visible[r] >> at) & 0xff)) & lane_bits;
+    const F8 seen = bits != broadcast(0) ? load(scores + at) : hidden;
+    store(scores + at, seen);
+    best = max(seen, best);
+  }
+  const float largest = max_lane(best);
+  const float top = largest > work.top[r] ? largest : work.top[r];
+  const F8 decay = exp(broadcast(work.top[r] - top));
+  F8 sums = {};
+  for (int64_t at = 0; at < kChunk; at += kLanes) {
+    const F8 weights = exp(load(scores + at) - broadcast(top));
+    store(scores + at, weights);
+    sums = sums + weights;
+  }
+  work.total[r] = work.total[r] * decay[0] + sum(sums);
+  work.top[r] = top;
+  float* acc = work.acc + r * kMaxWidth;
+  for (int64_t d = 0; d < width; d += kLanes) store(acc + d, load(acc + d) * decay);
+}
+
+// Pairs of rows share what both see up to the first slot where they differ; then each goes alone.
+void add_chunk(Work& work, const AttentionTile& tile, const float* v) {
+  for (int r = 0; r < tile.num_rows;) {
+    float* acc = work.acc + r * kMaxWidth;
+    const float* weights = work.weights + r * kChunk;
+    int64_t shared = 0;
+    const bool pair = r + 1 < tile.num_rows;
+    if (pair) {
+      const uint64_t differ = work.visible[r] ^ work.visible[r + 1];
+      shared = differ ? __builtin_ctzll(differ) : kChunk;
+      add_whole_vectors<2>(acc, weights, v, tile.head_dim, work.visible[r], 0, shared);
+    }
+    for (int last = pair ? r + 1 : r; r <= last; ++r) {
+      add_whole_vectors<1>(acc, weights, v, tile.head_dim, work.visible[r], shared, kChunk);
+      if (const int64_t lanes = tile.head_dim % kLanes) {
+        const int64_t whole = tile.head_dim - lanes;
+        add_last_values(acc + whole, weights, v + whole, lanes, tile.head_dim, work.visible[r]);
+      }
+      acc += kMaxWidth;
+      weights += kChunk;
+    }
+  }
+}
+
+int64_t num_slots_seen(const AttentionTile& tile) {
+  int64_t most = 0;
+  for (int r = 0; r < tile.num_rows; ++r) {
+    const AttentionRow& row = tile.rows[r];
+    const int64_t tree = row.tree ? 64 - __builtin_clzll(row.tree) : 0;
+    if (row.prefix_len + tree > most) most = row.prefix_len + tree;
+  }
+  return most;
+}
+
+}  // namespace
+
+void attend(const AttentionTile& tile) {
+  Work work;
+  const int64_t width = (tile.head_dim + kLanes - 1) / kLanes * kLanes;
+  for (int r = 0; r < tile.num_rows; ++r) {
+    for (int64_t d = 0; d < width; ++d) {
+      work.q[r * kMaxWidth + d] = d < tile.head_dim ? tile.rows[r].q[d] * tile.scale : 0.0f;
+      work.acc[r * kMaxWidth + d] = 0.0f;
+    }
+    work.top[r] = -__builtin_inff();
+    work.total[r] = 0.0f;
+  }
+  const int64_t num_slots = num_slots_seen(tile);
+  for (int64_t chunk = 0; chunk < num_slots; chunk += kChunk) {
+    uint64_t any = 0;
+    for (int r = 0; r < tile.num_rows; ++r) {
+      any |= work.visible[r] = visible_slots(tile.rows[r], chunk);
+    }
+    if (!any) continue;
+    Gemm scores = {};
+    scores.x = work.q;
+    scores.x_stride = kMaxWidth;
+    scores.weight = tile.k + chunk * tile.head_dim;
+    scores.out = work.weights;
+    scores.out_stride = kChunk;
+    scores.num_rows = tile.num_rows;
+    scores.width = tile.head_dim;
+    scores.out_width = (64 - __builtin_clzll(any) + kLanes - 1) / kLanes * kLanes;
+    gemm(scores);
+    for (int r = 0; r < tile.num_rows; ++r) {
+      if (work.visible[r]) soften(work, r, width);
+    }
+    add_chunk(work, tile, tile.v + chunk * tile.head_dim);
+  }
+  for (int r = 0; r < tile.num_rows; ++r) {
+    const float* acc = work.acc + r * kMaxWidth;
+    for (int64_t d = 0; d < tile.head_dim; ++d) tile.rows[r].out[d] = acc[d] / work.total[r];
+  }
+}
+
+}  // namespace kangaroo::KANGAROO_ISA

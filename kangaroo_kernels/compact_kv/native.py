@@ -1,0 +1,27 @@
+"""compact_kv in C++ on the CPU: all caches in one call."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kangaroo_kernels.native import C, address, unsupported
+
+__all__ = ["compact_kv", "unsupported"]
+
+
+def compact_kv(caches: Sequence[Tensor], path: Tensor, path_len: Tensor, cache_seqlens: Tensor) -> None:
+    batch, path_stride = path.shape
+    described = []
+    for cache in caches:
+        planes, _, heads, num_slots, width = cache.shape
+        start = address("cache", cache, (planes, batch, heads, num_slots, width))
+        described.append((start, planes, heads, num_slots, width))
+    C.compact_kv(
+        described,
+        address("path", path, (batch, path_stride), torch.int64),
+        address("path_len", path_len, (batch,), torch.int32),
+        address("cache_seqlens", cache_seqlens, (batch,), torch.int32),
+        batch,
+        path_stride,
+    )

@@ -1,0 +1,37 @@
+"""linear in C++ on the CPU."""
+
+import torch
+from torch import Tensor
+
+from kangaroo_kernels.native import C, address, optional_address, unsupported
+
+__all__ = ["linear", "unsupported"]
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    bias: Tensor | None = None,
+    norm_weight: Tensor | None = None,
+    eps: float = 0.0,
+    residual: Tensor | None = None,
+) -> Tensor:
+    batch, num_nodes, width = x.shape
+    out_width = weight.shape[0]
+    shape = (batch, num_nodes, out_width)
+    out = torch.empty(shape)
+    C.linear(
+        address("x", x, (batch, num_nodes, width)),
+        address("weight", weight, (out_width, width)),
+        optional_address("bias", bias, (out_width,)),
+        optional_address("norm_weight", norm_weight, (width,)),
+        optional_address("residual", residual, shape),
+        out.data_ptr(),
+        batch * num_nodes,
+        width,
+        out_width,
+        eps,
+        torch.get_num_threads(),
+    )
+    return out

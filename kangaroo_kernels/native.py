@@ -1,0 +1,60 @@
+"""What the native implementations share: the C++ extension, and the cheapest checks that keep memory safe."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from kangaroo_kernels.kernel_set import Target
+
+HOW_TO_BUILD = (
+    "reinstall with a C++17 compiler; KANGAROO_BUILD_EXT=1 makes `pip install` fail with the compiler's message"
+)
+
+
+def _load() -> tuple[Any, str | None]:
+    try:
+        return import_module("kangaroo_kernels._C"), None
+    except ImportError as error:
+        return None, str(error)
+
+
+# The extension, and why it is missing: one of the two is None.
+C, IMPORT_ERROR = _load()
+
+
+def build_info() -> dict[str, str] | None:
+    """Compiler, instruction sets and CUDA architectures of the extension; None where there is no extension."""
+    return None if C is None else cast("dict[str, str]", C.build_info())
+
+
+def unsupported(target: Target) -> str | None:
+    """Why no native op can run on `target`."""
+    if C is None:
+        return f"the C++ extension is missing ({IMPORT_ERROR}): {HOW_TO_BUILD}"
+    if target.device.type != "cpu":
+        return f"runs on the CPU, not on {target.device.type}"
+    if target.dtype != torch.float32:
+        return f"computes in float32, not in {target.dtype}"
+    return None
+
+
+def address(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> int:
+    """Where `tensor` starts.
+
+    Raises:
+        ValueError: it is not a contiguous CPU tensor of this shape and dtype; nothing is ever copied silently.
+    """
+    if tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_contiguous() or not tensor.is_cpu:
+        layout = "contiguous" if tensor.is_contiguous() else "strided"
+        got = f"{layout} {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+        raise ValueError(f"{name}: expected contiguous {dtype} {list(shape)} on cpu, got {got}")
+    return tensor.data_ptr()
+
+
+def optional_address(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> int:
+    """Where `tensor` starts; 0 for one that is absent."""
+    return 0 if tensor is None else address(name, tensor, shape)

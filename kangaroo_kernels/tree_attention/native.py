@@ -1,0 +1,41 @@
+"""tree_attention in C++ on the CPU."""
+
+import torch
+from torch import Tensor
+
+from kangaroo_kernels import native
+from kangaroo_kernels.kernel_set import Target
+from kangaroo_kernels.native import C, address
+from kangaroo_kernels.nodes import NodeBatch
+
+
+def unsupported(target: Target) -> str | None:
+    reason = native.unsupported(target)
+    if reason is None and target.head_dim > C.MAX_HEAD_DIM:
+        return f"head_dim: expected at most {C.MAX_HEAD_DIM}, got {target.head_dim}"
+    return reason
+
+
+def tree_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale: float) -> Tensor:
+    batch, kv_heads, num_slots, head_dim = cache_shape = k_cache.shape
+    num_nodes, q_heads = q.shape[1:3]
+    ancestors = nodes.ancestors
+    out = torch.empty_like(q)
+    C.tree_attention(
+        address("q", q, (batch, num_nodes, q_heads, head_dim)),
+        address("k_cache", k_cache, cache_shape),
+        address("v_cache", v_cache, cache_shape),
+        out.data_ptr(),
+        address("nodes.cache_seqlens", nodes.cache_seqlens, (batch,), torch.int32),
+        0 if ancestors is None else address("nodes.ancestors", ancestors, (batch, num_nodes), torch.int64),
+        batch,
+        num_nodes,
+        q_heads,
+        kv_heads,
+        head_dim,
+        num_slots,
+        nodes.first_node,
+        scale,
+        torch.get_num_threads(),
+    )
+    return out
