@@ -1,0 +1,166 @@
+"""Adapters on disk: a folder of config.json and adapter.safetensors, bound to one target."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kangaroo.config import AdapterConfig, AdapterKind, ModelConfig
+from kangaroo.models.adapter import Adapter
+from kangaroo.models.adapter_format import CONFIG, describe, is_adapter, read_description
+from kangaroo.models.families import model_config
+from kangaroo.models.files import TensorFiles
+from kangaroo.models.fingerprint import PARTS, fingerprint
+from kangaroo.models.published import read_published
+
+TENSORS = "adapter.safetensors"
+
+
+def save_adapter(
+    path: Path, adapter: Adapter, target: ModelConfig, target_fingerprint: Mapping[str, str]
+) -> None:
+    """Write the adapter to folder `path`, whole or not at all.
+
+    An adapter that is there is replaced; other files beside it stay.
+
+    Raises:
+        ValueError: `path` exists and is neither empty nor an adapter folder.
+    """
+    empty = path.is_dir() and not any(path.iterdir())
+    if path.exists() and not empty and not is_adapter(path):
+        raise ValueError(f"{path}: exists and is not an adapter folder; not touched")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as workshop:
+        new, old = Path(workshop, "new"), Path(workshop, "old")
+        new.mkdir()
+        tensors = {name: p.detach().cpu().contiguous() for name, p in adapter.named_parameters()}
+        save_file(tensors, new / TENSORS, metadata={"format": "pt"})
+        content = describe(adapter.config, target, target_fingerprint, _sha256(new / TENSORS))
+        (new / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        for file in (new / TENSORS, new / CONFIG):
+            _flush(file)
+        if path.exists():
+            path.rename(old)
+        try:
+            new.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+        if old.exists():
+            for file in old.iterdir():
+                if file.name not in (CONFIG, TENSORS):
+                    file.rename(path / file.name)
+
+
+def load_adapter(
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    target_fingerprint: Mapping[str, str] | None = None,
+) -> Adapter:
+    """The adapter in folder `path`, converted, in eval mode, no gradients.
+
+    Args:
+        target_fingerprint: of the target it is to draft for; None: not compared.
+
+    Raises:
+        ValueError: a file, field or tensor is missing, surplus or wrong, or the adapter belongs to
+            another target.
+    """
+    described = read_description(path / CONFIG)
+    if target_fingerprint is not None:
+        _check_target(path / CONFIG, described.target_fingerprint, target_fingerprint)
+    with torch.device("meta"):
+        adapter = Adapter(described.adapter)
+    files = TensorFiles([path / TENSORS])
+    files.check({name: tuple(p.shape) for name, p in adapter.named_parameters()}, frozenset())
+    if _sha256(path / TENSORS) != described.sha256:
+        raise ValueError(
+            f"{path / TENSORS}: corrupt, or not the file that {CONFIG} was written with"
+        )
+    tensors = {
+        name: torch.empty(p.shape, dtype=dtype, device=device).copy_(files.read(name))
+        for name, p in adapter.named_parameters()
+    }
+    return _filled(adapter, tensors)
+
+
+def init_adapter(model_dir: Path, exit_layer: int, out: Path, kind: AdapterKind, seed: int) -> None:
+    """Write a fresh float32 adapter for the target in `model_dir` to folder `out`.
+
+    Raises:
+        ValueError: the target cannot be read, the exit layer is not inside it, or as save_adapter.
+        UnsupportedError: the target's family is not supported.
+    """
+    target = model_config(model_dir)
+    adapter = Adapter(AdapterConfig.for_target(target, kind, exit_layer))
+    adapter.reset(seed)
+    save_adapter(out, adapter, target, fingerprint(model_dir, exit_layer))
+
+
+def convert_adapter(source_dir: Path, model_dir: Path, exit_layer: int, out: Path) -> None:
+    """Write the adapter in `source_dir`, laid out as the paper's authors publish it, to `out`.
+
+    Its head counts are its own; its positions rotate as the target's.
+
+    Raises:
+        ValueError: `source_dir` or the target cannot be read, the pickle in it holds anything but
+            tensors, its geometry does not fit the target, or as save_adapter.
+        UnsupportedError: the target's family is not supported.
+    """
+    target, source = model_config(model_dir), model_config(source_dir)
+    for field in ("hidden_size", "head_dim"):
+        if getattr(source, field) != getattr(target, field):
+            raise ValueError(
+                f"{source_dir / CONFIG}: {field}: expected the target's {getattr(target, field)}, "
+                f"got {getattr(source, field)}"
+            )
+    config = replace(
+        AdapterConfig.for_target(target, "paper", exit_layer),
+        num_heads=source.num_heads,
+        num_kv_heads=source.num_kv_heads,
+        rms_norm_eps=source.rms_norm_eps,
+    )
+    with torch.device("meta"):
+        adapter = Adapter(config)
+    _filled(adapter, read_published(source_dir, source))
+    save_adapter(out, adapter, target, fingerprint(model_dir, exit_layer))
+
+
+def _filled(adapter: Adapter, tensors: Mapping[str, Tensor]) -> Adapter:
+    adapter.load_state_dict(tensors, strict=True, assign=True)
+    return adapter.requires_grad_(False).eval()
+
+
+def _check_target(file: Path, made_for: Mapping[str, str], target: Mapping[str, str]) -> None:
+    differing = [
+        f"{part}: adapter {made_for[part][:12]}, target {target.get(part, 'absent')[:12]}"
+        for part in PARTS
+        if made_for[part] != target.get(part)
+    ]
+    if differing:
+        raise ValueError(f"{file}: made for another target; {'; '.join(differing)}")
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _flush(file: Path) -> None:
+    """Contents to the disk before the rename that makes them count."""
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())

@@ -1,0 +1,104 @@
+"""JSON and safetensors files. Whatever is wrong with one is said in one line with its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in `file`.
+
+    Raises:
+        ValueError: no such file, or not a JSON object in it.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{file}: not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+class TensorFiles:
+    """Named tensors, whichever file each is in. Opening reads headers; `read` reads one tensor.
+
+    Attributes:
+        names: by file, the tensors in it.
+    """
+
+    def __init__(self, files: Iterable[Path]):
+        """Open `files`, whose headers must account for every byte in them.
+
+        Raises:
+            ValueError: a file is absent, truncated or corrupt, or two hold the same tensor.
+        """
+        self.names: dict[Path, frozenset[str]] = {}
+        self._home: dict[str, tuple[Path, Any]] = {}
+        for file in files:
+            handle = _open(file)
+            self.names[file] = frozenset(handle.keys())
+            for name in handle.keys():
+                if name in self._home:
+                    raise ValueError(f"{file}: tensor {name} is in {self._home[name][0].name} too")
+                self._home[name] = (file, handle)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._home
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._home[name][1].get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> str:
+        """As safetensors spells it: "F32", "BF16", ..."""
+        return str(self._home[name][1].get_slice(name).get_dtype())
+
+    def read(self, name: str) -> Tensor:
+        """The tensor as stored, on the CPU; perhaps a view of the file, so copy what is kept."""
+        tensor: Tensor = self._home[name][1].get_tensor(name)
+        return tensor
+
+    def check(self, expected: Mapping[str, tuple[int, ...]], ignored: frozenset[str]) -> None:
+        """Headers hold exactly the `expected` tensors, floating, of these shapes; `ignored` apart.
+
+        Raises:
+            ValueError: the first tensor that is missing, surplus, of another shape or not floating.
+        """
+        where = ", ".join(str(file) for file in self.names)
+        missing = [name for name in expected if name not in self]
+        if missing:
+            raise ValueError(f"{where}: missing tensor {missing[0]}{_and_more(missing)}")
+        surplus = sorted(self._home.keys() - expected.keys() - ignored)
+        if surplus:
+            file = self._home[surplus[0]][0]
+            raise ValueError(f"{file}: surplus tensor {surplus[0]}{_and_more(surplus)}")
+        for name, shape in expected.items():
+            what = f"{self._home[name][0]}: tensor {name}:"
+            if self.shape(name) != shape:
+                raise ValueError(f"{what} expected shape {shape}, got {self.shape(name)}")
+            if self.dtype(name) not in FLOAT_DTYPES:
+                got = self.dtype(name)
+                raise ValueError(f"{what} expected one of {', '.join(FLOAT_DTYPES)}, got {got}")
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except OSError as error:
+        raise ValueError(f"{file}: no such file, or it cannot be read") from error
+    except SafetensorError as error:
+        raise ValueError(f"{file}: truncated or corrupt: {error}") from error
+
+
+def _and_more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""

@@ -1,0 +1,1 @@
+"""Targets and adapters, in memory and on disk."""
