@@ -1,0 +1,1 @@
+"""Adapter training: data, differentiable forward, loss, loop, choice of the stopping rule."""

@@ -1,0 +1,109 @@
+"""Conversations: the model's own chat template, and exactly which tokens are answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+_ROLES = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+}
+Message = dict[str, str]
+Span = tuple[int, int]  # characters [start, stop) of a text
+
+
+def parse_messages(raw: Any) -> list[Message]:
+    """Messages {"role", "content"} or {"from", "value"} -> {"role", "content"}, usual role names.
+
+    Raises:
+        ValueError: names the message and the field.
+    """
+    if not isinstance(raw, list) or not raw:
+        raise ValueError("expected a list of at least one message")
+    messages = []
+    for number, message in enumerate(raw):
+        fields = message if isinstance(message, dict) else {}
+        role = fields.get("role", fields.get("from"))
+        content = fields.get("content", fields.get("value"))
+        if not isinstance(role, str) or role not in _ROLES:
+            raise ValueError(f"[{number}].role: expected one of {sorted(_ROLES)}, got {role!r}")
+        if not isinstance(content, str):
+            raise ValueError(f"[{number}].content: expected a string, got {content!r}")
+        messages.append({"role": _ROLES[role], "content": content})
+    return messages
+
+
+def encode_conversation(
+    messages: list[Message], tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[int], list[bool]]:
+    """Tokens of a conversation, and which are answers: the assistant's text and what ends its turn.
+
+    Uses the tokenizer's chat template; without one, "role: content" lines and the end-of-sequence
+    token. A token that straddles the first character of an answer belongs to it.
+
+    Raises:
+        ValueError: an answer cannot be found in what the template makes of the conversation.
+    """
+    templated = tokenizer.chat_template is not None
+    text, spans = (_render if templated else _concatenate)(messages, tokenizer)
+    # A template writes its special tokens itself.
+    encoding = tokenizer(
+        text, add_special_tokens=not templated, return_offsets_mapping=True, verbose=False
+    )
+    ids = list(encoding["input_ids"])
+    answer = [
+        any(start < span_stop and stop > span_start for span_start, span_stop in spans)
+        for start, stop in encoding["offset_mapping"]
+    ]
+    if not templated and tokenizer.eos_token_id is not None and ids[-1] != tokenizer.eos_token_id:
+        ids.append(tokenizer.eos_token_id)
+        answer.append(messages[-1]["role"] == "assistant")
+    return ids, answer
+
+
+def _concatenate(
+    messages: list[Message], _tokenizer: PreTrainedTokenizerBase
+) -> tuple[str, list[Span]]:
+    text, spans = "", []
+    for message in messages:
+        text += f"{message['role']}: "
+        start = len(text)
+        text += message["content"] + "\n"
+        if message["role"] == "assistant":
+            spans.append((start, len(text)))
+    return text, spans
+
+
+def _render(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[Span]]:
+    """The conversation by the template, and its answers' characters, end-of-turn marks included."""
+
+    def render(num_messages: int, open_turn: bool) -> str:
+        text = tokenizer.apply_chat_template(
+            messages[:num_messages], tokenize=False, add_generation_prompt=open_turn
+        )
+        assert isinstance(text, str)
+        return text
+
+    text, spans = render(len(messages), False), []
+    for number, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        prompt, closed = render(number, True), render(number + 1, False)
+        content = message["content"].strip()
+        start, found = len(prompt), text.find(content, len(prompt))
+        if not text.startswith(prompt) or found < 0:
+            raise ValueError(f"[{number}].content: the chat template does not keep it in its place")
+        # Some templates write the last turn differently, so the end is where this text ends.
+        stop = found + len(content)
+        end_mark = closed[closed.rfind(content) + len(content) :]
+        if text.startswith(end_mark, stop):
+            stop += len(end_mark)
+        spans.append((start, stop))
+    return text, spans

@@ -1,0 +1,147 @@
+"""How good a drafter the adapter is: on held-out text, and on the target's own greedy text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kangaroo.models.adapter import Adapter
+from kangaroo.train.documents import DataError
+from kangaroo.train.forward import draft_hidden, full_sequence
+from kangaroo.train.loss import chunk_rows, logits_of
+from kangaroo.train.simulate import Trace
+from kangaroo.train.target import FrozenTarget, States
+from kangaroo.train.windows import Windows
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Teacher-forced scores by delta.
+
+    Attributes:
+        deltas: distances to the newest verified slot.
+        agreement: fraction of slots where the adapter's best token is the target's.
+        confidence: mean probability of the adapter's best token.
+        num_slots: slots scored.
+    """
+
+    deltas: tuple[int, ...]
+    agreement: tuple[float, ...]
+    confidence: tuple[float, ...]
+    num_slots: int
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A target and an adapter in training, side by side.
+
+    Attributes:
+        rope: [2, P, D / 2] float32; batch_size: sequences per forward pass.
+    """
+
+    target: FrozenTarget
+    adapter: Adapter
+    rope: Tensor
+    batch_size: int
+
+    @torch.no_grad()
+    def teacher_forced(self, windows: Windows, deltas: Sequence[int]) -> Agreement:
+        """Scores on the trained slots of `windows`."""
+        agreed, sure = torch.zeros(2, len(deltas), dtype=torch.float64)
+        for first in range(0, len(windows), self.batch_size):
+            batch = windows[first : first + self.batch_size]
+            keep = batch.mask.to(self.rope.device)
+            agree, sure_of = self._guesses(self.target.states(batch.ids), keep, deltas)
+            agreed += agree.double().sum(1).cpu()
+            sure += sure_of.double().sum(1).cpu()
+        num_slots = int(windows.mask.sum())
+        agreement, confidence = (agreed / num_slots).tolist(), (sure / num_slots).tolist()
+        return Agreement(tuple(deltas), tuple(agreement), tuple(confidence), num_slots)
+
+    @torch.no_grad()
+    def greedy_trace(self, prompts: Tensor, new_tokens: int, max_depth: int) -> Trace:
+        """Guesses, delta 1..max_depth, along greedy continuations of prompts [N, P]."""
+        prompt_len, parts, lengths = prompts.shape[1], [], list[int]()
+        for batch in prompts.split(self.batch_size):
+            ids = self.target.continue_greedily(batch, new_tokens)
+            new_slots = ids.shape[1] - prompt_len
+            keep = torch.zeros_like(ids, dtype=torch.bool)
+            keep[:, prompt_len - 1 : -1] = True
+            agree, confidence = self._guesses(
+                self.target.states(ids), keep, range(1, max_depth + 1)
+            )
+            pad = (0, new_tokens - new_slots)
+            parts.append(
+                [
+                    F.pad(rows.unflatten(1, (len(batch), new_slots)), pad).cpu()
+                    for rows in (agree, confidence)
+                ]
+            )
+            lengths += _until_eos(ids[:, prompt_len:], self.target.eos_ids)
+        agree, confidence = (torch.cat(rows, dim=1) for rows in zip(*parts, strict=True))
+        return Trace(agree, confidence, tuple(lengths))
+
+    def _guesses(
+        self, states: States, keep: Tensor, deltas: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """At the M slots of keep [B, T]: agreement [len(deltas), M] bool, confidence float32."""
+        head, kind = self.target.head, self.adapter.config.kind
+        truth, _ = top1(states.normed[keep], head)
+        agree, confidence = [], []
+        for delta in deltas if kind == "deep_prefix" else deltas[:1]:
+            out = full_sequence(self.adapter, states.exit, states.last, self.rope, delta=delta)
+            token, probability = top1(draft_hidden(self.adapter, out[keep]), head)
+            agree.append(token == truth)
+            confidence.append(probability)
+        rows = len(deltas), len(truth)  # the paper's adapter does not know delta
+        return torch.stack(agree).expand(rows), torch.stack(confidence).expand(rows)
+
+
+def top1(hidden: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
+    """Best token [M] int64 and its probability [M] float32 of hidden [M, C] under head [V, C]."""
+    tokens, probabilities = [], []
+    for rows in hidden.split(chunk_rows(head)):
+        logits = logits_of(rows, head)
+        best, token = logits.max(dim=-1)
+        tokens.append(token)
+        probabilities.append((best - logits.logsumexp(-1)).exp())
+    return torch.cat(tokens), torch.cat(probabilities)
+
+
+def greedy_prompts(windows: Windows, count: int, prompt_len: int, bos_id: int | None) -> Tensor:
+    """Up to `count` prompts [N, prompt_len] int64, each ending where an answer is to be written.
+
+    Of every window the first such place that leaves room for `prompt_len` tokens is taken; what is
+    further back is left out, but for the beginning-of-sequence token.
+
+    Raises:
+        DataError: no window has such a place.
+    """
+    found = []
+    for ids, mask in zip(windows.ids, windows.mask, strict=True):
+        places = mask[prompt_len - 1 :].nonzero()
+        if len(places):
+            stop = int(places[0]) + prompt_len
+            found.append(ids[stop - prompt_len : stop].clone())
+    if not found:
+        raise DataError(
+            f"prompt_len: no held-out window has {prompt_len} tokens in front of a trained one; "
+            f"expected a smaller prompt_len, or more data"
+        )
+    count = min(count, len(found))
+    prompts = torch.stack([found[i * len(found) // count] for i in range(count)])
+    if bos_id is not None:
+        prompts[:, 0] = bos_id
+    return prompts
+
+
+def _until_eos(new: Tensor, eos_ids: Sequence[int]) -> list[int]:
+    """Tokens of each row of new [N, S] up to and including the first end token."""
+    ended = torch.isin(new, torch.tensor(eos_ids, device=new.device, dtype=new.dtype))
+    before = (ended.cumsum(1) - ended.long()) == 0
+    lengths: list[int] = before.sum(1).tolist()
+    return lengths

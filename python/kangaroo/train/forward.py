@@ -1,0 +1,75 @@
+"""The adapter over whole sequences, differentiable: what the engine does with it, slot by slot."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kangaroo.models.adapter import Adapter
+
+
+def full_sequence(
+    adapter: Adapter, h_e: Tensor, h_l: Tensor, rope: Tensor, *, delta: int
+) -> Tensor:
+    """Every slot as the node of a draft whose newest verified slot is `delta` slots behind it.
+
+    The query at slot t sees the rows that `Adapter.write_verified` makes at slots <= t - delta, and
+    those that `Adapter.step` makes at slots t - delta + 1 to t. The root is not verified when it
+    drafts, so delta is 1 for the root and j + 1 for the draft at depth j. The rows of the `paper`
+    adapter are the same either way.
+
+    Args:
+        h_e: [B, T, C] exit states; h_l: [B, T, C] last states, before the target's final norm.
+            Slot t stands at position t.
+        rope: [2, P, D / 2] float32, P >= T.
+        delta: at least 1.
+    Returns:
+        [B, T, C], in front of `adapter.norm`.
+    """
+    config = adapter.config
+    shape, eps = h_e.shape[-1:], config.rms_norm_eps
+    widths = [config.num_heads, config.num_kv_heads, config.num_kv_heads]
+    x = F.rms_norm(h_e, shape, adapter.input_norm, eps)
+    q, k, v = _heads(F.linear(x, adapter.qkv), config.head_dim).split(widths, dim=1)
+    k, mask = rotate(k, rope), None
+    if config.kind == "deep_prefix":
+        pair = torch.cat([x, F.rms_norm(h_l, shape, adapter.deep_norm, eps)], dim=-1)
+        rows = _heads(F.linear(pair, adapter.deep_kv), config.head_dim)
+        k_deep, v_deep = rows.split(config.num_kv_heads, dim=1)
+        k = torch.cat([rotate(k_deep, rope), k], dim=2)
+        v = torch.cat([v_deep, v], dim=2)
+        mask = verified_then_own(h_e.shape[1], delta, h_e.device)
+    groups = config.num_heads // config.num_kv_heads
+    heads = F.scaled_dot_product_attention(
+        rotate(q, rope),
+        k.repeat_interleave(groups, dim=1),
+        v.repeat_interleave(groups, dim=1),
+        attn_mask=mask,
+        is_causal=mask is None,
+    )
+    return h_e + F.linear(heads.transpose(1, 2).flatten(2), adapter.o)
+
+
+def verified_then_own(num_slots: int, delta: int, device: torch.device) -> Tensor:
+    """[T, 2 T] bool: the verified rows, then the unverified rows, that a query sees."""
+    slot = torch.arange(num_slots, device=device)
+    verified = slot <= slot[:, None] - delta
+    return torch.cat([verified, ~verified & (slot <= slot[:, None])], dim=1)
+
+
+def draft_hidden(adapter: Adapter, states: Tensor) -> Tensor:
+    """The adapter's final norm: [..., C] -> [..., C], what the target's head reads."""
+    return F.rms_norm(states, states.shape[-1:], adapter.norm, adapter.config.rms_norm_eps)
+
+
+def rotate(x: Tensor, rope: Tensor) -> Tensor:
+    """RoPE in halves, as Llama: x [B, H, T, D] at positions 0..T-1."""
+    cos, sin = rope[:, : x.shape[2]].to(x.dtype)
+    a, b = x.tensor_split(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+def _heads(rows: Tensor, head_dim: int) -> Tensor:
+    """[B, T, H * D] -> [B, H, T, D]."""
+    return rows.unflatten(-1, (-1, head_dim)).transpose(1, 2)

@@ -1,0 +1,108 @@
+"""Everything a training run holds, made and checked before its first step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from kangaroo.config import AdapterConfig, ModelConfig
+from kangaroo.models.adapter import Adapter
+from kangaroo.models.families import model_config
+from kangaroo.models.llama import rope_table
+from kangaroo.train.config import TrainConfig
+from kangaroo.train.documents import bos_of, read_documents
+from kangaroo.train.evaluate import Judge, greedy_prompts
+from kangaroo.train.target import FrozenTarget, pick_device, pick_dtype
+from kangaroo.train.windows import Windows, WindowSet, split_documents
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in progress.
+
+    Attributes:
+        windows: what is trained on; held_windows and prompts [N, P] are not.
+        rope: [2, P, D / 2] float32.
+    """
+
+    config: TrainConfig
+    target_config: ModelConfig
+    target: FrozenTarget
+    adapter: Adapter
+    optimizer: torch.optim.AdamW
+    rope: Tensor
+    windows: WindowSet
+    held_windows: Windows
+    prompts: Tensor
+
+    @property
+    def judge(self) -> Judge:
+        return Judge(self.target, self.adapter, self.rope, self.config.eval.batch_size)
+
+
+def prepare(config: TrainConfig) -> Run:
+    """Read data and target, make a fresh adapter and its optimiser.
+
+    Raises:
+        ValueError: `config`, data and target do not fit together.
+        UnsupportedError: the target's family is not supported.
+    """
+    target_config = model_config(config.model)
+    adapter_config = AdapterConfig.for_target(target_config, config.kind, config.exit_layer)
+    check_lengths(config, target_config)
+    device = pick_device(config.device)
+    adapter = Adapter(adapter_config).to(device)
+    adapter.reset(config.seed)
+    target = FrozenTarget.load(
+        config.model, config.exit_layer, pick_dtype(config.dtype, device), device
+    )
+    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    documents = read_documents(config.data, tokenizer)
+    train, held = split_documents(documents, config.held_out_fraction)
+    bos = bos_of(tokenizer)
+    ends = {*target.eos_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
+    held_windows = WindowSet(held, config.seq_len, bos, ends)
+    prompt_source = WindowSet(held, max(config.seq_len, config.eval.prompt_len), bos, ends)
+    return Run(
+        config=config,
+        target_config=target_config,
+        target=target,
+        adapter=adapter,
+        optimizer=new_optimizer(adapter, config),
+        rope=rope_table(target_config, device),
+        windows=WindowSet(train, config.seq_len, bos, ends, seed=config.seed),
+        held_windows=held_windows.evenly(config.eval.num_windows),
+        prompts=greedy_prompts(
+            prompt_source.evenly(), config.eval.num_prompts, config.eval.prompt_len, bos
+        ),
+    )
+
+
+def new_optimizer(adapter: Adapter, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices alone."""
+    matrices = [p for p in adapter.parameters() if p.ndim == 2]
+    norms = [p for p in adapter.parameters() if p.ndim == 1]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": norms, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+
+
+def check_lengths(config: TrainConfig, target: ModelConfig) -> None:
+    """Refuse sequences longer than the target's context, or than its sliding window.
+
+    Raises:
+        ValueError: names the field.
+    """
+    longest = min(target.max_seq_len, target.sliding_window or target.max_seq_len)
+    replayed = config.eval.prompt_len + config.eval.new_tokens
+    for name, length in {
+        "seq_len": config.seq_len,
+        "eval.prompt_len + eval.new_tokens": replayed,
+    }.items():
+        if length > longest:
+            raise ValueError(f"{name}: expected at most {longest}, the target's, got {length}")

@@ -1,0 +1,126 @@
+"""Decoding replayed from the drafter's guess at every slot: the choice of the stopping rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from kangaroo.config import AdapterConfig, ModelConfig
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The drafter's guesses along N sequences of the target's own greedy text.
+
+    Attributes:
+        agree: [D, N, S] bool: with delta = d + 1, the guess behind slot s is the target's token.
+            Slot 0 is the first root, the prompt's last token.
+        confidence: [D, N, S] float32, the guess's probability.
+        num_slots: slots of each sequence, at most S: the tokens decoding may add.
+    """
+
+    agree: Tensor
+    confidence: Tensor
+    num_slots: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters read by the parts of a round; batch-1 decoding is bound by them.
+
+    Attributes:
+        shallow, deep: layers [0, E) and [E, L); head: the target's.
+        adapter: per draft step; refresh: per round (rows of verified slots, `deep_prefix`).
+    """
+
+    shallow: int
+    deep: int
+    head: int
+    adapter: int
+    refresh: int
+
+    @classmethod
+    def of(cls, target: ModelConfig, adapter: AdapterConfig) -> Cost:
+        """From the geometry; norms and biases are left out."""
+        q, kv = target.num_heads * target.head_dim, target.num_kv_heads * target.head_dim
+        layer = target.hidden_size * (2 * q + 2 * kv + 3 * target.intermediate_size)
+        own_q, own_kv = (n * adapter.head_dim for n in (adapter.num_heads, adapter.num_kv_heads))
+        return cls(
+            shallow=adapter.exit_layer * layer,
+            deep=(target.num_layers - adapter.exit_layer) * layer,
+            head=target.vocab_size * target.hidden_size,
+            adapter=adapter.hidden_size * (2 * own_q + 2 * own_kv),
+            refresh=adapter.hidden_size * 4 * own_kv if adapter.kind == "deep_prefix" else 0,
+        )
+
+    def speedup(self, compression_ratio: float, drafts_per_round: float) -> float:
+        """Speed over autoregressive decoding if time were parameters read.
+
+        CR (shallow + deep + head) / ((d + 1) shallow + d (adapter + head) + deep + head + refresh),
+        with d drafts per round: every draft and the root pass the shallow layers, every draft costs
+        one pass of adapter and head, and verification is one pass of the rest.
+        """
+        verify = self.deep + self.head + self.refresh
+        draft = (drafts_per_round + 1) * self.shallow
+        draft += drafts_per_round * (self.adapter + self.head)
+        return compression_ratio * (self.shallow + self.deep + self.head) / (draft + verify)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A stopping rule, and what decoding does under it.
+
+    Attributes:
+        confidence, max_depth: as in `DraftConfig`.
+        compression_ratio: committed tokens per verify pass; drafts_per_round: drafted ones.
+        speedup: see `Cost.speedup`.
+    """
+
+    confidence: float
+    max_depth: int
+    compression_ratio: float
+    drafts_per_round: float
+    speedup: float
+
+
+def simulate_cr(trace: Trace, confidence: float, max_depth: int) -> tuple[float, float]:
+    """(compression ratio, drafts per round) of greedy chain decoding over all sequences.
+
+    The engine's rule: a token drafted with less than `confidence` is still verified, and ends the
+    draft; a draft is never longer than the tokens that may still be added, less the bonus token.
+    Committed tokens are exact. Behind a wrong draft the confidences are those of the true text,
+    which can shift the number of drafts a little.
+
+    Args:
+        max_depth: 1 to D.
+    """
+    agree, sure = trace.agree.tolist(), (trace.confidence >= confidence).tolist()
+    rounds = tokens = drafts = 0
+    for n, num_slots in enumerate(trace.num_slots):
+        root = 0
+        while root < num_slots:
+            limit = min(max_depth, num_slots - root - 1)
+            accepted = depth = 0
+            while depth < limit:
+                slot = root + depth
+                accepted += accepted == depth and agree[depth][n][slot]
+                depth += 1
+                if not sure[depth - 1][n][slot]:
+                    break
+            rounds, drafts = rounds + 1, drafts + depth
+            root += accepted + 1
+        tokens += num_slots
+    return tokens / rounds, drafts / rounds
+
+
+def tune(trace: Trace, cost: Cost, confidences: Iterable[float]) -> tuple[Replay, ...]:
+    """Every stopping rule of `confidences` x depths 1..D."""
+    table = []
+    for confidence in confidences:
+        for max_depth in range(1, len(trace.agree) + 1):
+            ratio, drafts = simulate_cr(trace, confidence, max_depth)
+            speedup = cost.speedup(ratio, drafts)
+            table.append(Replay(confidence, max_depth, ratio, drafts, speedup))
+    return tuple(table)

@@ -1,0 +1,164 @@
+"""Draft parity: at every draft step the adapter with its cache says what it would say computed from scratch.
+
+Losslessness cannot see a drafter that is wrong, only one that is slow. Here everything is recomputed from the
+tokens alone, by other code: exit and last states of every slot, then the adapter over all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.tree import DraftTree
+from kangaroo.engine import decode
+from kangaroo.engine.decode import Decoder
+from kangaroo.engine.state import DecodeState
+from kangaroo.models.adapter import Adapter
+from kangaroo.models.llama import Llama
+from kangaroo_kernels import testing
+from tests.draft_parity.from_scratch import FromScratch
+from tests.engines import (
+    BACKENDS,
+    SMALL,
+    NoisyDrafter,
+    PerfectDrafter,
+    WrongDrafter,
+    autoregressive,
+    load,
+    make_adapter,
+    make_prompt,
+)
+from tests.factories import make_checkpoint
+
+NUM_TOKENS = 150
+EXIT_LAYER = 2
+CONFIG = DraftConfig(EXIT_LAYER, max_depth=5, confidence=0.1)
+PROMPT_LENS = (1, 2, 40, 90)
+DRAFTERS = {"trained": None, "perfect": PerfectDrafter, "noisy": NoisyDrafter, "wrong": WrongDrafter}
+
+
+@dataclass(frozen=True)
+class DraftedRound:
+    """What the adapter did in one round.
+
+    Attributes:
+        tokens: of all slots, those of the round's nodes included.
+        prefix_len: the slots that are verified.
+        steps: of each pass of the adapter its first slot and what it returned, [N, C].
+    """
+
+    tokens: list[int]
+    prefix_len: int
+    tree: DraftTree
+    steps: list[tuple[int, Tensor]]
+
+
+class ProbedAdapter(Adapter):
+    """Keeps what it returns."""
+
+    steps: list[tuple[int, Tensor]]
+
+    def step(self, h: Tensor, kv, *args) -> Tensor:  # type: ignore[no-untyped-def]
+        first_slot = kv.length
+        out = super().step(h, kv, *args)
+        self.steps.append((first_slot, out[0]))
+        return out
+
+
+class ProbedDecoder(Decoder):
+    """Keeps what was drafted."""
+
+    def drafted(self, prompt: list[int]) -> list[DraftedRound]:
+        self.rounds: list[DraftedRound] = []
+        self.drafter.adapter.steps = []
+        for _ in self.generate(prompt, NUM_TOKENS):
+            pass
+        return self.rounds
+
+    def verify(self, state: DecodeState, tree: DraftTree) -> tuple[Tensor, Tensor]:
+        adapter = self.drafter.adapter
+        tokens = state.tokens[:-1] + tree.tokens
+        self.rounds.append(DraftedRound(tokens, state.prefix_len, tree, adapter.steps))
+        adapter.steps = []
+        return super().verify(state, tree)
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Llama:
+    overrides = SMALL | {"num_hidden_layers": 3}
+    path = make_checkpoint(tmp_path_factory.mktemp("target"), "llama-gqa-llama3", **overrides)
+    return load(path, request.param)
+
+
+def drafted_rounds(model: Llama, kind: AdapterKind, drafter: str, prompt_len: int) -> list[DraftedRound]:
+    prompt = make_prompt(model, prompt_len, seed=prompt_len)
+    plain = make_adapter(model, kind, EXIT_LAYER)
+    adapter = ProbedAdapter(plain.config).requires_grad_(False)
+    adapter.load_state_dict(plain.state_dict())
+    if scripted := DRAFTERS[drafter]:
+        tokens = prompt + autoregressive(model, prompt, NUM_TOKENS).tokens
+        made = scripted(model, adapter, CONFIG, tokens)
+    else:
+        made = KangarooDrafter(model, adapter, CONFIG)
+    return ProbedDecoder(model, made, CONFIG).drafted(prompt)
+
+
+@pytest.mark.parametrize("prompt_len", PROMPT_LENS)
+@pytest.mark.parametrize("drafter", DRAFTERS)
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_adapter_equals_a_recomputation(
+    model: Llama, kind: AdapterKind, drafter: str, prompt_len: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every row of every pass, to twice the rounding of a plain computation in float32.
+
+    The prompt goes through in several pieces, so the rows that prefill writes are put to the test too.
+    """
+    monkeypatch.setattr(decode, "PREFILL_CHUNK", 37)
+    budget = testing.Budget()
+    adapter = make_adapter(model, kind, EXIT_LAYER)
+    exact, plain = (FromScratch(model, adapter, dtype) for dtype in (torch.float64, torch.float32))
+    num_passes = num_double = 0
+    for drafted in drafted_rounds(model, kind, drafter, prompt_len):
+        check_shape(drafted)
+        rows = [range(slot, slot + len(out)) for slot, out in drafted.steps]
+        slots = [slot for rows_of_pass in rows for slot in rows_of_pass]
+        if not slots:
+            continue
+        expected = exact.adapter_states(drafted.tokens, drafted.prefix_len)[slots]
+        rounded = plain.adapter_states(drafted.tokens, drafted.prefix_len)[slots]
+        budget.add(torch.cat([out for _, out in drafted.steps]), expected, rounded)
+        num_passes += len(rows)
+        num_double += sum(len(rows_of_pass) == 2 for rows_of_pass in rows)
+    budget.check()
+    assert num_passes >= 100
+    assert (num_double > 0) == (kind == "paper" and drafter != "wrong")
+
+
+def check_shape(drafted: DraftedRound) -> None:
+    """One pass per drafted token; each ends at the newest node, and begins where the last one ended."""
+    assert len(drafted.steps) == len(drafted.tree) - 1
+    stops = [slot + len(out) for slot, out in drafted.steps]
+    assert stops == [drafted.prefix_len + 1 + step for step in range(len(stops))]
+    assert [slot for slot, _ in drafted.steps[1:]] == stops[:-1]
+
+
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_drafts_are_the_adapters_own(model: Llama, kind: AdapterKind) -> None:
+    """Every drafted token is the recomputed choice, and drafting stops exactly where that is not sure enough."""
+    exact = FromScratch(model, make_adapter(model, kind, EXIT_LAYER), torch.float64)
+    num_stops = {True: 0, False: 0}
+    for drafted in drafted_rounds(model, kind, "trained", 40)[:-CONFIG.max_depth]:
+        tree, prefix_len = drafted.tree, drafted.prefix_len
+        states = exact.adapter_states(drafted.tokens, prefix_len)[prefix_len:-1]
+        confidence, choices = exact.probabilities(states).max(-1)
+        assert choices.tolist() == tree.tokens[1:]
+        sure = (confidence >= CONFIG.confidence).tolist()
+        assert all(sure[:-1])
+        assert sure[-1] <= (len(sure) == CONFIG.max_depth)
+        num_stops[sure[-1]] += 1
+    assert all(num_stops.values()), num_stops
