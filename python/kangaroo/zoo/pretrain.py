@@ -5,10 +5,8 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import logging
 import math
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import typer
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from kangaroo.train.memory import keep_freed_memory
 from kangaroo.zoo import corpus
 from kangaroo.zoo.muon import Muon
 
@@ -51,16 +50,14 @@ class PretrainConfig:
     seed: int = 0
 
 
-def new_model(
-    config: PretrainConfig, num_layers: int, bos_id: int, eos_id: int
-) -> LlamaForCausalLM:
-    """A Llama with tied embeddings whose residual branches start at zero."""
+def new_model(config: PretrainConfig, bos_id: int, eos_id: int) -> LlamaForCausalLM:
+    """A Llama of the first phase's depth, tied embeddings, residual branches that start at zero."""
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=config.vocab_size,
             hidden_size=config.hidden_size,
             intermediate_size=config.intermediate_size,
-            num_hidden_layers=num_layers,
+            num_hidden_layers=config.num_layers // config.phases[0][1],
             num_attention_heads=config.hidden_size // config.head_dim,
             num_key_value_heads=config.hidden_size // config.head_dim,
             max_position_embeddings=config.context_len,
@@ -132,19 +129,26 @@ def endless_batches(
 class Pretraining:
     """The model being trained, its data, and where it stands in the recipe."""
 
-    def __init__(self, config: PretrainConfig, out: Path, device: str):
+    def __init__(self, config: PretrainConfig, out: Path, device: str, start_from: Path | None):
         torch.manual_seed(config.seed)
         self.config, self.out, self.device = config, out, device
         self.rng = torch.Generator().manual_seed(config.seed)
         train_texts, held_texts = corpus.split(corpus.stdlib_files())
-        self.tokenizer = corpus.train_tokenizer(train_texts, config.vocab_size)
+        self.tokenizer = (
+            PreTrainedTokenizerFast.from_pretrained(start_from)
+            if start_from
+            else corpus.train_tokenizer(train_texts, config.vocab_size)
+        )
         self.tokenizer.save_pretrained(out)
         self.bos_id = self.tokenizer.bos_token_id
         self.stream = corpus.token_stream(self.tokenizer, train_texts)
         held_stream = corpus.token_stream(self.tokenizer, held_texts)
         self.held_out = corpus.windows(held_stream, HELD_OUT_WINDOW, self.bos_id).to(device)
-        shallow = config.num_layers // config.phases[0][1]
-        self.model = new_model(config, shallow, self.bos_id, self.tokenizer.eos_token_id).to(device)
+        self.model = (
+            LlamaForCausalLM.from_pretrained(start_from, dtype=torch.float32)
+            if start_from
+            else new_model(config, self.bos_id, self.tokenizer.eos_token_id)
+        ).to(device)
         self.phase = self.step = 0
         self.enter_phase(0)
 
@@ -181,14 +185,14 @@ class Pretraining:
         return loss.item()
 
 
-def train(config: PretrainConfig, out: Path, device: str) -> float:
+def train(config: PretrainConfig, out: Path, device: str, start_from: Path | None = None) -> float:
     """Train, save model (bfloat16) and tokenizer to `out` as a Hugging Face folder; returns the
     held-out loss.
 
     Raises:
         RuntimeError: training diverged; nothing but the last good checkpoint is in `out`.
     """
-    run = Pretraining(config, out, device)
+    run = Pretraining(config, out, device, start_from)
     start = time.monotonic()
     while (progress := (time.monotonic() - start) / (60 * config.minutes)) < 1.0:
         loss = run.train_step(progress)
@@ -213,16 +217,6 @@ def train(config: PretrainConfig, out: Path, device: str) -> float:
         "steps %d tokens %d held-out %.4f nats per token", run.step, run.num_tokens, held_loss
     )
     return held_loss
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc not to return freed memory: the page faults of large activations cost half of a
-    CPU step.
-    """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD, bytes
-        libc.mallopt(-1, 1 << 34 if sys.maxsize > 1 << 32 else 1 << 30)  # M_TRIM_THRESHOLD, bytes
 
 
 def main(
