@@ -21,6 +21,8 @@ from kangaroo_kernels.verify_tree import VerifyTree
 
 
 class Backend(str, Enum):
+    """Ways to implement an op; the values are what users write."""
+
     REFERENCE = "reference"
     NATIVE = "native"
     TRITON = "triton"
