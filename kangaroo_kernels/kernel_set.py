@@ -50,7 +50,7 @@ IMPLS: Mapping[str, tuple[Backend, ...]] = {
     "tree_attention": (Backend.NATIVE, Backend.REFERENCE),
     "gated_mlp": (Backend.NATIVE, Backend.REFERENCE),
     "top1_confidence": (Backend.NATIVE, Backend.REFERENCE),
-    "verify_tree": (Backend.REFERENCE,),
+    "verify_tree": (Backend.NATIVE, Backend.REFERENCE),
     "compact_kv": (Backend.NATIVE, Backend.REFERENCE),
 }
 MODULES = {

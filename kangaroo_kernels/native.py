@@ -42,17 +42,27 @@ def unsupported(target: Target) -> str | None:
     return None
 
 
-def address(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> int:
-    """Where `tensor` starts.
+def address(
+    name: str, tensor: Tensor, shape: tuple[int, ...] | None = None, dtype: torch.dtype = torch.float32
+) -> int:
+    """Where `tensor` starts. `shape` is left out where the sizes of the call were read from it.
 
     Raises:
         ValueError: it is not a contiguous CPU tensor of this shape and dtype; nothing is ever copied silently.
     """
-    if tensor.shape != shape or tensor.dtype is not dtype or not tensor.is_contiguous() or not tensor.is_cpu:
-        layout = "contiguous" if tensor.is_contiguous() else "strided"
-        got = f"{layout} {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
-        raise ValueError(f"{name}: expected contiguous {dtype} {list(shape)} on cpu, got {got}")
-    return tensor.data_ptr()
+    if (
+        (shape is None or tensor.shape == shape)
+        and tensor.dtype is dtype
+        and tensor.is_contiguous()
+        and tensor.is_cpu
+    ):
+        return tensor.data_ptr()
+    wanted = list(tensor.shape if shape is None else shape)
+    layout = "contiguous" if tensor.is_contiguous() else "strided"
+    raise ValueError(
+        f"{name}: expected contiguous {dtype} {wanted} on cpu, "
+        f"got {layout} {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
+    )
 
 
 def optional_address(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> int:

@@ -36,5 +36,6 @@ void register_rms_norm(pybind11::module_& module);
 void register_rope_append_kv(pybind11::module_& module);
 void register_top1_confidence(pybind11::module_& module);
 void register_tree_attention(pybind11::module_& module);
+void register_verify_tree(pybind11::module_& module);
 
 }  // namespace kangaroo::bindings

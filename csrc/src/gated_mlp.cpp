@@ -46,7 +46,7 @@ void run(const kangaroo_gated_mlp_params& p) {
   gate.width = p.width;
   gate.out_width = p.hidden_width;
   const int64_t work = 2 * p.num_rows * p.width;
-  const int64_t grain = std::min(kTileOutputs, grain_for(p.hidden_width, work, 24, p.num_threads));
+  const int64_t grain = std::min(kTileOutputs, grain_for(p.hidden_width, work, 12, p.num_threads));
   parallel_for(p.hidden_width, grain, p.num_threads,
                [&](int64_t begin, int64_t end) { gate_columns(gate, begin, end); });
 

@@ -6,7 +6,7 @@ namespace kangaroo {
 namespace {
 
 // A multiple of every tile width, so that only the last chunk has a narrow end.
-constexpr int64_t kOutputStep = 24;
+constexpr int64_t kOutputStep = 12;
 // A row of a norm costs about this many times as much as a multiply-add per element.
 constexpr int64_t kNormWork = 4;
 

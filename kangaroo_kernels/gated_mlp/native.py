@@ -13,7 +13,7 @@ def gated_mlp(x: Tensor, gate_up: Tensor, down: Tensor, norm_weight: Tensor, eps
     hidden_width = gate_up.shape[0] // 2
     out = torch.empty_like(x)
     C.gated_mlp(
-        address("x", x, (batch, num_nodes, width)),
+        address("x", x),
         address("gate_up", gate_up, (2 * hidden_width, width)),
         address("down", down, (width, hidden_width)),
         address("norm_weight", norm_weight, (width,)),

@@ -19,14 +19,13 @@ def linear(
 ) -> Tensor:
     batch, num_nodes, width = x.shape
     out_width = weight.shape[0]
-    shape = (batch, num_nodes, out_width)
-    out = torch.empty(shape)
+    out = x.new_empty(batch, num_nodes, out_width)
     C.linear(
-        address("x", x, (batch, num_nodes, width)),
+        address("x", x),
         address("weight", weight, (out_width, width)),
         optional_address("bias", bias, (out_width,)),
         optional_address("norm_weight", norm_weight, (width,)),
-        optional_address("residual", residual, shape),
+        optional_address("residual", residual, (batch, num_nodes, out_width)),
         out.data_ptr(),
         batch * num_nodes,
         width,

@@ -13,7 +13,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     width = shape[-1]
     out = torch.empty_like(x)
     C.rms_norm(
-        address("x", x, shape),
+        address("x", x),
         address("weight", weight, (width,)),
         out.data_ptr(),
         shape[:-1].numel(),

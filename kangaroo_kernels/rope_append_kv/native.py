@@ -24,11 +24,11 @@ def rope_append_kv(
     num_nodes, qkv_width = qkv.shape[1:]
     q_heads = qkv_width // head_dim - 2 * kv_heads
     num_positions = rope.shape[1]
-    q = torch.empty((batch, num_nodes, q_heads, head_dim))
+    q = qkv.new_empty(batch, num_nodes, q_heads, head_dim)
     C.rope_append_kv(
         address("qkv", qkv, (batch, num_nodes, (q_heads + 2 * kv_heads) * head_dim)),
         q.data_ptr(),
-        address("k_cache", k_cache, cache_shape),
+        address("k_cache", k_cache),
         address("v_cache", v_cache, cache_shape),
         address("rope", rope, (2, num_positions, head_dim // 2)),
         optional_address("q_norm", q_norm, (head_dim,)),

@@ -11,10 +11,10 @@ __all__ = ["top1_confidence", "unsupported"]
 def top1_confidence(h: Tensor, head: Tensor, norm_weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     batch, num_nodes, width = h.shape
     vocab = head.shape[0]
-    tokens = torch.empty((batch, num_nodes), dtype=torch.int64)
-    confidence = torch.empty((batch, num_nodes))
+    tokens = torch.empty(batch, num_nodes, dtype=torch.int64)
+    confidence = h.new_empty(batch, num_nodes)
     C.top1_confidence(
-        address("h", h, (batch, num_nodes, width)),
+        address("h", h),
         address("head", head, (vocab, width)),
         address("norm_weight", norm_weight, (width,)),
         tokens.data_ptr(),

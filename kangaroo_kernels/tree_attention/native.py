@@ -23,7 +23,7 @@ def tree_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch
     out = torch.empty_like(q)
     C.tree_attention(
         address("q", q, (batch, num_nodes, q_heads, head_dim)),
-        address("k_cache", k_cache, cache_shape),
+        address("k_cache", k_cache),
         address("v_cache", v_cache, cache_shape),
         out.data_ptr(),
         address("nodes.cache_seqlens", nodes.cache_seqlens, (batch,), torch.int32),

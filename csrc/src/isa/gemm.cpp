@@ -3,8 +3,9 @@
 namespace kangaroo::KANGAROO_ISA {
 namespace {
 
-// Weights are read once, in order; the hardware loses the stream at the end of every short row.
-constexpr int64_t kPrefetchFloats = 2048;
+// Weights are fetched this far ahead, straight through memory: side by side, the rows of a tile are
+// too many and too short streams for the hardware to follow.
+constexpr int64_t kPrefetchFloats = 1024;
 constexpr int64_t kBlockBytes = 24 * 1024;  // weights that stay in L1 while all rows pass by
 constexpr int64_t kBlockStep = 12;          // a multiple of every tile width that blocks are for
 
@@ -67,11 +68,13 @@ KANGAROO_INLINE void tile(const Gemm& g, int64_t row, int64_t out) {
   const float* x = g.x + row * g.x_stride;
   const float* w = g.weight + out * g.width;
   F8 acc[kRows][kOuts] = {};
+  const float* ahead = w + kPrefetchFloats;
   int64_t k = 0;
   for (; k + 2 * kLanes <= g.width; k += 2 * kLanes) {
     if (kPrefetch) {
 #pragma GCC unroll 8
-      for (int j = 0; j < kOuts; ++j) __builtin_prefetch(w + j * g.width + k + kPrefetchFloats);
+      for (int j = 0; j < kOuts; ++j) __builtin_prefetch(ahead + j * 2 * kLanes);
+      ahead += kOuts * 2 * kLanes;
     }
     step<kRows, kOuts>(x + k, g.x_stride, w + k, g.width, acc);
     step<kRows, kOuts>(x + k + kLanes, g.x_stride, w + k + kLanes, g.width, acc);
@@ -99,10 +102,10 @@ template <bool kPrefetch>
 int64_t first_rows(const Gemm& g, int64_t row, int64_t begin, int64_t end) {
   switch (g.num_rows - row) {
     case 1:
-      outputs<1, 8, kPrefetch>(g, row, begin, end);
+      outputs<1, 4, kPrefetch>(g, row, begin, end);
       return row + 1;
     case 2:
-      outputs<2, 6, kPrefetch>(g, row, begin, end);
+      outputs<2, 4, kPrefetch>(g, row, begin, end);
       return row + 2;
     case 3:
     case 5:
