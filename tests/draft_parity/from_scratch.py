@@ -18,7 +18,7 @@ class FromScratch:
         self.eps = model.config.rms_norm_eps
 
     def adapter_states(self, tokens: list[int], num_verified: int) -> Tensor:
-        """[N, C]: what the adapter makes of each slot, when the first `num_verified` are verified."""
+        """[N, C]: what the adapter makes of each slot, the first `num_verified` being verified."""
         adapter, config = self.adapter, self.adapter.config
         h, h_deep = self.target_states(tokens)
         normed = self.norm(h, adapter.input_norm)

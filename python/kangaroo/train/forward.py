@@ -72,4 +72,5 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
 
 def _heads(rows: Tensor, head_dim: int) -> Tensor:
     """[B, T, H * D] -> [B, H, T, D]."""
-    return rows.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+    heads: Tensor = rows.unflatten(-1, (-1, head_dim))
+    return heads.transpose(1, 2)

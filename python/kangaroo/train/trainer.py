@@ -12,6 +12,7 @@ from time import perf_counter
 import torch
 from torch import nn
 
+from kangaroo.models.adapter_format import is_adapter
 from kangaroo.models.adapter_io import save_adapter
 from kangaroo.models.fingerprint import fingerprint
 from kangaroo.train.checkpoint import (
@@ -52,6 +53,8 @@ def train_adapter(config: TrainConfig, on_progress: Callable[[TrainProgress], No
     saved = load_checkpoint(folder, config.trajectory()) if config.resume else None
     if not config.resume and folder.exists():
         raise ValueError(f"resume: {folder} holds an unfinished run; resume it, or remove it")
+    if config.out.exists() and any(config.out.iterdir()) and not is_adapter(config.out):
+        raise ValueError(f"out: {config.out} exists and holds no adapter; expected another folder")
     run = prepare(config)
     step = 0
     if saved is not None:
@@ -118,7 +121,7 @@ def accumulate_gradient(run: Run, step: int) -> float:
     num_windows = config.batch_size * config.accumulation
     windows = run.windows.sample(step * num_windows, num_windows)
     num_slots = int(windows.mask.sum())
-    delta = random.Random(f"{config.seed}/{step}/delta").randint(1, config.max_depth)
+    delta = delta_of(config, step)
     total = torch.zeros((), device=device)
     for first in range(0, num_windows, config.batch_size):
         batch = windows[first : first + config.batch_size]
@@ -129,6 +132,11 @@ def accumulate_gradient(run: Run, step: int) -> float:
         loss.backward()
         total += loss.detach()
     return total.item()
+
+
+def delta_of(config: TrainConfig, step: int) -> int:
+    """Distance of every query of the step to its newest verified slot: uniform in 1..max_depth."""
+    return random.Random(f"{config.seed}/{step}/delta").randint(1, config.max_depth)
 
 
 def held_out_agreement(run: Run, deltas: Sequence[int]) -> Agreement:

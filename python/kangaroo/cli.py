@@ -1,0 +1,241 @@
+"""The command line: options in, text, tables or JSON out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kangaroo import cli_adapters, terminal
+from kangaroo import cli_options as opt
+
+if TYPE_CHECKING:
+    from kangaroo.engine.llm import KangarooForCausalLM
+
+# torch and transformers take seconds to import: commands import what they need.
+app = typer.Typer(cls=terminal.Commands, rich_markup_mode=None, add_completion=False)
+DEMO_PROMPT = '''class Stack:
+    """A last-in, first-out container."""
+
+    def __init__(self, items=None):
+        self.items = list(items or [])
+
+    def push(self, item):
+'''
+
+
+@app.callback()
+def kangaroo() -> None:
+    """Lossless self-speculative decoding: the target's own output, faster."""
+
+
+@app.command()
+def generate(
+    prompt: Annotated[
+        str | None, typer.Argument(help="Text to continue; - reads it from standard input.")
+    ] = None,
+    *,
+    prompt_file: Annotated[Path | None, typer.Option(help="Read the prompt from a file.")] = None,
+    model: opt.Model = "tiny-py",
+    adapter: opt.Adapter = None,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Decode without drafting too: are the ids the same, and how much faster was it?",
+        ),
+    ] = False,
+    repeats: opt.Repeats = 3,
+    max_new_tokens: opt.MaxNewTokens = 128,
+    max_depth: opt.MaxDepth = None,
+    confidence: opt.Confidence = None,
+    exit_layer: opt.ExitLayer = None,
+    dtype: opt.Dtype = None,
+    device: opt.Device = "cpu",
+    backend: opt.Backend = "auto",
+    threads: opt.Threads = None,
+    as_json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Continue a prompt greedily; on a terminal accepted draft tokens are green.
+
+    Without a prompt tiny-py continues a built-in piece of Python. With --compare the exit code is 1
+    if the ids differ.
+    """
+    text = _prompt(prompt, prompt_file, model)
+    llm = _load(model, adapter, dtype=dtype, device=device, backend=backend)
+    options = _options(
+        llm, max_new_tokens, max_depth=max_depth, confidence=confidence, exit_layer=exit_layer
+    )
+    ids = llm.tokenizer(text)["input_ids"]
+    if compare:
+        _compare(llm, ids, options, repeats, as_json)
+    elif as_json:
+        _generate_as_json(llm, ids, options)
+    else:
+        _stream(llm, ids, options)
+
+
+@app.command()
+def bench(
+    *,
+    prompts: Annotated[Path, typer.Option(help='JSON lines, each {"prompt": "..."}.')],
+    model: opt.Model = "tiny-py",
+    adapter: opt.Adapter = None,
+    repeats: opt.Repeats = 3,
+    max_new_tokens: opt.MaxNewTokens = 128,
+    max_depth: opt.MaxDepth = None,
+    confidence: opt.Confidence = None,
+    exit_layer: opt.ExitLayer = None,
+    dtype: opt.Dtype = None,
+    device: opt.Device = "cpu",
+    backend: opt.Backend = "auto",
+    threads: opt.Threads = None,
+    as_json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Speculative against autoregressive decoding, in turns; the exit code is 1 if ids differ."""
+    from kangaroo.evals import paired
+    from kangaroo.evals.prompts import read_prompts
+    from kangaroo.reports import bench_table
+
+    texts = read_prompts(prompts)
+    llm = _load(model, adapter, dtype=dtype, device=device, backend=backend)
+    options = _options(
+        llm, max_new_tokens, max_depth=max_depth, confidence=confidence, exit_layer=exit_layer
+    )
+    all_ids = [llm.tokenizer(text)["input_ids"] for text in texts]
+    paired.warm_up(llm, all_ids[0], **options)
+    with terminal.progress() as bar:
+        results = [
+            paired.compare(llm, ids, repeats, **options)
+            for ids in bar.track(all_ids, description="prompts")
+        ]
+    totals = paired.total(results)
+    if as_json:
+        terminal.write_json(
+            {"prompts": [paired.as_dict(llm, each) for each in results], "total": totals}
+        )
+    else:
+        terminal.show(bench_table(texts, results, totals))
+    raise typer.Exit(0 if totals["identical"] else terminal.FAILED)
+
+
+@app.command()
+def env(
+    *,
+    model: opt.Model = "tiny-py",
+    dtype: opt.Dtype = None,
+    device: opt.Device = "cpu",
+    as_json: opt.Json = False,
+    debug: opt.Debug = False,
+) -> None:
+    """Versions, hardware, which implementation serves every kernel here, and why others cannot."""
+    from kangaroo.environment import describe
+    from kangaroo.reports import env_parts
+
+    report = describe(model, dtype, device)
+    if as_json:
+        terminal.write_json(report)
+    else:
+        terminal.show(*env_parts(report))
+
+
+app.command()(cli_adapters.train)
+app.command()(cli_adapters.init_adapter)
+app.command()(cli_adapters.convert_adapter)
+
+
+def main() -> None:
+    """The entry point of `kangaroo`."""
+    for standard_stream in (sys.stdout, sys.stderr):  # a locale of "C" must not stop a model's text
+        if hasattr(standard_stream, "reconfigure"):
+            standard_stream.reconfigure(errors="backslashreplace")
+    app(sys.argv[1:] or ["--help"])
+
+
+def _prompt(prompt: str | None, file: Path | None, model: str) -> str:
+    """The text to continue.
+
+    Raises:
+        ValueError: none, two, or one that is not UTF-8.
+    """
+    if prompt is not None and file is not None:
+        raise ValueError("prompt: expected an argument or --prompt-file, got both")
+    if prompt == "-" or file is not None:
+        content = sys.stdin.buffer.read() if file is None else file.read_bytes()
+    elif prompt is not None:
+        content = prompt.encode("utf-8", "surrogateescape")  # arguments under any locale
+    elif model == "tiny-py":
+        terminal.note("no prompt given: continuing a built-in one (- reads standard input)")
+        return DEMO_PROMPT
+    else:
+        raise ValueError("prompt: expected a text, --prompt-file FILE, or - for standard input")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"prompt: not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _load(model: str, adapter: str | None, **options: Any) -> KangarooForCausalLM:
+    from transformers.utils import logging
+
+    from kangaroo.engine.llm import KangarooForCausalLM
+
+    logging.set_verbosity_error()
+    return KangarooForCausalLM.from_pretrained(model, adapter, **options)
+
+
+def _options(
+    llm: KangarooForCausalLM, max_new_tokens: int, **given: float | None
+) -> dict[str, Any]:
+    """Options of `rounds`: those given, above plain greedy decoding."""
+    from kangaroo.engine.generation import greedy_options
+
+    plain = greedy_options(llm.generation_config)
+    if plain:
+        terminal.note(f"greedy decoding: {', '.join(plain)} of generation_config.json not used")
+    return (
+        plain
+        | {"max_new_tokens": max_new_tokens}
+        | {k: v for k, v in given.items() if v is not None}
+    )
+
+
+def _stream(llm: KangarooForCausalLM, ids: list[int], options: dict[str, Any]) -> None:
+    from kangaroo.reports import summary_line
+
+    rounds = llm.rounds(ids, **options)
+    terminal.stream(llm, ids, rounds)
+    terminal.note(summary_line(rounds.speculation))
+
+
+def _generate_as_json(llm: KangarooForCausalLM, ids: list[int], options: dict[str, Any]) -> None:
+    from kangaroo.engine.detokenize import text_of
+    from kangaroo.evals.paired import run_once
+
+    run = run_once(llm, ids, **options)
+    terminal.write_json({"text": text_of(llm.tokenizer, ids, run.token_ids)} | run.as_dict())
+
+
+def _compare(
+    llm: KangarooForCausalLM, ids: list[int], options: dict[str, Any], repeats: int, as_json: bool
+) -> None:
+    from kangaroo.evals import paired
+    from kangaroo.reports import comparison_table
+
+    paired.warm_up(llm, ids, **options)
+    if not as_json:
+        _stream(llm, ids, options)
+    result = paired.compare(llm, ids, repeats, **options)
+    if as_json:
+        terminal.write_json(paired.as_dict(llm, result))
+    else:
+        terminal.show(comparison_table(result))
+    raise typer.Exit(0 if result.identical else terminal.FAILED)
+
+
+if __name__ == "__main__":
+    main()

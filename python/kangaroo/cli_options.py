@@ -1,0 +1,82 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEBUG = "kangaroo.debug"  # where a context keeps whether tracebacks are wanted
+
+
+def _keep_debug(context: typer.Context, wanted: bool) -> bool:
+    context.meta[DEBUG] = wanted
+    return wanted
+
+
+def _set_threads(num_threads: int | None) -> int | None:
+    if num_threads is not None:
+        import torch
+
+        torch.set_num_threads(num_threads)
+    return num_threads
+
+
+Model = Annotated[
+    str, typer.Option(metavar="DIR", help="Hugging Face folder of the target, or tiny-py.")
+]
+ModelDir = Annotated[Path, typer.Option("--model", help="Hugging Face folder of the target.")]
+Adapter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder of the adapter; for tiny-py also paper or deep_prefix (default).",
+    ),
+]
+MaxNewTokens = Annotated[int, typer.Option(help="Tokens to generate at most.")]
+MaxDepth = Annotated[
+    int | None,
+    typer.Option(
+        help="Draft tokens per round at most; 0: no drafting.", show_default="the adapter's"
+    ),
+]
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        help="Draft nothing behind a token less probable than this.", show_default="the adapter's"
+    ),
+]
+ExitLayer = Annotated[
+    int | None,
+    typer.Option(help="Layer the adapter leaves the target at.", show_default="the adapter's"),
+]
+NewExitLayer = Annotated[
+    int, typer.Option("--exit-layer", help="Layer the adapter leaves the target at.")
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="float32, bfloat16, float16, or auto: the checkpoint's.",
+        show_default="float32 on the CPU, elsewhere auto",
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Backend = Annotated[str, typer.Option(help="Kernels: auto, reference, native, triton or cuda.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads.", show_default="torch's choice", callback=_set_threads),
+]
+Repeats = Annotated[int, typer.Option(min=1, help="Paired runs per prompt.")]
+Kind = Annotated[str, typer.Option(help="paper or deep_prefix.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Out = Annotated[Path, typer.Option(help="Folder to write the adapter to.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output, nothing else there.")
+]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug", help="Show the traceback of an error.", is_eager=True, callback=_keep_debug
+    ),
+]

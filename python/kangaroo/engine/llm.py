@@ -1,0 +1,251 @@
+"""Token ids in, token ids out, with the meanings transformers gives its options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers.generation.streamers import BaseStreamer
+from transformers.utils import ModelOutput
+
+from kangaroo.config import DraftConfig
+from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.engine.decode import Decoder, check_context
+from kangaroo.engine.generation import Plan, plan
+from kangaroo.engine.loading import load_engine
+from kangaroo.engine.stats import Rounds, Speculation
+from kangaroo.models.adapter import Adapter
+from kangaroo.models.llama import Llama
+from kangaroo_kernels import Backend, UnsupportedError
+
+
+@dataclass
+class GenerateOutput(ModelOutput):
+    """What `return_dict_in_generate=True` returns.
+
+    Attributes:
+        sequences: [1, T + new] int64, prompt and continuation.
+        speculation: how drafting went.
+    """
+
+    sequences: Tensor | None = None
+    speculation: Speculation | None = None
+
+
+class KangarooForCausalLM:
+    """A target and its adapter. `max_depth=0` decodes without drafting; the tokens are the same.
+
+    Attributes:
+        path: the target's folder; its tokenizer is loaded from there when first used.
+        generation_config: the defaults of :meth:`generate`, the folder's own.
+    """
+
+    def __init__(
+        self, model: Llama, adapter: Adapter | None, path: Path, generation_config: GenerationConfig
+    ):
+        self.model, self.adapter = model, adapter
+        self.path, self.generation_config = path, generation_config
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        target: str | Path,
+        adapter: str | Path | None = None,
+        *,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str = "cpu",
+        backend: Backend | str = "auto",
+    ) -> KangarooForCausalLM:
+        """Load a target and the adapter that drafts for it.
+
+        Args:
+            target: a local Hugging Face folder, or "tiny-py", the model in the package.
+            adapter: its folder, or the name of one in the target's folder `adapters`. None: no
+                drafting, but for "tiny-py", which takes its "deep_prefix".
+            dtype: a torch dtype or its name; "auto": the checkpoint's; None: float32 on the CPU,
+                elsewhere "auto".
+            device: where to run.
+            backend: of the kernels: "auto", "reference", "native", "triton" or "cuda".
+
+        Raises:
+            ValueError: a folder, file, tensor or argument is missing or wrong, or the adapter was
+                made for another target.
+            UnsupportedError: the family, the dtype, the device or the backend is not supported.
+        """
+        path, model, loaded = load_engine(target, adapter, dtype, device, backend)
+        return cls(model, loaded, path, _generation_config(path))
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.weights.norm.device
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The folder's tokenizer.
+
+        Raises:
+            ValueError: there is none that transformers can read.
+        """
+        try:
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                self.path, local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self.path}: no usable tokenizer: {' '.join(str(error).split())}"
+            ) from error
+        return tokenizer
+
+    def generate(
+        self,
+        input_ids: Tensor | Sequence[int],
+        generation_config: GenerationConfig | None = None,
+        *,
+        streamer: BaseStreamer | None = None,
+        **options: Any,
+    ) -> Tensor | GenerateOutput:
+        """Continue one prompt greedily.
+
+        Args:
+            input_ids: [1, T] int64, or a list of T ids.
+            generation_config: above the folder's, below `options`.
+            streamer: `put` gets the prompt [1, T], then the tokens [n] of each round, on the CPU;
+                `end` is called in any case, exceptions included.
+            options: fields of GenerationConfig (`max_new_tokens`, `eos_token_id`,
+                `return_dict_in_generate`, ...), an `attention_mask` of ones, and Kangaroo's own
+                `max_depth`, `confidence` and `exit_layer`; see :meth:`rounds`.
+
+        Returns:
+            [1, T + new] int64 on the device of `input_ids`, an end-of-sequence token included; with
+            `return_dict_in_generate=True` a :class:`GenerateOutput`.
+
+        Raises:
+            ValueError, UnsupportedError: as :meth:`rounds`, before anything is computed.
+        """
+        try:
+            prompt, rounds, wanted = self._start(input_ids, generation_config, options)
+            if streamer is not None:
+                streamer.put(torch.tensor([prompt]))
+            for latest in rounds:
+                if streamer is not None:
+                    streamer.put(torch.tensor(latest.tokens))
+        finally:
+            if streamer is not None:
+                streamer.end()
+        device = input_ids.device if isinstance(input_ids, Tensor) else self.device
+        sequences = torch.tensor([prompt + rounds.tokens], device=device)
+        return GenerateOutput(sequences, rounds.speculation) if wanted.return_dict else sequences
+
+    def rounds(
+        self,
+        input_ids: Tensor | Sequence[int],
+        generation_config: GenerationConfig | None = None,
+        **options: Any,
+    ) -> Rounds:
+        """The rounds of :meth:`generate` as they are decoded, and what speculation did so far.
+
+        Args:
+            max_depth: draft tokens per round at most; 0: none. By default the adapter's.
+            confidence: drafting stops behind a token less probable than this. By default the
+                adapter's.
+            exit_layer: must be the adapter's; free with `max_depth=0`, where it changes nothing.
+
+        Raises:
+            ValueError: an option that does not exist, has no effect or has an impossible value; no
+                adapter to draft with; prompt and `max_new_tokens` exceed the target's context.
+            UnsupportedError: more than one sequence, padding, or anything but greedy decoding.
+        """
+        return self._start(input_ids, generation_config, options)[1]
+
+    def _start(
+        self,
+        input_ids: Tensor | Sequence[int],
+        generation_config: GenerationConfig | None,
+        options: dict[str, Any],
+    ) -> tuple[list[int], Rounds, Plan]:
+        """Refuse what cannot be done; nothing is computed before the first round is asked for."""
+        prompt = prompt_ids(input_ids)
+        mask = options.pop("attention_mask", None)
+        if mask is not None and not bool(torch.as_tensor(mask).all()):
+            raise UnsupportedError("attention_mask: expected ones: padding is not supported")
+        draft = self.draft_config(
+            **{name: options.pop(name, None) for name in ("max_depth", "confidence", "exit_layer")}
+        )
+        wanted = plan(
+            self.generation_config,
+            generation_config,
+            options,
+            len(prompt),
+            self.model.config.max_seq_len,
+        )
+        check_context(self.model.config, prompt, wanted.max_new_tokens)
+        # Autoregressive decoding must not pay for an adapter that it does not use.
+        drafter = KangarooDrafter(self.model, self.adapter if draft.max_depth else None, draft)
+        decoder = Decoder(self.model, drafter, draft)
+        return (
+            prompt,
+            Rounds(decoder.generate(prompt, wanted.max_new_tokens, wanted.eos_ids)),
+            wanted,
+        )
+
+    def draft_config(
+        self,
+        *,
+        max_depth: int | None = None,
+        confidence: float | None = None,
+        exit_layer: int | None = None,
+    ) -> DraftConfig:
+        """The adapter's deployed stopping rule, but for what is given here.
+
+        Raises:
+            ValueError: there is no adapter to draft with, or it was not made for this exit layer.
+        """
+        if self.adapter is None and max_depth != 0:
+            raise ValueError(
+                "adapter: none is loaded, so nothing can be drafted; load one (adapter=DIR, "
+                "--adapter DIR) or decode without drafting (max_depth=0, --max-depth 0)"
+            )
+        rule = DraftConfig(exit_layer=1) if self.adapter is None else self.adapter.config.draft()
+        if exit_layer not in (None, rule.exit_layer) and max_depth != 0:
+            raise ValueError(
+                f"exit_layer: the adapter was trained for {rule.exit_layer}, got {exit_layer}"
+            )
+        given = {"max_depth": max_depth, "confidence": confidence, "exit_layer": exit_layer}
+        rule = replace(rule, **{name: value for name, value in given.items() if value is not None})
+        if rule.exit_layer >= max(self.model.config.num_layers, 2):
+            last = self.model.config.num_layers - 1
+            raise ValueError(f"exit_layer: expected 1 to {last}, got {rule.exit_layer}")
+        return rule
+
+
+def prompt_ids(input_ids: Tensor | Sequence[int]) -> list[int]:
+    """The one sequence in `input_ids`.
+
+    Raises:
+        ValueError: not [1, T] integers, nor a list of them.
+        UnsupportedError: more than one sequence.
+    """
+    ids = input_ids if isinstance(input_ids, Tensor) else torch.tensor([list(input_ids)])
+    if ids.numel() and (ids.is_floating_point() or ids.dtype == torch.bool):
+        raise ValueError(f"input_ids: expected integers, got {ids.dtype}")
+    if ids.ndim != 2:
+        raise ValueError(f"input_ids: expected shape [1, T], got {list(ids.shape)}")
+    if ids.shape[0] != 1:
+        raise UnsupportedError(f"input_ids: expected one sequence, got a batch of {ids.shape[0]}")
+    return [int(token) for token in ids[0].tolist()]
+
+
+def _generation_config(path: Path) -> GenerationConfig:
+    """generation_config.json, or what config.json says where there is none."""
+    name = "generation_config.json"
+    if (path / name).is_file():
+        return GenerationConfig.from_pretrained(path, local_files_only=True)
+    return GenerationConfig.from_pretrained(
+        path, config_file_name="config.json", local_files_only=True, _from_model_config=True
+    )

@@ -1,0 +1,1 @@
+"""Measuring: prompts, and paired runs on them in one process."""

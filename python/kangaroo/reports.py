@@ -1,0 +1,133 @@
+"""What commands show for people: rich tables and lines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from kangaroo.evals.paired import Comparison, speeds
+
+if TYPE_CHECKING:
+    from kangaroo.engine.stats import Speculation
+    from kangaroo.train.progress import TrainReport
+
+
+def summary_line(speculation: Speculation) -> str:
+    """How one continuation went."""
+    parts = [
+        f"{speculation.num_tokens} tokens in {speculation.seconds.decode:.2f} s",
+        f"{speculation.tokens_per_s:.0f} tokens/s",
+        f"prefill {1e3 * speculation.seconds.prefill:.0f} ms",
+        f"{speculation.compression_ratio:.2f} tokens per verify pass",
+    ]
+    if speculation.num_drafted:
+        rate = 100 * speculation.acceptance_rate
+        parts.append(f"{rate:.0f} % of {speculation.num_drafted} drafted tokens accepted")
+    return ", ".join(parts)
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Both ways of decoding one prompt, and whether they agree."""
+    report = speeds(comparison)
+    table = _table("", "tokens/s", "speed-up", "tokens per verify pass", "prefill ms")
+    table.add_row(
+        "autoregressive",
+        f"{report['ar_tokens_per_s']:.1f}",
+        "1.00",
+        "1.00",
+        f"{1e3 * report['ar_prefill_s']:.1f}",
+    )
+    table.add_row(
+        "speculative",
+        f"{report['tokens_per_s']:.1f}",
+        f"{report['speedup']:.2f}",
+        f"{report['compression_ratio']:.2f}",
+        f"{1e3 * report['prefill_s']:.1f}",
+    )
+    table.caption = (
+        f"{len(comparison.token_ids)} tokens, median of {len(comparison.speculative)} paired runs, "
+        f"ids {_verdict(comparison.identical)}"
+    )
+    return table
+
+
+def bench_table(
+    prompts: Sequence[str], comparisons: Sequence[Comparison], totals: dict[str, Any]
+) -> Table:
+    """One row per prompt, and the total."""
+    table = _table("prompt", "tokens", "AR tokens/s", "tokens/s", "speed-up", "CR", "ids")
+    rows = [
+        (Text(" ".join(prompt.split())[:32]), speeds(comparison), len(comparison.token_ids))
+        for prompt, comparison in zip(prompts, comparisons, strict=True)
+    ]
+    for name, report, num_tokens in [*rows, (Text("total"), totals, totals["num_tokens"])]:
+        if report is totals:
+            table.add_section()
+        table.add_row(
+            name,
+            str(num_tokens),
+            f"{report['ar_tokens_per_s']:.1f}",
+            f"{report['tokens_per_s']:.1f}",
+            f"{report['speedup']:.2f}",
+            f"{report['compression_ratio']:.2f}",
+            _verdict(report["identical"]),
+        )
+    table.caption = f"median speed-up of the prompts: {totals['median_speedup']:.2f}"
+    return table
+
+
+def train_lines(report: TrainReport) -> list[str]:
+    """How a training run ended."""
+    if not report.completed:
+        return [
+            f"interrupted behind step {report.num_steps}; the same command with --resume continues"
+        ]
+    lines = [
+        f"wrote {report.out} after {report.num_steps} steps, {report.tokens_per_s:.0f} tokens/s"
+    ]
+    if report.held_out is not None:
+        agreement = ", ".join(f"{100 * a:.1f} %" for a in report.held_out.agreement)
+        distances = ", ".join(map(str, report.held_out.deltas))
+        lines.append(f"held-out top-1 agreement at distance {distances}: {agreement}")
+    if report.best is not None:
+        lines.append(
+            f"max_depth {report.best.max_depth}, confidence {report.best.confidence}: "
+            f"{report.best.compression_ratio:.2f} tokens per verify pass on held-out text"
+        )
+    return lines
+
+
+def env_parts(report: dict[str, Any]) -> list[Table | Text]:
+    """Versions, machine and extension, the kernels, then notes."""
+    facts = _table("", "")
+    for group in ("versions", "machine", "target"):
+        for name, value in report[group].items():
+            facts.add_row(name, _fact(value))
+    for name, value in (report["extension"] or {"extension": "missing"}).items():
+        facts.add_row(f"C++ {name}", _fact(value))
+    kernels = _table("kernel", "served by", "refused")
+    for op, kernel in report["kernels"].items():
+        refused = "\n".join(kernel["refused"].values())
+        kernels.add_row(op, kernel["serves"] or "nothing", Text(refused))
+    return [facts, kernels, *(Text(line) for line in report["notes"])]
+
+
+def _fact(value: Any) -> Text:
+    if isinstance(value, list):
+        value = ", ".join(str(item) for item in value) or "none"
+    return Text("none" if value is None else str(value))
+
+
+def _verdict(identical: bool) -> str:
+    return "identical" if identical else "DIFFERENT"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_header=any(columns))
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place == 0 or len(columns) < 4 else "right")
+    return table

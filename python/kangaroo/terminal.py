@@ -1,0 +1,139 @@
+"""How the command line meets its terminal: errors in one line, JSON, progress, streaming."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+from rich.color import ColorSystem
+from rich.console import Console, RenderableType
+from rich.control import strip_control_codes
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.style import Style
+from typer.core import TyperGroup
+
+from kangaroo.cli_options import DEBUG
+
+if TYPE_CHECKING:
+    from kangaroo.engine.llm import KangarooForCausalLM
+    from kangaroo.engine.stats import Rounds
+
+FAILED, MISUSED, INTERRUPTED = 1, 2, 130  # exit codes
+PROMPT, ACCEPTED, BONUS = Style(dim=True), Style(color="green"), Style()
+
+
+class Commands(TyperGroup):
+    """Commands whose errors are one line on standard error, and an exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run, and exit: 0, 1 (a result is not as it must be), 2 (misused) or 130 (interrupted)."""
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+        except Exception as error:
+            if not _is_usage(error):
+                raise  # with --debug
+            code = _report(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run one command."""
+        try:
+            return super().invoke(ctx)  # type: ignore[arg-type]
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            raise  # the reader has seen enough: typer ends quietly
+        except Exception as error:
+            if ctx.meta.get(DEBUG, False):
+                raise
+            raise typer.Exit(_report(error)) from None
+
+
+def _report(error: Exception) -> int:
+    """Say in one line what is wrong; returns the exit code."""
+    if _is_usage(error):
+        note(f"error: {_one_line(error.format_message())}")  # type: ignore[attr-defined]
+        return MISUSED
+    from kangaroo_kernels import UnsupportedError  # not earlier: it takes torch along
+
+    if isinstance(error, ValueError | UnsupportedError | OSError):
+        note(f"error: {_one_line(str(error))}")
+        return MISUSED
+    note(f"error: {type(error).__name__}: {_one_line(str(error))} (--debug shows where)")
+    return FAILED
+
+
+def _is_usage(error: Exception) -> bool:
+    """An error of the command line's own syntax: typer has changed their base class over time."""
+    return hasattr(error, "format_message")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def show(*parts: RenderableType) -> None:
+    """Tables and lines on standard output."""
+    console = Console()
+    for part in parts:
+        console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
+
+
+def note(message: str) -> None:
+    """One line on standard error."""
+    Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def write_json(content: dict[str, Any]) -> None:
+    """One line, ASCII, so that no locale can spoil it."""
+    typer.echo(json.dumps(content, default=str))
+
+
+def progress(*columns: str) -> Progress:
+    """A bar on standard error, if that is a terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        *columns,
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def stream(llm: KangarooForCausalLM, prompt: Sequence[int], rounds: Rounds) -> None:
+    """Write text as it is decoded; a terminal gets prompt and colours too."""
+    from kangaroo.engine.detokenize import Detokenizer
+
+    write = _writer()
+    write(llm.tokenizer.decode(prompt, skip_special_tokens=True), PROMPT)
+    pieces = Detokenizer(llm.tokenizer, prompt)
+    for latest in rounds:
+        for place, token in enumerate(latest.tokens):
+            write(pieces.add(token), ACCEPTED if place < latest.num_accepted else BONUS)
+    write(pieces.end() + "\n", BONUS)
+
+
+def _writer() -> Callable[[str, Style], None]:
+    console = Console()
+    coloured = console.color_system is not None and not console.no_color
+
+    def plain(text: str, style: Style) -> None:
+        if style is not PROMPT:  # into a file or a pipe goes what is new, and every byte of it
+            typer.echo(text, nl=False)
+
+    def styled(text: str, style: Style) -> None:
+        # A model may well write escape sequences; a terminal must not obey them.
+        text = strip_control_codes(text)
+        system = ColorSystem.STANDARD if coloured else None
+        typer.echo(style.render(text, color_system=system), nl=False, color=True)
+
+    return styled if console.is_terminal else plain

@@ -1,0 +1,1 @@
+"""Tests of the draft tree and of the drafter."""

@@ -1,0 +1,133 @@
+"""Kangaroo's drafter leaves every cache where the decode loop expects it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.tree import DraftTree
+from kangaroo.engine.state import DecodeState
+from kangaroo.models.llama import Llama
+from tests.engines import (
+    SMALL,
+    NoisyDrafter,
+    PerfectDrafter,
+    WrongDrafter,
+    autoregressive,
+    decoder_of,
+    load,
+    make_adapter,
+    make_prompt,
+)
+from tests.factories import make_checkpoint
+
+NUM_TOKENS = 40
+EXIT_LAYER = 2
+CONFIG = DraftConfig(EXIT_LAYER, max_depth=4, confidence=0.1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Llama:
+    overrides = SMALL | {"num_hidden_layers": 3}
+    return load(make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **overrides))
+
+
+def lengths(state: DecodeState) -> tuple[int, int, int]:
+    """Live slots of the shallow and deep caches and of the exit states."""
+    return state.shallow_kv.length, state.deep_kv.length, state.exit_hidden.length
+
+
+class CheckedDrafter(KangarooDrafter):
+    """Checks the caches before and after all that it is asked to do."""
+
+    def prefill(self, state: DecodeState, h_deep: Tensor) -> None:
+        super().prefill(state, h_deep)
+        assert state.adapter_kv.length == state.adapter_kv.committed == state.exit_hidden.length
+
+    def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
+        """Every node has its shallow rows and exit state, all but the leaf their adapter row."""
+        prefix_len = state.prefix_len
+        assert lengths(state) == (prefix_len, prefix_len, prefix_len)
+        tree = super().draft(state, max_depth)
+        assert tree.tokens[0] == state.tokens[-1]
+        assert tree.parents == list(range(-1, len(tree) - 1))
+        assert 0 < len(tree) <= max_depth + 1
+        assert lengths(state) == (prefix_len + len(tree), prefix_len, prefix_len + len(tree))
+        if len(tree) > 1:
+            assert state.adapter_kv.length == prefix_len + len(tree) - 1
+        self.live = state.adapter_kv.length
+        return tree
+
+    def commit(self, state: DecodeState, h_deep: Tensor) -> None:
+        """`deep_prefix` has a row of every committed slot, `paper` of those kept that it had."""
+        super().commit(state, h_deep)
+        prefix_len = state.prefix_len
+        behind = prefix_len if self.adapter.config.kind == "deep_prefix" else self.live
+        assert lengths(state) == (prefix_len, prefix_len, prefix_len)
+        assert state.adapter_kv.length == state.adapter_kv.committed == min(prefix_len, behind)
+        assert state.adapter_kv.length >= prefix_len - 1
+        self.log.append(prefix_len - state.adapter_kv.length)
+
+
+class CheckedPerfect(CheckedDrafter, PerfectDrafter):
+    pass
+
+
+class CheckedNoisy(CheckedDrafter, NoisyDrafter):
+    pass
+
+
+class CheckedWrong(CheckedDrafter, WrongDrafter):
+    pass
+
+
+@pytest.mark.parametrize("drafter", [CheckedPerfect, CheckedNoisy, CheckedWrong])
+@pytest.mark.parametrize("prompt_len", [1, 2, 30])
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_lengths_through_every_round(
+    model: Llama, kind: AdapterKind, prompt_len: int, drafter: type[CheckedDrafter]
+) -> None:
+    """The `paper` adapter is a slot behind after just those rounds that accepted all drafts."""
+    prompt = make_prompt(model, prompt_len)
+    tokens = prompt + autoregressive(model, prompt, NUM_TOKENS).tokens
+    checked = drafter(model, make_adapter(model, kind, EXIT_LAYER), CONFIG, tokens)
+    checked.log = []
+    run = decoder_of(checked).run(prompt, NUM_TOKENS)
+    full = [r.num_drafted == r.num_accepted > 0 for r in run.rounds]
+    assert checked.log[:-1] == [int(all_kept and kind == "paper") for all_kept in full[:-1]]
+    assert any(full[:-1]) == (drafter is not CheckedWrong)
+
+
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_a_cache_has_the_adapters_geometry(model: Llama, kind: AdapterKind) -> None:
+    config = make_adapter(model, kind, EXIT_LAYER).config
+    cache = KangarooDrafter(model, make_adapter(model, kind, EXIT_LAYER), CONFIG).new_cache(100)
+    assert cache.rows.shape == (2, 1, config.num_kv_heads, 128, config.head_dim)
+    assert cache.rows.dtype == model.weights.norm.dtype
+
+
+def test_without_an_adapter(model: Llama) -> None:
+    """No rows, no drafts; but the root's shallow work is done, for verification starts from it."""
+    drafter = KangarooDrafter(model, None, CONFIG)
+    assert drafter.new_cache(100).rows.numel() == 0
+    state = decoder_of(drafter).prefill([1, 2, 3], 10)
+    tree = drafter.draft(state, 4)
+    assert (tree.tokens, lengths(state)) == ([3], (3, 2, 3))
+
+
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_a_draft_depends_on_the_tokens_alone(model: Llama, kind: AdapterKind) -> None:
+    """Whatever was drafted and rejected before, it is what a fresh prefill of the tokens drafts."""
+    drafter = KangarooDrafter(model, make_adapter(model, kind, EXIT_LAYER), CONFIG)
+    decoder, prompt = decoder_of(drafter), make_prompt(model, 20)
+    tokens, num_left = list(prompt), NUM_TOKENS
+    for round_ in decoder.generate(prompt, NUM_TOKENS):
+        with torch.inference_mode():
+            fresh = drafter.draft(decoder.prefill(tokens, NUM_TOKENS), CONFIG.max_depth).tokens[1:]
+        assert round_.num_drafted == min(len(fresh), num_left - 1)
+        assert round_.tokens[:-1] == fresh[: round_.num_accepted]
+        tokens += round_.tokens
+        num_left -= len(round_.tokens)

@@ -1,0 +1,1 @@
+"""Tests of the decode loop and of what a sequence owns."""

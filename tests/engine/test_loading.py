@@ -1,0 +1,86 @@
+"""Folders, names, devices and dtypes: found, or refused with what would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from kangaroo.engine.loading import (
+    adapter_path,
+    load_engine,
+    target_path,
+    torch_device,
+    torch_dtype,
+)
+from kangaroo_kernels import UnsupportedError
+from tests.factories import edit_json, make_checkpoint
+from tests.folders import make_folder
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("folder"))
+
+
+def test_adapters_by_folder_by_name_or_not_at_all(folder: Path) -> None:
+    assert adapter_path(folder, folder / "adapters" / "paper") == folder / "adapters" / "paper"
+    assert adapter_path(folder, "paper") == folder / "adapters" / "paper"
+    assert adapter_path(folder, None) is None
+    with pytest.raises(ValueError, match="^adapter: no such folder: none; .* deep_prefix, paper$"):
+        adapter_path(folder, "none")
+
+
+def test_targets_are_folders() -> None:
+    assert target_path(".") == Path(".")
+    with pytest.raises(ValueError, match="^some/model: no such folder; .* hf download"):
+        target_path("some/model")
+
+
+def test_the_adapter_must_be_the_targets_own(folder: Path, tmp_path: Path) -> None:
+    other = make_folder(tmp_path, seed=1)
+    with pytest.raises(ValueError, match="made for another target"):
+        load_engine(folder, other / "adapters" / "paper", None, "cpu", "reference")
+
+
+def test_what_is_loaded(folder: Path) -> None:
+    path, model, adapter = load_engine(folder, "deep_prefix", "bfloat16", "cpu", "reference")
+    assert path == folder
+    assert adapter is not None
+    assert adapter.config.kind == "deep_prefix"
+    assert model.weights.norm.dtype == adapter.norm.dtype == torch.bfloat16
+
+
+def test_dtypes(tmp_path: Path) -> None:
+    make_checkpoint(tmp_path, "llama", dtype=torch.bfloat16)
+    assert torch_dtype(None, CPU, tmp_path) == torch.float32
+    assert torch_dtype("auto", CPU, tmp_path) == torch.bfloat16
+    assert torch_dtype(None, torch.device("meta"), tmp_path) == torch.bfloat16
+    assert torch_dtype("float16", CPU, tmp_path) == torch.float16
+    assert torch_dtype(torch.float16, CPU, tmp_path) == torch.float16
+    for dtype in ("float64", torch.int8, "odd"):
+        with pytest.raises(ValueError, match="^dtype: expected 'auto' or one of float32, "):
+            torch_dtype(dtype, CPU, tmp_path)
+    edit_json(tmp_path / "config.json", dtype=...)
+    assert torch_dtype("auto", CPU, tmp_path) == torch.float32
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert torch_device("cpu") == CPU
+    with pytest.raises(
+        ValueError, match="^device: expected one such as 'cpu' or 'cuda', got 'odd'$"
+    ):
+        torch_device("odd")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="^device: 'cuda:1' is not there"):
+        torch_device("cuda:1")
+
+
+def test_backends(folder: Path) -> None:
+    with pytest.raises(ValueError, match="^backend: expected 'auto' or one of"):
+        load_engine(folder, None, None, "cpu", "odd")
+    with pytest.raises(UnsupportedError, match="native cannot run on"):
+        load_engine(folder, None, "bfloat16", "cpu", "native")

@@ -1,0 +1,165 @@
+"""Targets, adapters, drafters and decoders for the tests of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from kangaroo.config import AdapterConfig, AdapterKind, DraftConfig
+from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.tree import DraftTree
+from kangaroo.engine.decode import Decoder, Round
+from kangaroo.engine.state import DecodeState
+from kangaroo.models.adapter import Adapter
+from kangaroo.models.families import model_config
+from kangaroo.models.llama import Llama
+from kangaroo.models.weights import load_target
+from kangaroo_kernels import Backend, KernelSet, Target, UnsupportedError
+from kangaroo_kernels.kernel_set import IMPLS
+
+BACKENDS = ("reference", "native")
+CPU = torch.device("cpu")
+SURE = 1.0  # a confidence that no threshold refuses
+# Overrides for a checkpoint as small as the decode loop can be tested with.
+SMALL = {
+    "vocab_size": 61,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "max_position_embeddings": 320,
+}
+
+
+def kernel_set(backend: str, head_dim: int, dtype: torch.dtype = torch.float32) -> KernelSet:
+    """Ops by `backend`, or by the reference where it has none; skips the test if one cannot run."""
+    ops = [op for op, backends in IMPLS.items() if Backend(backend) in backends]
+    target = Target(CPU, dtype, head_dim)
+    try:
+        return KernelSet.resolve(target, "reference", **dict.fromkeys(ops, backend))
+    except UnsupportedError as refusal:
+        pytest.skip(str(refusal))
+
+
+def load(path: Path, backend: str = "reference", dtype: torch.dtype = torch.float32) -> Llama:
+    """The checkpoint in folder `path`."""
+    config = model_config(path)
+    kernels = kernel_set(backend, config.head_dim, dtype)
+    return Llama(config, load_target(path, config, dtype, CPU), kernels)
+
+
+def make_adapter(model: Llama, kind: AdapterKind, exit_layer: int, seed: int = 0) -> Adapter:
+    """Random, but not idle: what it attends to moves the draft, and some drafts are right.
+
+    Its final norm is the target's, so a draft is what the target would say without its deep layers.
+    """
+    adapter = Adapter(AdapterConfig.for_target(model.config, kind, exit_layer))
+    adapter.reset(seed)
+    adapter.requires_grad_(False)
+    adapter.o.mul_(0.5 * adapter.o.shape[1] ** -0.5 / adapter.o.std())
+    adapter.norm.copy_(model.weights.norm)
+    return adapter.to(model.weights.norm.dtype)
+
+
+def make_prompt(model: Llama, num_tokens: int, seed: int = 0) -> list[int]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(model.config.vocab_size, (num_tokens,), generator=generator).tolist()
+
+
+class PerfectDrafter(KangarooDrafter):
+    """Kangaroo's drafter, which does all of its work and then says what the target will say.
+
+    Args:
+        tokens: the prompt and what the target makes of it.
+    """
+
+    def __init__(self, model: Llama, adapter: Adapter, config: DraftConfig, tokens: Sequence[int]):
+        super().__init__(model, adapter, config)
+        self.tokens = tokens
+
+    def _next_token(self, adapter: Adapter, state: DecodeState) -> tuple[int, float]:
+        super()._next_token(adapter, state)
+        return self.say(state.exit_hidden.length)
+
+    def say(self, position: int) -> tuple[int, float]:
+        """The token at `position`, and how sure the drafter is of it."""
+        return self.tokens[position], SURE
+
+
+class NoisyDrafter(PerfectDrafter):
+    """Right with probability `right`, else wrong for certain."""
+
+    right, seed = 0.7, 0
+
+    def __init__(self, model: Llama, adapter: Adapter, config: DraftConfig, tokens: Sequence[int]):
+        super().__init__(model, adapter, config, tokens)
+        self.generator = torch.Generator().manual_seed(self.seed)
+
+    def say(self, position: int) -> tuple[int, float]:
+        right = torch.rand((), generator=self.generator).item() < self.right
+        return (self.tokens[position] + (not right)) % self.model.config.vocab_size, SURE
+
+
+class WrongDrafter(NoisyDrafter):
+    """Never right."""
+
+    right = 0.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a decoder made of a prompt.
+
+    Attributes:
+        logits: [num_tokens, V], what each of `tokens` was chosen from.
+        state: as the last round left it.
+    """
+
+    rounds: list[Round]
+    logits: Tensor
+    state: DecodeState
+
+    @property
+    def tokens(self) -> list[int]:
+        return [token for round_ in self.rounds for token in round_.tokens]
+
+    @property
+    def num_drafted(self) -> int:
+        return sum(round_.num_drafted for round_ in self.rounds)
+
+    @property
+    def num_accepted(self) -> int:
+        return sum(round_.num_accepted for round_ in self.rounds)
+
+
+class RecordingDecoder(Decoder):
+    """Keeps the logits and the state of a run."""
+
+    def verify(self, state: DecodeState, tree: DraftTree) -> tuple[Tensor, Tensor]:
+        logits, h_deep = super().verify(state, tree)
+        self._logits, self._state = logits, state
+        return logits, h_deep
+
+    def run(
+        self, prompt: Sequence[int], max_new_tokens: int, eos_ids: Set[int] = frozenset()
+    ) -> Run:
+        """Decode at least one token; drafts are chains, so node i chose the round's token i."""
+        rounds, logits = [], []
+        for round_ in self.generate(prompt, max_new_tokens, eos_ids):
+            rounds.append(round_)
+            logits.append(self._logits[0, : len(round_.tokens)])
+        return Run(rounds, torch.cat(logits), self._state)
+
+
+def decoder_of(drafter: KangarooDrafter) -> RecordingDecoder:
+    return RecordingDecoder(drafter.model, drafter, drafter.config)
+
+
+def autoregressive(model: Llama, prompt: Sequence[int], max_new_tokens: int) -> Run:
+    """The same loop, which drafts nothing: what every other run must equal."""
+    drafter = KangarooDrafter(model, None, DraftConfig(exit_layer=1, max_depth=0))
+    return decoder_of(drafter).run(prompt, max_new_tokens)

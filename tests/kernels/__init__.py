@@ -1,0 +1,1 @@
+"""Tests of the ops: every implementation against independent maths, and against the laws."""

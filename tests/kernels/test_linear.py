@@ -1,0 +1,91 @@
+"""linear: every implementation against float64, and the bitwise laws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from kangaroo_kernels import testing
+from kangaroo_kernels.linear import Linear
+from tests.kernels import laws, naive
+
+EPS = 1e-5
+SHAPES = [(40, 37), (193, 3), (192, 512), (65, 130), (1, 1)]  # C, O
+BATCHES = [(1, 1), (1, 2), (1, 3), (1, 5), (1, 16), (1, 17), (1, 65), (2, 3), (2, 17)]  # B, N
+
+
+def make_inputs(
+    batch: int, num_nodes: int, shape: tuple[int, int], dtype: torch.dtype
+) -> list[Any]:
+    """x, weight, bias, norm_weight, residual."""
+    width, num_out = shape
+    return [
+        torch.randn(batch, num_nodes, width).to(dtype),
+        testing.random_weight(num_out, width, dtype),
+        torch.randn(num_out).to(dtype),
+        testing.random_norm_weight(width, dtype),
+        torch.randn(batch, num_nodes, num_out).to(dtype),
+    ]
+
+
+@pytest.mark.parametrize("absent", [(), (2,), (3,), (4,), (2, 3, 4)], ids=lambda a: f"without{a}")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_error_budget(
+    linear: Linear, dtype: torch.dtype, shape: tuple[int, int], absent: tuple[int, ...]
+) -> None:
+    budget = testing.Budget()
+    for batch, num_nodes in BATCHES:
+        inputs = make_inputs(batch, num_nodes, shape, dtype)
+        for missing in absent:
+            inputs[missing] = None
+        x, weight, bias, norm_weight, residual = inputs
+        actual = linear(x, weight, bias=bias, norm_weight=norm_weight, eps=EPS, residual=residual)
+        exact = naive.linear(*testing.widen(*inputs), eps=EPS)
+        budget.add(actual, exact, naive.linear(*inputs, eps=EPS))
+    budget.check()
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (512, 192), (1001, 9)])
+def test_row_invariance(linear: Linear, dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    x, weight, bias, norm_weight, _ = make_inputs(1, 100, shape, dtype)
+    laws.check_row_invariance(lambda rows: linear(rows, weight), x)
+    laws.check_row_invariance(
+        lambda rows: linear(rows, weight, bias=bias, norm_weight=norm_weight, eps=EPS), x
+    )
+
+
+@pytest.mark.parametrize("num_nodes", [1, 5, 16, 65])
+def test_thread_invariance(linear: Linear, dtype: torch.dtype, num_nodes: int) -> None:
+    x, weight, bias, norm_weight, residual = make_inputs(1, num_nodes, (192, 1000), dtype)
+    laws.check_thread_invariance(
+        lambda: linear(x, weight, bias=bias, norm_weight=norm_weight, eps=EPS, residual=residual)
+    )
+
+
+def test_inputs_are_left_alone(linear: Linear) -> None:
+    inputs = make_inputs(2, 5, (40, 37), torch.float32)
+    before = [t.clone() for t in inputs]
+    x, weight, bias, norm_weight, residual = inputs
+    linear(x, weight, bias=bias, norm_weight=norm_weight, eps=EPS, residual=residual)
+    for after, original in zip(inputs, before, strict=True):
+        testing.assert_same_bits(after, original)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("x", torch.zeros(3, 40)),
+        ("weight", torch.zeros(37, 41)),
+        ("weight", torch.zeros(37, 40, dtype=torch.float64)),
+        ("bias", torch.zeros(36)),
+        ("norm_weight", torch.zeros(39)),
+        ("residual", torch.zeros(1, 3, 36)),
+        ("residual", torch.zeros(1, 2, 37)),
+    ],
+)
+def test_bad_inputs(fast_linear: Linear, name: str, bad: torch.Tensor) -> None:
+    names = ("x", "weight", "bias", "norm_weight", "residual")
+    inputs = dict(zip(names, make_inputs(1, 3, (40, 37), torch.float32), strict=True))
+    laws.check_refusal(lambda **kwargs: fast_linear(**kwargs, eps=EPS), inputs, name, bad)

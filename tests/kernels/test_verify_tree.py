@@ -1,0 +1,125 @@
+"""verify_tree: every implementation on hand-written trees and against a recursive walk."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kangaroo_kernels.verify_tree import VerifyTree
+from tests.kernels import naive
+
+VOCAB = 7
+
+
+def logits_for(choices: list[list[int]], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """[B, N, VOCAB] whose argmax is `choices`."""
+    noise = torch.rand(len(choices), len(choices[0]), VOCAB)
+    best = torch.nn.functional.one_hot(torch.tensor(choices), VOCAB)
+    return (noise + 2 * best).to(dtype)
+
+
+def check(
+    verify_tree: VerifyTree,
+    choices: list[list[int]],
+    tokens: list[list[int]],
+    parents: list[list[int]],
+    expected: list[list[int]],
+) -> None:
+    logits = logits_for(choices)
+    verdict = verify_tree(logits, torch.tensor(tokens), torch.tensor(parents))
+    num_nodes = len(tokens[0])
+    padded = [path + [-1] * (num_nodes - len(path)) for path in expected]
+    assert verdict.path.tolist() == padded
+    assert verdict.path_len.tolist() == [len(path) for path in expected]
+    assert verdict.bonus.tolist() == [
+        row[path[-1]] for row, path in zip(choices, expected, strict=True)
+    ]
+    dtypes = verdict.path.dtype, verdict.path_len.dtype, verdict.bonus.dtype
+    assert dtypes == (torch.int64, torch.int32, torch.int64)
+
+
+# name: (target's choice after each node, tokens, parents, accepted path)
+TREES: dict[str, tuple[list[int], list[int], list[int], list[int]]] = {
+    "root alone": ([3], [5], [-1], [0]),
+    "no child accepted": ([1, 2, 3], [0, 4, 2], [-1, 0, 1], [0]),
+    "first of a chain": ([4, 1, 3], [0, 4, 2], [-1, 0, 1], [0, 1]),
+    "full accept": ([4, 2, 6], [0, 4, 2], [-1, 0, 1], [0, 1, 2]),
+    "a sibling accepted": ([3, 1, 1, 1], [0, 1, 2, 3], [-1, 0, 0, 0], [0, 3]),
+    "a child of a sibling": (
+        [2, 5, 4, 5, 4, 1],
+        [0, 1, 2, 5, 4, 4],
+        [-1, 0, 0, 1, 1, 2],
+        [0, 2, 5],
+    ),
+    "right token, wrong parent": ([2, 6, 3, 3], [0, 1, 2, 3], [-1, 0, 0, 1], [0, 2]),
+    "right token below a rejected node": ([3, 3, 3], [0, 1, 3], [-1, 0, 1], [0]),
+    "token of the root again": ([0, 0, 0], [0, 0, 0], [-1, 0, 1], [0, 1, 2]),
+    "equal siblings: the first": ([4, 1, 2, 6], [0, 4, 4, 2], [-1, 0, 0, 2], [0, 1]),
+    "children far from their parent": (
+        [1, 6, 2, 2, 5],
+        [0, 1, 3, 4, 6],
+        [-1, 0, 0, 0, 1],
+        [0, 1, 4],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_trees(verify_tree: VerifyTree, name: str) -> None:
+    choices, tokens, parents, expected = TREES[name]
+    check(verify_tree, [choices], [tokens], [parents], [expected])
+
+
+def test_sequences_of_a_batch_are_walked_apart(verify_tree: VerifyTree) -> None:
+    trees = [TREES[name] for name in ("no child accepted", "full accept", "first of a chain")]
+    choices, tokens, parents, expected = (list(column) for column in zip(*trees, strict=True))
+    check(verify_tree, choices, tokens, parents, expected)
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> tuple[Any, ...]:
+    """A batch of trees over few tokens, so that walks go deep."""
+    batch, num_nodes = draw(st.integers(1, 3)), draw(st.integers(1, 24))
+
+    def table(low: int, high: int) -> list[list[int]]:
+        return [[draw(st.integers(low, high)) for _ in range(num_nodes)] for _ in range(batch)]
+
+    parents = [
+        [-1, *(draw(st.integers(max(0, i - 4), i - 1)) for i in range(1, num_nodes))]
+        for _ in range(batch)
+    ]
+    highest = draw(st.integers(0, 2))
+    return table(0, highest), table(0, highest), parents
+
+
+@given(case=trees())
+@settings(max_examples=50)
+def test_random_trees(verify_tree: VerifyTree, case: Any) -> None:
+    choices, tokens, parents = case
+    expected = [naive.accepted_path(*tree) for tree in zip(choices, tokens, parents, strict=True)]
+    check(verify_tree, choices, tokens, parents, expected)
+
+
+@pytest.mark.parametrize("tied", [[2, 5], [0, 6], [5, 6, 1], list(range(VOCAB))], ids=str)
+def test_ties_go_to_the_lowest_id(
+    verify_tree: VerifyTree, dtype: torch.dtype, tied: list[int]
+) -> None:
+    logits = torch.full((1, 2, VOCAB), -3.0, dtype=dtype)
+    logits[:, :, tied] = 1.5
+    for token in range(VOCAB):
+        verdict = verify_tree(logits, torch.tensor([[0, token]]), torch.tensor([[-1, 0]]))
+        assert verdict.path_len.item() == (2 if token == min(tied) else 1)
+        assert verdict.bonus.item() == min(tied)
+
+
+def test_large_vocabulary(verify_tree: VerifyTree) -> None:
+    logits = torch.randn(2, 3, 32003)
+    choices = logits.argmax(-1)
+    tokens = torch.stack([torch.zeros(2, dtype=torch.int64), choices[:, 0], choices[:, 1]], dim=1)
+    verdict = verify_tree(logits, tokens, torch.tensor([[-1, 0, 1]] * 2))
+    assert verdict.path.tolist() == [[0, 1, 2]] * 2
+    assert verdict.bonus.tolist() == choices[:, 2].tolist()

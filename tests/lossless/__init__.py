@@ -1,0 +1,1 @@
+"""Tests of the promise: speculation changes nothing but the time."""
