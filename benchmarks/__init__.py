@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks.<name>` from the root of the repository."""

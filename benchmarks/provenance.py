@@ -1,0 +1,72 @@
+"""What every figure carries: that the tests pass, and which commit and machine it came from."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_gate(op: str, report: Path | None) -> str:
+    """How we know that the op's tests pass; SystemExit where they do not."""
+    test = f"tests/kernels/test_{op}.py"
+    if report is None:
+        command = [sys.executable, "-m", "pytest", "-q", "-x", test]
+        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+            sys.exit(f"{op}: its tests fail, so its speed means nothing")
+        return test
+    sources = [f for f in (ROOT / "kangaroo_kernels").rglob("*") if f.suffix in (".py", ".so")]
+    if report.stat().st_mtime < max(f.stat().st_mtime for f in sources):
+        sys.exit(f"{report}: older than the sources; run the tests again")
+    cases = [c for c in ElementTree.parse(report).iter("testcase") if f"test_{op}" in str(c.attrib)]
+    failed = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
+    if failed or not cases:
+        sys.exit(f"{report}: {len(failed)} of {len(cases)} tests of {op} fail")
+    return report.name
+
+
+def git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip()
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where and with what a figure was taken."""
+    name, driver = platform.processor(), None
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    elif (info := Path("/proc/cpuinfo")).exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = lines[0].split(":", 1)[1].strip() if lines else name
+    return {
+        "commit": git("rev-parse", "--verify", "--quiet", "HEAD") or None,
+        "dirty": bool(git("status", "--porcelain")),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "device": name,
+        "driver": driver,
+        "torch": torch.__version__,
+        "triton": installed("triton"),
+        "threads": torch.get_num_threads(),
+        "load_1min": round(os.getloadavg()[0], 2),
+    }
