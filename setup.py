@@ -1,6 +1,6 @@
-"""Builds the C++ extension kangaroo_kernels._C with CMake; without it the package still installs and runs.
+"""Builds the C++ extension kangaroo_kernels._C with CMake; the package works without it, too.
 
-KANGAROO_BUILD_EXT=0 leaves it out, 1 fails when it cannot be built, auto (the default) warns and goes on.
+KANGAROO_BUILD_EXT=0 leaves it out, 1 fails when it cannot be built, auto (the default) warns.
 """
 
 import os
@@ -15,50 +15,55 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 MODES = ("0", "auto", "1")
-COST = "on a CPU the decode ops will run in plain PyTorch, several times slower"
 
 
 class CMakeBuild(build_ext):
-    """One extension, described in CMakeLists.txt; every outcome replaces what an earlier build left behind."""
+    """The target _C of CMakeLists.txt; nothing of an earlier build outlives a new one."""
 
     def run(self) -> None:
         mode = os.environ.get("KANGAROO_BUILD_EXT", "auto")
         if mode not in MODES:
-            raise SystemExit(f"KANGAROO_BUILD_EXT: expected one of {', '.join(MODES)}, got {mode!r}")
+            raise SystemExit(f"KANGAROO_BUILD_EXT: expected one of {MODES}, got {mode!r}")
         for stale in self.destination.glob("_C.*"):
             stale.unlink()
         if mode == "0":
             return
-        try:
-            self.build()
-        except (ImportError, OSError, subprocess.CalledProcessError) as error:
-            if mode == "1":
-                raise
-            self.warn(f"kangaroo: no C++ extension ({error}); {COST}")
+        for cuda, loss in (
+            ("ON", "trying again without CUDA"),
+            ("OFF", "no C++ extension: on a CPU the ops run in PyTorch, several times slower"),
+        ):
+            try:
+                return self.build(cuda)
+            except (ImportError, OSError, subprocess.CalledProcessError) as error:
+                if mode == "1":
+                    raise
+                failed = isinstance(error, subprocess.CalledProcessError)
+                self.warn(f"kangaroo: {'cmake failed, see above' if failed else error}; {loss}")
 
     @property
     def destination(self) -> Path:
         return (ROOT if self.inplace else Path(self.build_lib)) / "kangaroo_kernels"
 
-    def build(self) -> None:
+    def build(self, cuda: str) -> None:
         import pybind11
 
-        tools = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
-        environment = {**os.environ, "PATH": tools}
+        scripts = sysconfig.get_path("scripts")  # on no PATH where an environment is not activated
+        environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ.get('PATH', '')}"}
         folder = Path(self.build_temp).resolve() / "cmake"
-        output = folder / "out"
+        shutil.rmtree(folder, ignore_errors=True)  # it remembers compilers and paths that are gone
         configure = [
-            *("cmake", "--fresh", "-G", "Ninja", "-S", str(ROOT), "-B", str(folder)),
+            *("cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(folder)),
             *("-DKANGAROO_PYTHON=ON", "-DBUILD_TESTING=OFF", "-DKANGAROO_WERROR=OFF"),
+            f"-DKANGAROO_CUDA={cuda}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output}",
+            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={folder / 'out'}",
         ]
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run(configure, check=True, env=environment)
-        subprocess.run(["cmake", "--build", str(folder), "--target", "_C"], check=True, env=environment)
+        build = ["cmake", "--build", str(folder), "--target", "_C"]
+        for command in (configure, build):
+            subprocess.run(command, check=True, env=environment)
         self.destination.mkdir(parents=True, exist_ok=True)
-        for extension in output.glob("_C.*"):
+        for extension in (folder / "out").glob("_C.*"):
             shutil.copy2(extension, self.destination)
 
     def get_outputs(self) -> list[str]:

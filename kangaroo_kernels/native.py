@@ -1,4 +1,4 @@
-"""What the native implementations share: the C++ extension, and the cheapest checks that keep memory safe."""
+"""What the native implementations share: the C++ extension, and checks that keep memory safe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 from kangaroo_kernels.kernel_set import Target
 
 HOW_TO_BUILD = (
-    "reinstall with a C++17 compiler; KANGAROO_BUILD_EXT=1 makes `pip install` fail with the compiler's message"
+    "reinstall with a C++17 compiler; "
+    "with KANGAROO_BUILD_EXT=1 `pip install` fails and shows the compiler's message"
 )
 
 
@@ -27,7 +28,7 @@ C, IMPORT_ERROR = _load()
 
 
 def build_info() -> dict[str, str] | None:
-    """Compiler, instruction sets and CUDA architectures of the extension; None where there is no extension."""
+    """Compiler, instruction sets and CUDA architectures of the extension; None: it is missing."""
     return None if C is None else cast("dict[str, str]", C.build_info())
 
 
@@ -43,12 +44,15 @@ def unsupported(target: Target) -> str | None:
 
 
 def address(
-    name: str, tensor: Tensor, shape: tuple[int, ...] | None = None, dtype: torch.dtype = torch.float32
+    name: str,
+    tensor: Tensor,
+    shape: tuple[int, ...] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> int:
     """Where `tensor` starts. `shape` is left out where the sizes of the call were read from it.
 
     Raises:
-        ValueError: it is not a contiguous CPU tensor of this shape and dtype; nothing is ever copied silently.
+        ValueError: it is not a contiguous CPU tensor of this shape and dtype. Nothing is copied.
     """
     if (
         (shape is None or tensor.shape == shape)

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <new>
+#include <stdexcept>
 
 #include "kangaroo/status.h"
 
@@ -18,18 +19,20 @@ T* at(Address address) {
 }
 
 // Calls the op without the GIL.
-template <class Params>
-void call(kangaroo_status (*op)(const Params*), const Params& params) {
+template <class Op, class Params>
+void call(const Op& op, const Params& params) {
   kangaroo_status status;
   {
     const pybind11::gil_scoped_release release;
     status = op(&params);
   }
   if (status == KANGAROO_OUT_OF_MEMORY) throw std::bad_alloc();
+  if (status == KANGAROO_CUDA_ERROR) throw std::runtime_error(kangaroo_last_error());
   if (status != KANGAROO_OK) throw pybind11::value_error(kangaroo_last_error());
 }
 
 void register_compact_kv(pybind11::module_& module);
+void register_compact_kv_cuda(pybind11::module_& module);
 void register_gated_mlp(pybind11::module_& module);
 void register_linear(pybind11::module_& module);
 void register_rms_norm(pybind11::module_& module);

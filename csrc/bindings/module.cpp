@@ -7,13 +7,20 @@ PYBIND11_MODULE(_C, module) {
   module.doc() = "Kangaroo's C++ core. Raw addresses and sizes: callers check tensors first.";
   module.def("build_info", [] {
     py::dict info;
-    info["compiler"] = __VERSION__;
+    info["compiler"] = KANGAROO_COMPILER;
     info["isa"] = kangaroo_isa();
     info["compiled_isas"] = kangaroo_compiled_isas();
-    info["cuda"] = KANGAROO_CUDA_ARCHITECTURES;
+#ifdef KANGAROO_CUDA
+    info["cuda"] = KANGAROO_CUDA;
+#else
+    info["cuda"] = "";
+#endif
     return info;
   });
   register_compact_kv(module);
+#ifdef KANGAROO_CUDA
+  register_compact_kv_cuda(module);
+#endif
   register_gated_mlp(module);
   register_linear(module);
   register_rms_norm(module);

@@ -14,7 +14,8 @@ kangaroo_status check_path(const Params& p, int64_t b) {
   const int64_t length = p.path_len[b];
   if (length < 0 || length > p.path_stride || p.cache_seqlens[b] < 0) {
     return invalid(
-        "compact_kv: sequence %lld: expected path_len in [0, %lld] and cache_seqlens >= 0, got %lld "
+        "compact_kv: sequence %lld: expected path_len in [0, %lld] and cache_seqlens >= 0, got "
+        "%lld "
         "and %d",
         static_cast<long long>(b), static_cast<long long>(p.path_stride),
         static_cast<long long>(length), p.cache_seqlens[b]);
@@ -37,14 +38,13 @@ kangaroo_status check_path(const Params& p, int64_t b) {
 }
 
 kangaroo_status check_params(const Params& p) {
-  kangaroo_status status = check("compact_kv",
-                                 {{"num_caches", p.num_caches},
-                                  {"batch", p.batch},
-                                  {"path_stride", p.path_stride}},
-                                 {{"caches", p.caches, p.num_caches},
-                                  {"path", p.path, p.batch * p.path_stride},
-                                  {"path_len", p.path_len, p.batch},
-                                  {"cache_seqlens", p.cache_seqlens, p.batch}});
+  kangaroo_status status =
+      check("compact_kv",
+            {{"num_caches", p.num_caches}, {"batch", p.batch}, {"path_stride", p.path_stride}},
+            {{"caches", p.caches, p.num_caches},
+             {"path", p.path, p.batch * p.path_stride},
+             {"path_len", p.path_len, p.batch},
+             {"cache_seqlens", p.cache_seqlens, p.batch}});
   for (int64_t c = 0; c < p.num_caches && status == KANGAROO_OK; ++c) {
     const kangaroo_slot_cache& cache = p.caches[c];
     const int64_t count = cache.planes * p.batch * cache.heads * cache.num_slots * cache.width;
@@ -63,7 +63,8 @@ kangaroo_status check_params(const Params& p) {
 void compact(const Params& p, const kangaroo_slot_cache& cache, int64_t b) {
   const int64_t* path = p.path + b * p.path_stride;
   int64_t first = 0;
-  while (first < p.path_len[b] && path[first] == first) ++first;  // in place already: all of a chain
+  while (first < p.path_len[b] && path[first] == first)
+    ++first;  // in place already: all of a chain
   if (first == p.path_len[b]) return;
   const auto bytes = static_cast<std::size_t>(cache.width) * sizeof(float);
   for (int64_t plane = 0; plane < cache.planes; ++plane) {

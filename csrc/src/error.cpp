@@ -35,6 +35,11 @@ kangaroo_status check(const char* op, std::initializer_list<NamedSize> sizes,
   return KANGAROO_OK;
 }
 
+kangaroo_status cuda_error(const char* op, const char* message) {
+  invalid("%s: CUDA: %s", op, message);
+  return KANGAROO_CUDA_ERROR;
+}
+
 kangaroo_status out_of_memory() {
   std::snprintf(last_error, sizeof last_error, "out of memory");
   return KANGAROO_OUT_OF_MEMORY;

@@ -13,6 +13,7 @@ namespace kangaroo {
 kangaroo_status invalid(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
 kangaroo_status out_of_memory();
+kangaroo_status cuda_error(const char* op, const char* message);
 
 struct NamedSize {
   const char* name;

@@ -70,14 +70,14 @@ kangaroo_status kangaroo_gated_mlp(const kangaroo_gated_mlp_params* params) {
   using namespace kangaroo;
   return guarded([&] {
     const kangaroo_gated_mlp_params& p = *params;
-    const kangaroo_status status = check(
-        "gated_mlp",
-        {{"num_rows", p.num_rows}, {"width", p.width}, {"hidden_width", p.hidden_width}},
-        {{"x", p.x, p.num_rows * p.width},
-         {"gate_up", p.gate_up, 2 * p.hidden_width * p.width},
-         {"down", p.down, p.width * p.hidden_width},
-         {"norm_weight", p.norm_weight, p.width},
-         {"out", p.out, p.num_rows * p.width}});
+    const kangaroo_status status =
+        check("gated_mlp",
+              {{"num_rows", p.num_rows}, {"width", p.width}, {"hidden_width", p.hidden_width}},
+              {{"x", p.x, p.num_rows * p.width},
+               {"gate_up", p.gate_up, 2 * p.hidden_width * p.width},
+               {"down", p.down, p.width * p.hidden_width},
+               {"norm_weight", p.norm_weight, p.width},
+               {"out", p.out, p.num_rows * p.width}});
     if (status != KANGAROO_OK) return status;
     if (p.num_rows > 0) run(p);
     return KANGAROO_OK;

@@ -7,11 +7,11 @@ kangaroo_status kangaroo_linear(const kangaroo_linear_params* params) {
   using namespace kangaroo;
   return guarded([&] {
     const kangaroo_linear_params& p = *params;
-    const kangaroo_status status = check(
-        "linear", {{"num_rows", p.num_rows}, {"width", p.width}, {"out_width", p.out_width}},
-        {{"x", p.x, p.num_rows * p.width},
-         {"weight", p.weight, p.out_width * p.width},
-         {"out", p.out, p.num_rows * p.out_width}});
+    const kangaroo_status status =
+        check("linear", {{"num_rows", p.num_rows}, {"width", p.width}, {"out_width", p.out_width}},
+              {{"x", p.x, p.num_rows * p.width},
+               {"weight", p.weight, p.out_width * p.width},
+               {"out", p.out, p.num_rows * p.out_width}});
     if (status != KANGAROO_OK) return status;
     Gemm gemm = {};
     gemm.x = p.norm_weight

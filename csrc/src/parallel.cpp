@@ -28,8 +28,8 @@ inline void relax() {
 #endif
 }
 
-// One job at a time. Its state is one word, (job number, chunks left): whoever lowers it by one owns
-// a chunk, so a helper that comes late finds nothing and is never waited for.
+// One job at a time. Its state is one word, (job number, chunks left): whoever lowers it by one
+// owns a chunk, so a helper that comes late finds nothing and is never waited for.
 class Pool {
  public:
   void run(int64_t num_chunks, int32_t num_threads, ChunkFunction function, const void* context) {

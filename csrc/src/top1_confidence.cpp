@@ -65,17 +65,15 @@ kangaroo_status kangaroo_top1_confidence(const kangaroo_top1_confidence_params* 
   using namespace kangaroo;
   return guarded([&] {
     const Params& p = *params;
-    const kangaroo_status status =
-        check("top1_confidence",
-              {{"num_rows", p.num_rows}, {"width", p.width}, {"vocab", p.vocab - 1}},
-              {{"h", p.h, p.num_rows * p.width},
-               {"head", p.head, p.vocab * p.width},
-               {"norm_weight", p.norm_weight, p.width},
-               {"tokens", p.tokens, p.num_rows},
-               {"confidence", p.confidence, p.num_rows}});
+    const kangaroo_status status = check(
+        "top1_confidence", {{"num_rows", p.num_rows}, {"width", p.width}, {"vocab", p.vocab - 1}},
+        {{"h", p.h, p.num_rows * p.width},
+         {"head", p.head, p.vocab * p.width},
+         {"norm_weight", p.norm_weight, p.width},
+         {"tokens", p.tokens, p.num_rows},
+         {"confidence", p.confidence, p.num_rows}});
     if (status != KANGAROO_OK || p.num_rows == 0) return status;
-    const float* rows =
-        normalized(p.h, p.norm_weight, p.eps, p.num_rows, p.width, p.num_threads);
+    const float* rows = normalized(p.h, p.norm_weight, p.eps, p.num_rows, p.width, p.num_threads);
     const int64_t num_blocks = (p.vocab + kBlock - 1) / kBlock;
     auto* parts = scratch<SoftmaxPart>(Scratch::kParts, p.num_rows * num_blocks);
     const int64_t work = p.num_rows * p.width * kBlock;

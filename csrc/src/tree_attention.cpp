@@ -44,7 +44,8 @@ kangaroo_status check_params(const Params& p) {
     const int64_t end = p.cache_seqlens[b] + p.first_node + p.num_nodes;
     if (p.cache_seqlens[b] < 0 || end > p.num_slots) {
       return invalid(
-          "tree_attention: cache_seqlens[%lld]: expected nodes in slots [0, %lld), got [%lld, %lld)",
+          "tree_attention: cache_seqlens[%lld]: expected nodes in slots [0, %lld), got [%lld, "
+          "%lld)",
           static_cast<long long>(b), static_cast<long long>(p.num_slots),
           static_cast<long long>(p.cache_seqlens[b] + p.first_node), static_cast<long long>(end));
     }

@@ -41,15 +41,14 @@ kangaroo_status kangaroo_verify_tree(const kangaroo_verify_tree_params* params) 
   using namespace kangaroo;
   const Params& p = *params;
   const int64_t num_nodes = p.batch * p.num_nodes;
-  const kangaroo_status status =
-      check("verify_tree",
-            {{"batch", p.batch}, {"num_nodes", p.num_nodes - 1}, {"vocab", p.vocab - 1}},
-            {{"logits", p.logits, num_nodes * p.vocab},
-             {"tokens", p.tokens, num_nodes},
-             {"parents", p.parents, num_nodes},
-             {"path", p.path, num_nodes},
-             {"path_len", p.path_len, p.batch},
-             {"bonus", p.bonus, p.batch}});
+  const kangaroo_status status = check(
+      "verify_tree", {{"batch", p.batch}, {"num_nodes", p.num_nodes - 1}, {"vocab", p.vocab - 1}},
+      {{"logits", p.logits, num_nodes * p.vocab},
+       {"tokens", p.tokens, num_nodes},
+       {"parents", p.parents, num_nodes},
+       {"path", p.path, num_nodes},
+       {"path_len", p.path_len, p.batch},
+       {"bonus", p.bonus, p.batch}});
   if (status != KANGAROO_OK) return status;
   for (int64_t b = 0; b < p.batch; ++b) walk(p, b);
   return KANGAROO_OK;

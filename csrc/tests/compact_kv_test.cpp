@@ -74,8 +74,8 @@ void check_refused(const int64_t (&path)[kBatch * kStride], const int32_t (&path
 }  // namespace
 
 int main() {
-  check({0, 2, 3, 6, -1, 0, 1, 2, 3, 4}, {4, 5});    // a branch; a chain, which stays where it is
-  check({0, 4, 5, 7, 8, 3, 5, 7, 9, 11}, {5, 5});    // up to the last slot
+  check({0, 2, 3, 6, -1, 0, 1, 2, 3, 4}, {4, 5});     // a branch; a chain, which stays where it is
+  check({0, 4, 5, 7, 8, 3, 5, 7, 9, 11}, {5, 5});     // up to the last slot
   check({0, -1, -1, -1, -1, 9, 9, 9, 9, 9}, {1, 0});  // entries behind the path are not read
   check_refused({0, 2, 2, 3, 4, 0, 1, 2, 3, 4}, {5, 5});
   check_refused({0, 1, 2, 3, 4, -1, 1, 2, 3, 4}, {5, 5});

@@ -21,9 +21,8 @@ void count_chunks(int32_t threads) {
 void nest() {
   std::atomic<int> total = 0;
   kangaroo::parallel_for(8, 1, 3, [&](int64_t, int64_t) {
-    kangaroo::parallel_for(10, 3, 3, [&](int64_t begin, int64_t end) {
-      total += static_cast<int>(end - begin);
-    });
+    kangaroo::parallel_for(
+        10, 3, 3, [&](int64_t begin, int64_t end) { total += static_cast<int>(end - begin); });
   });
   EXPECT(total == 80);
 }

@@ -69,8 +69,8 @@ void check(int64_t d, bool normed, int32_t bad_position) {
       const int64_t b = row / kNodes;
       const int64_t slot = seqlens[b] + 2 + row % kNodes;
       const int64_t at = ((b * kKvHeads + (h - kQHeads) % kKvHeads) * kSlots + slot) * d;
-      const float* got = h < kQHeads ? q.data() + (row * kQHeads + h) * d
-                                     : (is_value ? v.data() : k.data()) + at;
+      const float* got =
+          h < kQHeads ? q.data() + (row * kQHeads + h) * d : (is_value ? v.data() : k.data()) + at;
       if (is_value) {
         EXPECT(testing::same_bits(got, head, d));
       } else {

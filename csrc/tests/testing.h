@@ -46,7 +46,7 @@ inline double error(const Floats& got, const std::vector<double>& expected) {
 }
 
 inline bool same_bits(const float* a, const float* b, int64_t count) {
-  return std::memcmp(a, b, static_cast<std::size_t>(count) * sizeof(float)) == 0;
+  return count == 0 || std::memcmp(a, b, static_cast<std::size_t>(count) * sizeof(float)) == 0;
 }
 
 // x / sqrt(mean(x^2) + eps) * weight, [rows, width].

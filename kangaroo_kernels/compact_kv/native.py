@@ -10,7 +10,9 @@ from kangaroo_kernels.native import C, address, unsupported
 __all__ = ["compact_kv", "unsupported"]
 
 
-def compact_kv(caches: Sequence[Tensor], path: Tensor, path_len: Tensor, cache_seqlens: Tensor) -> None:
+def compact_kv(
+    caches: Sequence[Tensor], path: Tensor, path_len: Tensor, cache_seqlens: Tensor
+) -> None:
     batch, path_stride = path.shape
     described = []
     for cache in caches:

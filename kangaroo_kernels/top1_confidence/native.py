@@ -8,7 +8,9 @@ from kangaroo_kernels.native import C, address, unsupported
 __all__ = ["top1_confidence", "unsupported"]
 
 
-def top1_confidence(h: Tensor, head: Tensor, norm_weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def top1_confidence(
+    h: Tensor, head: Tensor, norm_weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
     batch, num_nodes, width = h.shape
     vocab = head.shape[0]
     tokens = torch.empty(batch, num_nodes, dtype=torch.int64)

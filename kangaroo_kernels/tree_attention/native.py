@@ -16,7 +16,9 @@ def unsupported(target: Target) -> str | None:
     return reason
 
 
-def tree_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale: float) -> Tensor:
+def tree_attention(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale: float
+) -> Tensor:
     batch, kv_heads, num_slots, head_dim = cache_shape = k_cache.shape
     num_nodes, q_heads = q.shape[1:3]
     ancestors = nodes.ancestors
@@ -27,7 +29,9 @@ def tree_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch
         address("v_cache", v_cache, cache_shape),
         out.data_ptr(),
         address("nodes.cache_seqlens", nodes.cache_seqlens, (batch,), torch.int32),
-        0 if ancestors is None else address("nodes.ancestors", ancestors, (batch, num_nodes), torch.int64),
+        0
+        if ancestors is None
+        else address("nodes.ancestors", ancestors, (batch, num_nodes), torch.int64),
         batch,
         num_nodes,
         q_heads,

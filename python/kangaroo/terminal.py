@@ -39,10 +39,10 @@ class Commands(TyperGroup):
             code = _report(error)
         sys.exit(code if isinstance(code, int) else 0)
 
-    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+    def invoke(self, ctx: Any) -> Any:
         """Run one command."""
         try:
-            return super().invoke(ctx)  # type: ignore[arg-type]
+            return super().invoke(ctx)
         except (typer.Exit, typer.Abort):
             raise
         except KeyboardInterrupt:
@@ -114,7 +114,7 @@ def stream(llm: KangarooForCausalLM, prompt: Sequence[int], rounds: Rounds) -> N
     from kangaroo.engine.detokenize import Detokenizer
 
     write = _writer()
-    write(llm.tokenizer.decode(prompt, skip_special_tokens=True), PROMPT)
+    write(str(llm.tokenizer.decode(list(prompt), skip_special_tokens=True)), PROMPT)
     pieces = Detokenizer(llm.tokenizer, prompt)
     for latest in rounds:
         for place, token in enumerate(latest.tokens):

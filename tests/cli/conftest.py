@@ -38,11 +38,11 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def run_apart() -> Callable[..., subprocess.CompletedProcess[bytes]]:
-    """Run the program in a process of its own, without a terminal."""
+    """Run Python in a process of its own, without a terminal."""
 
     def invoke(*arguments: object, **env: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [sys.executable, "-m", "kangaroo.cli", *map(str, arguments)],
+            [sys.executable, *map(str, arguments)],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | env,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -210,32 +210,39 @@ def test_a_folder_that_samples_is_decoded_greedily(
     assert "do_sample, repetition_penalty of generation_config.json not used" in result.stderr
 
 
-# In a process of its own.
+# In a process of its own, where the locale knows ASCII alone.
 
 
 Apart = Callable[..., subprocess.CompletedProcess[bytes]]
+ASCII_ONLY = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 def test_json_and_nothing_else_on_standard_output(
     run_apart: Apart, base: list[object], expected: tuple[list[int], str]
 ) -> None:
-    done = run_apart(*base, "def é", "--compare", "--json", "--threads", 1)
+    """The prompt, which is not ASCII, arrives whole."""
+    command = [*base, "def é", "--compare", "--json", "--threads", 1]
+    done = run_apart("-m", "kangaroo.cli", *command, **ASCII_ONLY)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["token_ids"] == expected[0]
+    report = json.loads(done.stdout)
+    assert (report["token_ids"], report["text"]) == expected
 
 
-def test_any_text_in_any_locale(
-    run_apart: Apart, base: list[object], expected: tuple[list[int], str]
-) -> None:
-    """Neither the prompt nor the text suffers from a locale that knows ASCII alone."""
-    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = run_apart(*base, "def é", **ascii_only)
+def test_no_text_stops_the_program(run_apart: Apart) -> None:
+    code = """if True:
+        from kangaroo import cli, terminal
+        text = "\\xe9 \\U0001f998"
+        cli.app = lambda _: terminal.show(text) or terminal.note(text)
+        cli.main()
+    """
+    done = run_apart("-c", code, **ASCII_ONLY)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.decode() == expected[1] + "\n"
+    for written in (done.stdout, done.stderr):
+        assert written in ("é 🦘\n".encode(), "é 🦘\n".encode("ascii", "backslashreplace"))
 
 
 def test_errors_in_a_process_of_their_own(run_apart: Apart) -> None:
-    done = run_apart("generate", "--odd")
+    done = run_apart("-m", "kangaroo.cli", "generate", "--odd")
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.startswith(b"error: No such option: --odd")
     assert done.stderr.count(b"\n") == 1

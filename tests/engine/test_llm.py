@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -289,22 +286,3 @@ def test_without_an_adapter(folder: Path, prompt: Tensor, expected: list[int]) -
             new_ids(bare, prompt, **options)
     assert new_ids(bare, prompt, max_depth=0) == expected
     assert new_ids(bare, prompt, max_depth=0, exit_layer=1) == expected
-
-
-def test_without_a_tokenizer(tmp_path: Path) -> None:
-    """Ids still decode; who asks for the tokenizer is told."""
-    folder = make_folder(tmp_path)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (folder / name).unlink()
-    llm = KangarooForCausalLM.from_pretrained(folder)
-    assert llm.generate([5], max_new_tokens=2, max_depth=0, eos_token_id=None).shape == (1, 3)
-    with pytest.raises(ValueError, match="no usable tokenizer"):
-        _ = llm.tokenizer
-
-
-def test_the_package_is_light_until_it_is_used() -> None:
-    code = "import kangaroo, sys; assert not {'torch', 'transformers'} & set(sys.modules)"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
-    with pytest.raises(AttributeError, match="no attribute 'odd'"):
-        getattr(sys.modules["kangaroo"], "odd")  # noqa: B009

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from kangaroo import KangarooForCausalLM
 from kangaroo.engine.loading import (
     adapter_path,
     load_engine,
@@ -84,3 +88,22 @@ def test_backends(folder: Path) -> None:
         load_engine(folder, None, None, "cpu", "odd")
     with pytest.raises(UnsupportedError, match="native cannot run on"):
         load_engine(folder, None, "bfloat16", "cpu", "native")
+
+
+def test_without_a_tokenizer(tmp_path: Path) -> None:
+    """Ids still decode; who asks for the tokenizer is told."""
+    folder = make_folder(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    llm = KangarooForCausalLM.from_pretrained(folder)
+    assert llm.generate([5], max_new_tokens=2, max_depth=0, eos_token_id=None).shape == (1, 3)
+    with pytest.raises(ValueError, match="no usable tokenizer"):
+        _ = llm.tokenizer
+
+
+def test_the_package_is_light_until_it_is_used() -> None:
+    code = "import kangaroo, sys; assert not {'torch', 'transformers'} & set(sys.modules)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    with pytest.raises(AttributeError, match="no attribute 'odd'"):
+        getattr(sys.modules["kangaroo"], "odd")  # noqa: B009

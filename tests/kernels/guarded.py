@@ -76,6 +76,9 @@ def calls() -> Iterator[tuple[str, dict[str, Any]]]:
     lengths = torch.tensor([2], dtype=torch.int32), torch.tensor([6], dtype=torch.int32)
     path = {"path": torch.tensor([[0, 3]]), "path_len": lengths[0], "cache_seqlens": lengths[1]}
     yield "compact_kv", {"caches": [cache], **path}
+    tokens, parents = torch.tensor([[0, 36, 4]]), torch.tensor([[-1, 0, 1]])
+    logits = torch.zeros(1, 3, 37).index_fill(2, torch.tensor([36]), 1.0)
+    yield "verify_tree", {"logits": logits, "tokens": tokens, "parents": parents}
 
 
 def guard(value: Any, at_end: bool) -> Any:
@@ -108,9 +111,11 @@ def main() -> None:
             sys.stdout.write(f"{op} {shapes} {'before' if at_end else 'behind'} a forbidden page\n")
             sys.stdout.flush()
             operands = {name: guard(value, at_end) for name, value in arguments.items()}
+            new = partial(guarded_empty, at_end)
             with (
-                patch.object(torch, "empty", partial(guarded_empty, at_end)),
+                patch.object(torch, "empty", new),
                 patch.object(torch, "empty_like", lambda x, end=at_end: guard(x, end)),
+                patch.object(Tensor, "new_empty", lambda x, *sizes, new=new: new(*sizes)),
             ):
                 load_impl(op, Backend.NATIVE, target)(**operands)
     sys.stdout.write("done\n")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kangaroo_kernels.verify_tree import VerifyTree
-from tests.kernels import naive
+from tests.kernels import laws, naive
 
 VOCAB = 7
 
@@ -123,3 +123,20 @@ def test_large_vocabulary(verify_tree: VerifyTree) -> None:
     verdict = verify_tree(logits, tokens, torch.tensor([[-1, 0, 1]] * 2))
     assert verdict.path.tolist() == [[0, 1, 2]] * 2
     assert verdict.bonus.tolist() == choices[:, 2].tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("logits", torch.zeros(3, VOCAB)),
+        ("logits", torch.zeros(1, 3, VOCAB).double()),
+        ("tokens", torch.zeros(1, 4, dtype=torch.int64)),
+        ("tokens", torch.zeros(1, 3, dtype=torch.int32)),
+        ("parents", torch.zeros(1, 2, dtype=torch.int64)),
+        ("parents", torch.zeros(1, 3, dtype=torch.int32)),
+    ],
+)
+def test_bad_inputs(fast_verify_tree: VerifyTree, name: str, bad: torch.Tensor) -> None:
+    tokens, parents = torch.tensor([[0, 1, 2]]), torch.tensor([[-1, 0, 1]])
+    inputs = {"logits": torch.zeros(1, 3, VOCAB), "tokens": tokens, "parents": parents}
+    laws.check_refusal(fast_verify_tree, inputs, name, bad)

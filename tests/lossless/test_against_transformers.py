@@ -88,8 +88,9 @@ class Transformers:
     def __init__(self, path: Path, prompt: list[int]):
         self.model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
         self.model.generation_config.eos_token_id = None
+        ids = torch.tensor([prompt])
         ids = self.model.generate(
-            torch.tensor([prompt]), do_sample=False, max_new_tokens=NUM_TOKENS, pad_token_id=0
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=NUM_TOKENS
         )
         self.prompt, self.tokens = prompt, ids[0, len(prompt) :].tolist()
         assert len(self.tokens) == NUM_TOKENS

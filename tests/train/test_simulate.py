@@ -94,6 +94,18 @@ def test_against_the_engine(target: Path, kind: AdapterKind) -> None:
             assert drafts == pytest.approx(sum(run.num_drafted for run in runs) / num_rounds)
 
 
+def test_a_sequence_ends_with_its_end_token(target: Path) -> None:
+    model = load(target)
+    frozen = FrozenTarget.load(target, EXIT_LAYER, torch.float32, CPU)
+    adapter = make_adapter(model, "paper", EXIT_LAYER)
+    judge = Judge(frozen, adapter, rope_table(model.config, CPU), batch_size=1)
+    prompts = torch.tensor([make_prompt(model, 10, seed=1)])
+    new = frozen.continue_greedily(prompts, NEW_TOKENS)[0, 10:].tolist()
+    assert judge.greedy_trace(prompts, NEW_TOKENS, 1).num_slots == (len(new),)
+    frozen.eos_ids = [new[4]]
+    assert judge.greedy_trace(prompts, NEW_TOKENS, 1).num_slots == (new.index(new[4]) + 1,)
+
+
 def test_cost(target: Path) -> None:
     """Counted from the tensors themselves."""
     model, config = load(target), model_config(target)

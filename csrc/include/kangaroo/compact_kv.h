@@ -20,9 +20,9 @@ typedef struct kangaroo_slot_cache {
 
 typedef struct kangaroo_compact_kv_params {
   const kangaroo_slot_cache* caches; /* [num_caches] */
-  const int64_t* path;               /* [batch, path_stride], strictly increasing, path[b][0] >= 0 */
-  const int32_t* path_len;           /* [batch], each at most path_stride */
-  const int32_t* cache_seqlens;      /* [batch], committed slots before the path */
+  const int64_t* path;          /* [batch, path_stride], strictly increasing, path[b][0] >= 0 */
+  const int32_t* path_len;      /* [batch], each at most path_stride */
+  const int32_t* cache_seqlens; /* [batch], committed slots before the path */
   int64_t num_caches;
   int64_t batch;
   int64_t path_stride;

@@ -38,7 +38,8 @@ KANGAROO_INLINE void last_step(const float* x, int64_t x_stride, const float* w,
   for (int i = 0; i < kRows; ++i) {
     const F8 xk = load_first(x + i * x_stride, count);
 #pragma GCC unroll 8
-    for (int j = 0; j < kOuts; ++j) acc[i][j] = fma(xk, load_first(w + j * width, count), acc[i][j]);
+    for (int j = 0; j < kOuts; ++j)
+      acc[i][j] = fma(xk, load_first(w + j * width, count), acc[i][j]);
   }
 }
 

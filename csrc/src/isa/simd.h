@@ -71,7 +71,8 @@ KANGAROO_INLINE F8 load_once(const float* from) { return load(from); }
 KANGAROO_INLINE F8 fma(F8 a, F8 b, F8 c) {
 #ifdef __FP_FAST_FMAF
   F8 result;
-  for (int lane = 0; lane < kLanes; ++lane) result[lane] = __builtin_fmaf(a[lane], b[lane], c[lane]);
+  for (int lane = 0; lane < kLanes; ++lane)
+    result[lane] = __builtin_fmaf(a[lane], b[lane], c[lane]);
   return result;
 #else
   return a * b + c;  // never contracted: -ffp-contract=off

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from kangaroo.config import DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
@@ -216,7 +216,8 @@ class KangarooForCausalLM:
             raise ValueError(
                 f"exit_layer: the adapter was trained for {rule.exit_layer}, got {exit_layer}"
             )
-        given = {"max_depth": max_depth, "confidence": confidence, "exit_layer": exit_layer}
+        given: dict[str, Any] = {"max_depth": max_depth, "confidence": confidence}
+        given["exit_layer"] = exit_layer
         rule = replace(rule, **{name: value for name, value in given.items() if value is not None})
         if rule.exit_layer >= max(self.model.config.num_layers, 2):
             last = self.model.config.num_layers - 1

@@ -39,7 +39,7 @@ class PretrainConfig:
     intermediate_size: int = 512
     num_layers: int = 16
     head_dim: int = 64
-    context_len: int = 2048
+    context_len: int = 1024
     tokens_per_step: int = 4096
     # (from this progress on, num_layers / depth_divisor layers, windows of this many tokens)
     phases: tuple[tuple[float, int, int], ...] = ((0.0, 2, 256), (0.33, 1, 256), (0.75, 1, 1024))
