@@ -55,13 +55,17 @@ def load(path: Path, backend: str = "reference", dtype: torch.dtype = torch.floa
 def make_adapter(model: Llama, kind: AdapterKind, exit_layer: int, seed: int = 0) -> Adapter:
     """Random, but not idle: what it attends to moves the draft, and some drafts are right.
 
-    Its final norm is the target's, so a draft is what the target would say without its deep layers.
+    Its final norm is nearly the target's: it says what the target might without its deep layers.
     """
     adapter = Adapter(AdapterConfig.for_target(model.config, kind, exit_layer))
     adapter.reset(seed)
     adapter.requires_grad_(False)
     adapter.o.mul_(0.5 * adapter.o.shape[1] ** -0.5 / adapter.o.std())
     adapter.norm.copy_(model.weights.norm)
+    generator = torch.Generator().manual_seed(seed)
+    for p in adapter.parameters():
+        if p.ndim == 1:
+            p.add_(torch.empty(p.shape).normal_(0.0, 0.1, generator=generator))
     return adapter.to(model.weights.norm.dtype)
 
 

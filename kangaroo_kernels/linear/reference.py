@@ -22,7 +22,7 @@ def linear(
     rows = x.flatten(0, 1)
     if norm_weight is not None:
         rows = rms_normalize(rows, norm_weight, eps)
-    out = tiled_linear(rows, weight).unflatten(0, x.shape[:2])
+    out = tiled_linear(rows, weight).view(*x.shape[:2], -1)
     if bias is not None:
         out = out + bias
     return out if residual is None else residual + out

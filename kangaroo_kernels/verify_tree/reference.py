@@ -15,12 +15,12 @@ def verify_tree(logits: Tensor, tokens: Tensor, parents: Tensor) -> Verdict:
     choices = logits.float().argmax(-1).tolist()
     paths, bonus = [], []
     for choice, token, parent in zip(choices, tokens.tolist(), parents.tolist(), strict=True):
-        path = [0]
+        walked = [0]
         for node in range(1, len(token)):  # parents come first, so one pass in order walks the tree
-            if parent[node] == path[-1] and token[node] == choice[path[-1]]:
-                path.append(node)
-        paths.append(path + [-1] * (len(token) - len(path)))
-        bonus.append(choice[path[-1]])
+            if parent[node] == walked[-1] and token[node] == choice[walked[-1]]:
+                walked.append(node)
+        paths.append(walked + [-1] * (len(token) - len(walked)))
+        bonus.append(choice[walked[-1]])
     path = torch.tensor(paths, device=logits.device)
     return Verdict(
         path, (path >= 0).sum(-1, dtype=torch.int32), torch.tensor(bonus, device=logits.device)

@@ -24,7 +24,7 @@ def orthogonalize(matrices: Tensor, steps: int) -> Tensor:
     Newton-Schulz, X <- aX + (bA + cA^2)X with A = XX^T, after scaling to unit Frobenius norm.
     """
     a, b, c = _NEWTON_SCHULZ
-    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x: Tensor = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
@@ -59,6 +59,8 @@ class Muon(Optimizer):
     def _step_shape(self, group: dict[str, float], params: list[Tensor]) -> None:
         updates = []
         for p in params:
+            if p.grad is None:
+                raise ValueError(f"Muon: parameter {tuple(p.shape)} has no gradient")
             buffer = self.state[p].setdefault("momentum", torch.zeros_like(p))
             buffer.lerp_(p.grad, 1 - group["momentum"])
             update = p.grad.lerp(buffer, group["momentum"])

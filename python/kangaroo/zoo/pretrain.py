@@ -9,14 +9,14 @@ import logging
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import typer
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from kangaroo.train.memory import keep_freed_memory
 from kangaroo.zoo import corpus
@@ -144,11 +144,12 @@ class Pretraining:
         self.stream = corpus.token_stream(self.tokenizer, train_texts)
         held_stream = corpus.token_stream(self.tokenizer, held_texts)
         self.held_out = corpus.windows(held_stream, HELD_OUT_WINDOW, self.bos_id).to(device)
-        self.model = (
+        self.model: LlamaForCausalLM = (
             LlamaForCausalLM.from_pretrained(start_from, dtype=torch.float32)
             if start_from
             else new_model(config, self.bos_id, self.tokenizer.eos_token_id)
-        ).to(device)
+        )
+        self.model.to(device)  # type: ignore[arg-type]  # transformers wraps `to` without its types
         self.phase = self.step = 0
         self.enter_phase(0)
 
@@ -220,14 +221,25 @@ def train(config: PretrainConfig, out: Path, device: str, start_from: Path | Non
 
 
 def main(
-    out: Path, minutes: float = 90.0, threads: int = 0, device: str = "cpu", seed: int = 0
+    out: Path,
+    minutes: float = 90.0,
+    start_from: Path | None = None,
+    threads: int = 0,
+    device: str = "cpu",
+    seed: int = 0,
 ) -> None:
-    """Train tiny-py and write it to OUT."""
+    """Train tiny-py and write it to OUT; --start-from DIR goes on from weights written before."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
-    train(PretrainConfig(minutes=minutes, seed=seed), out, device)
+    config = PretrainConfig(minutes=minutes, seed=seed)
+    if start_from:
+        # Grown and used to long windows already: a lower peak, so that little is forgotten.
+        config = replace(
+            config, phases=((0.0, 1, HELD_OUT_WINDOW),), matrix_lr=0.01, other_lr=1.5e-3
+        )
+    train(config, out, device, start_from)
 
 
 if __name__ == "__main__":
