@@ -56,7 +56,7 @@ class CheckedDrafter(KangarooDrafter):
         assert tree.parents == list(range(-1, len(tree) - 1))
         assert 0 < len(tree) <= max_depth + 1
         assert lengths(state) == (prefix_len + len(tree), prefix_len, prefix_len + len(tree))
-        if len(tree) > 1:
+        if len(tree) > 1:  # else the root is still to come, perhaps with a slot before it
             assert state.adapter_kv.length == prefix_len + len(tree) - 1
         self.live = state.adapter_kv.length
         return tree
@@ -68,7 +68,6 @@ class CheckedDrafter(KangarooDrafter):
         behind = prefix_len if self.adapter.config.kind == "deep_prefix" else self.live
         assert lengths(state) == (prefix_len, prefix_len, prefix_len)
         assert state.adapter_kv.length == state.adapter_kv.committed == min(prefix_len, behind)
-        assert state.adapter_kv.length >= prefix_len - 1
         self.log.append(prefix_len - state.adapter_kv.length)
 
 
