@@ -43,6 +43,14 @@ def unsupported(target: Target) -> str | None:
     return None
 
 
+def sizes(name: str, tensor: Tensor, rank: int) -> torch.Size:
+    """The shape of `tensor`; ValueError where it has not `rank` dimensions."""
+    shape = tensor.shape
+    if len(shape) != rank:
+        raise ValueError(f"{name}: expected {rank} dimensions, got {list(shape)}")
+    return shape
+
+
 def address(
     name: str,
     tensor: Tensor,

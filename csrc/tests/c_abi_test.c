@@ -9,6 +9,7 @@
 #include "kangaroo/status.h"
 #include "kangaroo/top1_confidence.h"
 #include "kangaroo/tree_attention.h"
+#include "kangaroo/verify_tree.h"
 
 int main(void) {
   const float x[2] = {3.0f, 4.0f};

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.native import C, address, unsupported
+from kangaroo_kernels.native import C, address, sizes, unsupported
 
 __all__ = ["compact_kv", "unsupported"]
 
@@ -13,15 +13,15 @@ __all__ = ["compact_kv", "unsupported"]
 def compact_kv(
     caches: Sequence[Tensor], path: Tensor, path_len: Tensor, cache_seqlens: Tensor
 ) -> None:
-    batch, path_stride = path.shape
+    batch, path_stride = sizes("path", path, 2)
     described = []
     for cache in caches:
-        planes, _, heads, num_slots, width = cache.shape
+        planes, _, heads, num_slots, width = sizes("cache", cache, 5)
         start = address("cache", cache, (planes, batch, heads, num_slots, width))
         described.append((start, planes, heads, num_slots, width))
     C.compact_kv(
         described,
-        address("path", path, (batch, path_stride), torch.int64),
+        address("path", path, dtype=torch.int64),
         address("path_len", path_len, (batch,), torch.int32),
         address("cache_seqlens", cache_seqlens, (batch,), torch.int32),
         batch,

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.native import C, address, unsupported
+from kangaroo_kernels.native import C, address, sizes, unsupported
 
 __all__ = ["gated_mlp", "unsupported"]
 
 
 def gated_mlp(x: Tensor, gate_up: Tensor, down: Tensor, norm_weight: Tensor, eps: float) -> Tensor:
-    batch, num_nodes, width = x.shape
+    batch, num_nodes, width = sizes("x", x, 3)
     hidden_width = gate_up.shape[0] // 2
     out = torch.empty_like(x)
     C.gated_mlp(

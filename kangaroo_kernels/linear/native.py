@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.native import C, address, optional_address, unsupported
+from kangaroo_kernels.native import C, address, optional_address, sizes, unsupported
 
 __all__ = ["linear", "unsupported"]
 
@@ -17,7 +17,7 @@ def linear(
     eps: float = 0.0,
     residual: Tensor | None = None,
 ) -> Tensor:
-    batch, num_nodes, width = x.shape
+    batch, num_nodes, width = sizes("x", x, 3)
     out_width = weight.shape[0]
     out = x.new_empty(batch, num_nodes, out_width)
     C.linear(

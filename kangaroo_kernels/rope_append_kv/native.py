@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.native import C, address, optional_address, unsupported
+from kangaroo_kernels.native import C, address, optional_address, sizes, unsupported
 from kangaroo_kernels.nodes import NodeBatch
 
 __all__ = ["rope_append_kv", "unsupported"]
@@ -20,8 +20,8 @@ def rope_append_kv(
     k_norm: Tensor | None = None,
     eps: float = 0.0,
 ) -> Tensor:
-    batch, kv_heads, num_slots, head_dim = cache_shape = k_cache.shape
-    num_nodes, qkv_width = qkv.shape[1:]
+    batch, kv_heads, num_slots, head_dim = cache_shape = sizes("k_cache", k_cache, 4)
+    num_nodes, qkv_width = sizes("qkv", qkv, 3)[1:]
     q_heads = qkv_width // head_dim - 2 * kv_heads
     num_positions = rope.shape[1]
     q = qkv.new_empty(batch, num_nodes, q_heads, head_dim)

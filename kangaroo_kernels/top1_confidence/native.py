@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.native import C, address, unsupported
+from kangaroo_kernels.native import C, address, sizes, unsupported
 
 __all__ = ["top1_confidence", "unsupported"]
 
@@ -11,7 +11,7 @@ __all__ = ["top1_confidence", "unsupported"]
 def top1_confidence(
     h: Tensor, head: Tensor, norm_weight: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
-    batch, num_nodes, width = h.shape
+    batch, num_nodes, width = sizes("h", h, 3)
     vocab = head.shape[0]
     tokens = torch.empty(batch, num_nodes, dtype=torch.int64)
     confidence = h.new_empty(batch, num_nodes)

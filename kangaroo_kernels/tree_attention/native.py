@@ -5,7 +5,7 @@ from torch import Tensor
 
 from kangaroo_kernels import native
 from kangaroo_kernels.kernel_set import Target
-from kangaroo_kernels.native import C, address
+from kangaroo_kernels.native import C, address, sizes
 from kangaroo_kernels.nodes import NodeBatch
 
 
@@ -19,8 +19,8 @@ def unsupported(target: Target) -> str | None:
 def tree_attention(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale: float
 ) -> Tensor:
-    batch, kv_heads, num_slots, head_dim = cache_shape = k_cache.shape
-    num_nodes, q_heads = q.shape[1:3]
+    batch, kv_heads, num_slots, head_dim = cache_shape = sizes("k_cache", k_cache, 4)
+    num_nodes, q_heads = sizes("q", q, 4)[1:3]
     ancestors = nodes.ancestors
     out = torch.empty_like(q)
     C.tree_attention(

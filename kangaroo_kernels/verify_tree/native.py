@@ -3,21 +3,21 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.native import C, address, unsupported
+from kangaroo_kernels.native import C, address, sizes, unsupported
 from kangaroo_kernels.verify_tree import Verdict
 
 __all__ = ["unsupported", "verify_tree"]
 
 
 def verify_tree(logits: Tensor, tokens: Tensor, parents: Tensor) -> Verdict:
-    batch, num_nodes, vocab = logits.shape
+    batch, num_nodes, vocab = sizes("logits", logits, 3)
     verdict = Verdict(
         path=torch.empty((batch, num_nodes), dtype=torch.int64),
         path_len=torch.empty(batch, dtype=torch.int32),
         bonus=torch.empty(batch, dtype=torch.int64),
     )
     C.verify_tree(
-        address("logits", logits, (batch, num_nodes, vocab)),
+        address("logits", logits),
         address("tokens", tokens, (batch, num_nodes), torch.int64),
         address("parents", parents, (batch, num_nodes), torch.int64),
         verdict.path.data_ptr(),

