@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from kangaroo.config import ADAPTER_KINDS
-from kangaroo.zoo import __file__ as zoo
 from tests.cli.conftest import Run
 
-TINY_PY = Path(zoo).parent / "tiny-py"
 
-
-@pytest.mark.skipif(not TINY_PY.is_dir(), reason="tiny-py is not in this tree")
 @pytest.mark.parametrize("kind", [None, *ADAPTER_KINDS])
 def test_the_packaged_model(run: Run, kind: str | None) -> None:
     """Without any option, and with either adapter: identical ids, in fewer passes."""
