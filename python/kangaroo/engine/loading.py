@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from kangaroo.models.adapter import Adapter
+from kangaroo.models.adapter_format import CONFIG, read_description
 from kangaroo.models.adapter_io import load_adapter
 from kangaroo.models.families import hf_config, model_config
 from kangaroo.models.fingerprint import fingerprint
@@ -35,8 +36,7 @@ def load_engine(
     home = adapter_path(path, TINY_PY_ADAPTER if adapter is None and target == TINY_PY else adapter)
     loaded = None
     if home is not None:
-        # Nothing is copied to "meta": this reads which layer to fingerprint, and checks every file.
-        exit_layer = load_adapter(home, number, torch.device("meta")).config.exit_layer
+        exit_layer = read_description(home / CONFIG).adapter.exit_layer
         loaded = load_adapter(home, number, place, fingerprint(path, exit_layer))
     return path, Llama(config, load_target(path, config, number, place), kernels), loaded
 
