@@ -1,6 +1,7 @@
 """The run as a whole: its gradient, its adapter, and its life after an interrupt."""
 
 import json
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind
@@ -21,7 +23,7 @@ from kangaroo.train.progress import TrainProgress
 from kangaroo.train.run import prepare
 from kangaroo.train.trainer import REPORT, accumulate_gradient, delta_of, train_adapter
 from tests.engines import CPU
-from tests.train.tiny import make_config, write_jsonl
+from tests.train.tiny import make_config, make_target, write_jsonl
 
 
 def quiet(_progress: TrainProgress) -> None:
@@ -57,6 +59,25 @@ def assert_same_adapter(one: Adapter, other: Adapter) -> None:
     assert one.config == other.config
     for (name, p), q in zip(one.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(p, q), name
+
+
+def test_the_size_of_exit_states_does_not_matter(tmp_path: Path) -> None:
+    """A target that computes the same on a residual stream 64 times as large: the same losses."""
+    plain = make_target(tmp_path / "plain")
+    large = shutil.copytree(plain, tmp_path / "large")
+    weights = load_file(large / "model.safetensors")
+    writers = ("embed_tokens.weight", "o_proj.weight", "down_proj.weight")
+    weights = {k: 64 * w if k.endswith(writers) else w for k, w in weights.items()}
+    save_file(weights, large / "model.safetensors", metadata={"format": "pt"})
+    losses, outputs = [], []
+    for path in (plain, large):
+        config = replace(make_config(tmp_path, path), num_steps=30, out=tmp_path / f"{path.name}-a")
+        train_adapter(config, quiet)
+        losses.append([m["loss"] for m in metrics(config.out)])
+        outputs.append(saved(config).o)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert losses[0][-1] < losses[0][0]
+    torch.testing.assert_close(outputs[1], 64 * outputs[0], rtol=0.05, atol=0.05)
 
 
 def test_accumulation_changes_no_gradient(target: Path, tmp_path: Path) -> None:

@@ -55,7 +55,6 @@ def prepare(config: TrainConfig) -> Run:
     check_lengths(config, target_config)
     device = pick_device(config.device)
     adapter = Adapter(adapter_config).to(device)
-    adapter.reset(config.seed)
     target = FrozenTarget.load(
         config.model, config.exit_layer, pick_dtype(config.dtype, device), device
     )
@@ -65,15 +64,18 @@ def prepare(config: TrainConfig) -> Run:
     bos = bos_of(tokenizer)
     ends = {*target.eos_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
     held_windows = WindowSet(held, config.seq_len, bos, ends)
+    windows = WindowSet(train, config.seq_len, bos, ends, seed=config.seed)
+    scale = exit_scale(target, windows.sample(0, config.batch_size))
+    start(adapter, target, scale, config.seed)
     prompt_source = WindowSet(held, max(config.seq_len, config.eval.prompt_len), bos, ends)
     return Run(
         config=config,
         target_config=target_config,
         target=target,
         adapter=adapter,
-        optimizer=new_optimizer(adapter, config),
+        optimizer=new_optimizer(adapter, config, scale),
         rope=rope_table(target_config, device),
-        windows=WindowSet(train, config.seq_len, bos, ends, seed=config.seed),
+        windows=windows,
         held_windows=held_windows.evenly(config.eval.num_windows),
         prompts=greedy_prompts(
             prompt_source.evenly(), config.eval.num_prompts, config.eval.prompt_len, bos
@@ -81,13 +83,36 @@ def prepare(config: TrainConfig) -> Run:
     )
 
 
-def new_optimizer(adapter: Adapter, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices alone."""
-    matrices = [p for p in adapter.parameters() if p.ndim == 2]
+def exit_scale(target: FrozenTarget, windows: Windows) -> float:
+    """RMS of the target's exit states: the median over slots, a few of which are huge in large
+    models.
+
+    The adapter adds W_o(...) to such a state, and targets differ by orders of magnitude here. So
+    W_o starts, and is stepped, in units of this scale: the adapter learns as fast on any of them.
+    """
+    rms = target.states(windows.ids).exit.square().mean(-1).sqrt()
+    return rms[windows.mask.to(rms.device)].median().item()
+
+
+@torch.no_grad()
+def start(adapter: Adapter, target: FrozenTarget, scale: float, seed: int) -> None:
+    """Fresh weights: W_o in units of `scale`, the final norm as the target's."""
+    adapter.reset(seed)
+    adapter.o.mul_(scale)
+    adapter.norm.copy_(target.norm)
+
+
+def new_optimizer(adapter: Adapter, config: TrainConfig, scale: float) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices alone. A step of W_o is `scale` times a step of the others:
+    every group has its `lr_scale`.
+    """
+    matrices = [p for p in adapter.parameters() if p.ndim == 2 and p is not adapter.o]
     norms = [p for p in adapter.parameters() if p.ndim == 1]
+    decay = config.weight_decay
     groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": norms, "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": decay, "lr_scale": 1.0},
+        {"params": [adapter.o], "weight_decay": decay / scale, "lr_scale": scale},
+        {"params": norms, "weight_decay": 0.0, "lr_scale": 1.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
 

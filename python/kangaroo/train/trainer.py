@@ -97,7 +97,7 @@ def _step(run: Run, step: int) -> TrainProgress:
     config, started = run.config, perf_counter()
     lr = lr_at(config, step)
     for group in run.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_scale"]
     loss = accumulate_gradient(run, step)
     if not torch.isfinite(torch.tensor(loss)):
         raise FloatingPointError(f"loss: expected a finite number, got {loss} in step {step + 1}")
