@@ -235,10 +235,9 @@ def main(
         torch.set_num_threads(threads)
     config = PretrainConfig(minutes=minutes, seed=seed)
     if start_from:
-        # Grown and used to long windows already: a lower peak, so that little is forgotten.
-        config = replace(
-            config, phases=((0.0, 1, HELD_OUT_WINDOW),), matrix_lr=0.01, other_lr=1.5e-3
-        )
+        # Grown already: a lower peak, so that little is forgotten. Short windows train faster.
+        phases = ((0.0, 1, 256), (0.6, 1, HELD_OUT_WINDOW))
+        config = replace(config, phases=phases, matrix_lr=0.01, other_lr=1.5e-3)
     train(config, out, device, start_from)
 
 
