@@ -32,7 +32,9 @@ TINY_PY = Model("tiny-py", 192, Heads(3, 3, 64), 512, 4096)
 VICUNA_7B = Model("Vicuna-7B", 4096, Heads(32, 32, 128), 11008, 32000)
 LLAMA_8B = Model("Llama-3.1-8B", 4096, Heads(32, 8, 128), 14336, 128256)
 
+QWEN3_8B = Model("Qwen3-8B", 4096, Heads(32, 8, 128), 12288, 151936)
+
 
 def models_for(device: torch.device) -> tuple[Model, ...]:
     """What fits the device."""
-    return (TINY_PY, VICUNA_7B, LLAMA_8B) if device.type == "cuda" else (TINY_PY,)
+    return (TINY_PY, VICUNA_7B, LLAMA_8B, QWEN3_8B) if device.type == "cuda" else (TINY_PY,)

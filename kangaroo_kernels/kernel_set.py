@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from kangaroo_kernels.adapter_refresh import AdapterRefresh
+from kangaroo_kernels.adapter_step import AdapterStep
 from kangaroo_kernels.compact_kv import CompactKV
 from kangaroo_kernels.gated_mlp import GatedMLP
 from kangaroo_kernels.linear import Linear
@@ -44,20 +46,28 @@ class Target:
 
 # One row per op, its implementations in order of preference under "auto".
 IMPLS: Mapping[str, tuple[Backend, ...]] = {
-    "linear": (Backend.NATIVE, Backend.REFERENCE),
-    "rms_norm": (Backend.NATIVE, Backend.REFERENCE),
-    "rope_append_kv": (Backend.NATIVE, Backend.REFERENCE),
-    "tree_attention": (Backend.NATIVE, Backend.REFERENCE),
-    "gated_mlp": (Backend.NATIVE, Backend.REFERENCE),
-    "top1_confidence": (Backend.NATIVE, Backend.REFERENCE),
-    "verify_tree": (Backend.NATIVE, Backend.REFERENCE),
-    "compact_kv": (Backend.NATIVE, Backend.REFERENCE),
+    "linear": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "rms_norm": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "rope_append_kv": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "tree_attention": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "gated_mlp": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "top1_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "adapter_step": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "adapter_refresh": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "verify_tree": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "compact_kv": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
 }
 MODULES = {
     Backend.REFERENCE: "reference",
     Backend.NATIVE: "native",
     Backend.TRITON: "triton_kernel",
     Backend.CUDA: "cuda_kernel",
+}
+
+# What "auto" never takes: slow must be asked for.
+SLOW = {
+    "cpu": (Backend.TRITON, "its interpreter is slow, so only on request: backend='triton'"),
+    "gpu": (Backend.REFERENCE, "slow on a GPU, so only on request: backend='reference'"),
 }
 
 
@@ -72,7 +82,12 @@ def load_impl(op: str, backend: Backend, target: Target) -> Callable[..., Any]:
         raise UnsupportedError(
             f"{op} has no {backend.value} implementation; it has {[b.value for b in IMPLS[op]]}"
         )
-    module = import_module(f"kangaroo_kernels.{op}.{MODULES[backend]}")
+    try:
+        module = import_module(f"kangaroo_kernels.{op}.{MODULES[backend]}")
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise
+        raise UnsupportedError(f"{op}/{backend.value}: Triton is not installed") from error
     if reason := module.unsupported(target):
         raise UnsupportedError(f"{op}/{backend.value} cannot run on {target}: {reason}")
     implementation: Callable[..., Any] = getattr(module, op)
@@ -94,6 +109,28 @@ def explain(op: str, target: Target) -> dict[Backend, str | None]:
     return reasons
 
 
+def auto_backend(op: str, target: Target) -> Backend:
+    """The first of the op's row that can run on `target` and is not slow there.
+
+    Raises:
+        UnsupportedError: there is none; the message has every reason.
+    """
+    slow, why = SLOW["cpu" if target.device.type == "cpu" else "gpu"]
+    reasons = {}
+    for backend in IMPLS[op]:
+        try:
+            if backend == slow:
+                raise UnsupportedError(why)
+            load_impl(op, backend, target)
+        except UnsupportedError as refusal:
+            reasons[backend] = refusal
+        else:
+            return backend
+    raise UnsupportedError(
+        f"no implementation of {op}: " + "; ".join(f"{b.value}: {r}" for b, r in reasons.items())
+    )
+
+
 @dataclass(frozen=True)
 class KernelSet:
     """One callable per op, typed by its contract."""
@@ -104,6 +141,8 @@ class KernelSet:
     tree_attention: TreeAttention
     gated_mlp: GatedMLP
     top1_confidence: Top1Confidence
+    adapter_step: AdapterStep
+    adapter_refresh: AdapterRefresh
     verify_tree: VerifyTree
     compact_kv: CompactKV
 
@@ -115,8 +154,7 @@ class KernelSet:
 
         Args:
             target: device, dtype and head_dim to run on.
-            backend: one for all ops, or "auto": the first of the op's row that can run. On a GPU
-                "auto" never takes the reference: slow must be asked for.
+            backend: one for all ops, or "auto": see `auto_backend`.
             per_op: exceptions by op name, e.g. `tree_attention="reference"`.
 
         Raises:
@@ -138,12 +176,4 @@ def _pick(op: str, target: Target, wanted: Backend | str) -> Callable[..., Any]:
                 f"backend: expected 'auto' or one of {[b.value for b in Backend]}, got {wanted!r}"
             )
         return load_impl(op, Backend(wanted), target)
-    reasons = explain(op, target)
-    if target.device.type != "cpu":
-        reasons[Backend.REFERENCE] = "slow on a GPU, so only on request: backend='reference'"
-    for backend, reason in reasons.items():
-        if reason is None:
-            return load_impl(op, backend, target)
-    raise UnsupportedError(
-        f"no implementation of {op}: " + "; ".join(f"{b.value}: {r}" for b, r in reasons.items())
-    )
+    return load_impl(op, auto_backend(op, target), target)

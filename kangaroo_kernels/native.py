@@ -1,4 +1,4 @@
-"""What the native implementations share: the C++ extension, and checks that keep memory safe."""
+"""What the native implementations share: the C++ extension, and addresses that are safe to pass."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from kangaroo_kernels.checks import require
 from kangaroo_kernels.kernel_set import Target
 
 HOW_TO_BUILD = (
     "reinstall with a C++17 compiler; "
     "with KANGAROO_BUILD_EXT=1 `pip install` fails and shows the compiler's message"
 )
+
+
+CPU = torch.device("cpu")
 
 
 def _load() -> tuple[Any, str | None]:
@@ -43,14 +47,6 @@ def unsupported(target: Target) -> str | None:
     return None
 
 
-def sizes(name: str, tensor: Tensor, rank: int) -> torch.Size:
-    """The shape of `tensor`; ValueError where it has not `rank` dimensions."""
-    shape = tensor.shape
-    if len(shape) != rank:
-        raise ValueError(f"{name}: expected {rank} dimensions, got {list(shape)}")
-    return shape
-
-
 def address(
     name: str,
     tensor: Tensor,
@@ -62,21 +58,15 @@ def address(
     Raises:
         ValueError: it is not a contiguous CPU tensor of this shape and dtype. Nothing is copied.
     """
-    if (
-        (shape is None or tensor.shape == shape)
-        and tensor.dtype is dtype
-        and tensor.is_contiguous()
-        and tensor.is_cpu
-    ):
-        return tensor.data_ptr()
-    wanted = list(tensor.shape if shape is None else shape)
-    layout = "contiguous" if tensor.is_contiguous() else "strided"
-    raise ValueError(
-        f"{name}: expected contiguous {dtype} {wanted} on cpu, "
-        f"got {layout} {tensor.dtype} {list(tensor.shape)} on {tensor.device}"
-    )
+    require(name, tensor, shape, dtype, CPU)
+    return tensor.data_ptr()
 
 
-def optional_address(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> int:
+def optional_address(
+    name: str,
+    tensor: Tensor | None,
+    shape: tuple[int, ...],
+    dtype: torch.dtype = torch.float32,
+) -> int:
     """Where `tensor` starts; 0 for one that is absent."""
-    return 0 if tensor is None else address(name, tensor, shape)
+    return 0 if tensor is None else address(name, tensor, shape, dtype)

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kangaroo_kernels.nodes import NodeBatch
+from kangaroo_kernels.tree_attention import KV_CHUNK
+
 # Library GEMMs choose their order of summation by the number of rows: always multiply this many.
 ROW_TILE = 16
 
@@ -24,3 +27,104 @@ def rms_normalize(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension, statistics in float32."""
     wide = x.float()
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * weight
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    bias: Tensor | None = None,
+    norm_weight: Tensor | None = None,
+    eps: float = 0.0,
+    residual: Tensor | None = None,
+) -> Tensor:
+    rows = x.flatten(0, 1)
+    if norm_weight is not None:
+        rows = rms_normalize(rows, norm_weight, eps)
+    out = tiled_linear(rows, weight).view(*x.shape[:2], -1)
+    if bias is not None:
+        out = out + bias
+    return out if residual is None else residual + out
+
+
+def rotate(x: Tensor, rope: Tensor, positions: Tensor) -> Tensor:
+    """x [B, N, H, D] rotated by `positions` [B, N] with `rope` [2, P, D / 2]."""
+    cos, sin = rope[:, positions.long(), None]  # [B, N, 1, D / 2]
+    a, b = x.float().chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
+
+
+def rope_append_kv(
+    qkv: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    nodes: NodeBatch,
+    rope: Tensor,
+    *,
+    q_norm: Tensor | None = None,
+    k_norm: Tensor | None = None,
+    eps: float = 0.0,
+) -> Tensor:
+    _, h_kv, _, head_dim = k_cache.shape
+    heads = qkv.unflatten(-1, (-1, head_dim))  # [B, N, H_q + 2 H_kv, D]
+    q, k, v = heads.split([heads.shape[2] - 2 * h_kv, h_kv, h_kv], dim=2)
+    if q_norm is not None:
+        q = rms_normalize(q, q_norm, eps)
+    if k_norm is not None:
+        k = rms_normalize(k, k_norm, eps)
+    k = rotate(k, rope, nodes.positions)
+    for b, committed in enumerate(nodes.cache_seqlens.tolist()):
+        slots = slice(committed + nodes.first_node, committed + nodes.first_node + qkv.shape[1])
+        k_cache[b, :, slots] = k[b].transpose(0, 1)
+        v_cache[b, :, slots] = v[b].transpose(0, 1)
+    return rotate(q, rope, nodes.positions)
+
+
+def visible_slots(nodes: NodeBatch, b: int, num_slots: int) -> Tensor:
+    """[N, num_slots] bool: which slots each node of sequence b attends to."""
+    device = nodes.positions.device
+    node = (
+        torch.arange(num_slots, device=device) - nodes.cache_seqlens[b]
+    )  # tree node in each slot; < 0: committed
+    if nodes.ancestors is None:
+        own = nodes.first_node + torch.arange(nodes.positions.shape[1], device=device)
+        return node <= own[:, None]
+    bits = (nodes.ancestors[b, :, None] >> node.clamp(0, 63)) & 1
+    return (node < 0) | ((node < 64) & (bits == 1))
+
+
+def tree_attention(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale: float
+) -> Tensor:
+    out = torch.empty_like(q)
+    last = nodes.first_node + q.shape[1]
+    for b, committed in enumerate(nodes.cache_seqlens.tolist()):
+        num_slots = -(-(committed + last) // KV_CHUNK) * KV_CHUNK
+        visible = visible_slots(nodes, b, num_slots)
+        for i in range(q.shape[1]):  # one row at a time: its sums may not depend on the others
+            out[b, i] = _attend(
+                q[b, i], k_cache[b, :, :num_slots], v_cache[b, :, :num_slots], visible[i], scale
+            )
+    return out
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, scale: float) -> Tensor:
+    """One node: q [H_q, D], k and v [H_kv, num_slots, D], visible [num_slots] -> [H_q, D]."""
+    h_kv, _, d = k.shape
+    q = q.float().view(h_kv, -1, d) * scale  # [H_kv, G, D]
+    top = q.new_full((*q.shape[:2], 1), float("-inf"))
+    total, acc = torch.zeros_like(top), torch.zeros_like(q)
+    for chunk in range(0, k.shape[1], KV_CHUNK):
+        slots = slice(chunk, chunk + KV_CHUNK)
+        seen = visible[slots]
+        if not seen.any():
+            continue
+        scores = (q @ k[:, slots].float().mT).masked_fill(
+            ~seen, float("-inf")
+        )  # [H_kv, G, KV_CHUNK]
+        new_top = torch.maximum(top, scores.amax(-1, keepdim=True))
+        weights, decay = (scores - new_top).exp(), (top - new_top).exp()
+        total = total * decay + weights.sum(-1, keepdim=True)
+        acc = acc * decay + weights @ v[:, slots].float().masked_fill(~seen[:, None], 0.0)
+        top = new_top
+    return (acc / total).view(-1, d).to(k.dtype)

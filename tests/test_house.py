@@ -111,12 +111,14 @@ def test_implementations_are_reached_through_the_table_alone() -> None:
     check("siblings", PACKAGE_FILES, faults)
 
 
-def test_only_triton_kernels_import_triton() -> None:
+def test_only_triton_files_import_triton() -> None:
+    """In the package, so that everything else runs where Triton is not."""
+
     def faults(path: Path) -> Iterator[str]:
-        if path.name != "triton_kernel.py":
+        if not path.name.startswith("triton_"):
             yield from (m for m in imports(path) if m.split(".")[0] == "triton")
 
-    check("triton", PYTHON_FILES, faults)
+    check("triton", PACKAGE_FILES, faults)
 
 
 def test_the_core_knows_no_framework() -> None:
@@ -141,6 +143,8 @@ def test_function_budgets() -> None:
             lines = (function.end_lineno or 0) - function.lineno + 1
             if lines > 50:
                 yield f"{function.name} has {lines} lines, at most 50"
+            if any(ast.unparse(mark) == "triton.jit" for mark in function.decorator_list):
+                continue  # a kernel takes addresses and sizes
             positional = [*function.args.posonlyargs, *function.args.args]
             names = [arg.arg for arg in positional if arg.arg not in ("self", "cls")]
             if len(names) > 6:

@@ -31,6 +31,8 @@ void call(const Op& op, const Params& params) {
   if (status != KANGAROO_OK) throw pybind11::value_error(kangaroo_last_error());
 }
 
+void register_adapter_refresh(pybind11::module_& module);
+void register_adapter_step(pybind11::module_& module);
 void register_compact_kv(pybind11::module_& module);
 void register_compact_kv_cuda(pybind11::module_& module);
 void register_gated_mlp(pybind11::module_& module);

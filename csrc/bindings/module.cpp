@@ -17,6 +17,8 @@ PYBIND11_MODULE(_C, module) {
 #endif
     return info;
   });
+  register_adapter_refresh(module);
+  register_adapter_step(module);
   register_compact_kv(module);
 #ifdef KANGAROO_CUDA
   register_compact_kv_cuda(module);

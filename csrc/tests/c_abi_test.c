@@ -1,6 +1,8 @@
 /* The public headers are C, and the library serves a C program. */
 #include <stdio.h>
 
+#include "kangaroo/adapter_refresh.h"
+#include "kangaroo/adapter_step.h"
 #include "kangaroo/compact_kv.h"
 #include "kangaroo/gated_mlp.h"
 #include "kangaroo/linear.h"

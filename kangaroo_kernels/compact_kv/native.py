@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.native import C, address, sizes, unsupported
+from kangaroo_kernels.checks import sizes
+from kangaroo_kernels.native import C, address, unsupported
 
 __all__ = ["compact_kv", "unsupported"]
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.native import C, address, optional_address, sizes, unsupported
+from kangaroo_kernels.checks import sizes
+from kangaroo_kernels.native import C, address, optional_address, unsupported
 
 __all__ = ["linear", "unsupported"]
 

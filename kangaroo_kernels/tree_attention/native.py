@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels import native
+from kangaroo_kernels.checks import sizes
 from kangaroo_kernels.kernel_set import Target
-from kangaroo_kernels.native import C, address, sizes
+from kangaroo_kernels.native import C, address, optional_address
 from kangaroo_kernels.nodes import NodeBatch
 
 
@@ -21,7 +22,6 @@ def tree_attention(
 ) -> Tensor:
     batch, kv_heads, num_slots, head_dim = cache_shape = sizes("k_cache", k_cache, 4)
     num_nodes, q_heads = sizes("q", q, 4)[1:3]
-    ancestors = nodes.ancestors
     out = torch.empty_like(q)
     C.tree_attention(
         address("q", q, (batch, num_nodes, q_heads, head_dim)),
@@ -29,9 +29,7 @@ def tree_attention(
         address("v_cache", v_cache, cache_shape),
         out.data_ptr(),
         address("nodes.cache_seqlens", nodes.cache_seqlens, (batch,), torch.int32),
-        0
-        if ancestors is None
-        else address("nodes.ancestors", ancestors, (batch, num_nodes), torch.int64),
+        optional_address("nodes.ancestors", nodes.ancestors, (batch, num_nodes), torch.int64),
         batch,
         num_nodes,
         q_heads,

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.native import C, address, sizes, unsupported
+from kangaroo_kernels.checks import sizes
+from kangaroo_kernels.native import C, address, unsupported
 from kangaroo_kernels.verify_tree import Verdict
 
 __all__ = ["unsupported", "verify_tree"]

@@ -12,8 +12,8 @@ import torch
 
 from kangaroo.engine.loading import target_path, torch_device, torch_dtype
 from kangaroo.models.families import model_config
-from kangaroo_kernels import Backend, KernelSet, Target, UnsupportedError, native
-from kangaroo_kernels.kernel_set import IMPLS, explain
+from kangaroo_kernels import Target, UnsupportedError, native
+from kangaroo_kernels.kernel_set import IMPLS, auto_backend, explain
 
 PACKAGES = ("kangaroo", "torch", "transformers", "triton", "safetensors", "numpy", "typer", "rich")
 
@@ -77,13 +77,10 @@ def _cpu_name() -> str:
 def _kernel(op: str, target: Target) -> dict[str, Any]:
     """The implementation that "auto" takes, and why each other one that cannot run was refused."""
     refused = {backend.value: reason for backend, reason in explain(op, target).items() if reason}
-    others = {name: Backend.REFERENCE for name in IMPLS if name != op}
     try:
-        KernelSet.resolve(target, "auto", **others)
+        serves = auto_backend(op, target).value
     except UnsupportedError:
         serves = None
-    else:
-        serves = next(b.value for b in IMPLS[op] if b.value not in refused)
     return {"serves": serves, "refused": refused}
 
 

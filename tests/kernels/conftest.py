@@ -1,8 +1,10 @@
-"""A test that takes an op, e.g. `linear`, runs with every implementation of it."""
+"""A test that takes an op, e.g. `linear`, runs with every implementation of it; Triton's on the GPU
+or, where there is none, in its interpreter.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,8 +13,19 @@ import torch
 
 from kangaroo_kernels.kernel_set import IMPLS, Backend, Target, UnsupportedError, load_impl
 
+INTERPRETED = find_spec("triton") is not None and not torch.cuda.is_available()
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-ON_GPU = (Backend.TRITON, Backend.CUDA)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _faithful_interpreter() -> Iterator[None]:
+    if INTERPRETED:
+        from tests.kernels.interpreter import faithful
+
+        with faithful():
+            yield
+    else:
+        yield
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -23,19 +36,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if op not in IMPLS:
             continue
         backends = [b for b in IMPLS[op] if b != Backend.REFERENCE or op == name]
-        params = [_implementation(op, b, dtype) for b in backends for dtype in dtypes]
+        thorough = metafunc.definition.get_closest_marker("thorough") is not None
         if len(dtypes) > 1:
+            params = [parameter(op, b, d, thorough) for b in backends for d in dtypes]
             metafunc.parametrize((name, "dtype"), params)
         else:
-            metafunc.parametrize(
-                name, [pytest.param(p.values[0], marks=p.marks, id=p.id) for p in params]
-            )
+            metafunc.parametrize(name, implementations(op, backends, thorough))
 
 
-def _implementation(op: str, backend: Backend, dtype: torch.dtype) -> Any:
-    """A pytest parameter: the implementation, or why the test is skipped, or must fail."""
-    device = torch.device("cuda" if backend in ON_GPU and torch.cuda.is_available() else "cpu")
-    marks = [pytest.mark.gpu] if backend in ON_GPU else []
+def implementations(op: str, backends: list[Backend], thorough: bool = False) -> list[Any]:
+    """Pytest parameters: `op` in float32 by each of `backends`."""
+    params = [parameter(op, backend, torch.float32, thorough) for backend in backends]
+    return [pytest.param(p.values[0], marks=p.marks, id=p.id) for p in params]
+
+
+def parameter(op: str, backend: Backend, dtype: torch.dtype, thorough: bool = False) -> Any:
+    """The implementation, or why the test is skipped, or must fail.
+
+    What is marked `thorough` takes minutes in the interpreter, which is asked for by `-m fuzz`.
+    """
+    on_gpu = backend == Backend.CUDA or (backend == Backend.TRITON and torch.cuda.is_available())
+    device = torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
+    marks = [pytest.mark.gpu] if on_gpu else []
+    if thorough and backend == Backend.TRITON and INTERPRETED:
+        marks.append(pytest.mark.fuzz)
     try:
         call = load_impl(op, backend, Target(device, dtype, head_dim=64))
     except (UnsupportedError, ImportError) as refusal:

@@ -22,6 +22,7 @@ from kangaroo_kernels import Backend, Target, testing
 from kangaroo_kernels.kernel_set import IMPLS, load_impl
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
+from tests.kernels.adapters import EPS, SIZES, refresh_inputs, step_inputs
 
 PAGE = mmap.PAGESIZE
 ANONYMOUS_PRIVATE = 0x22
@@ -48,7 +49,6 @@ def guarded(shape: tuple[int, ...], dtype: torch.dtype, at_end: bool) -> Tensor:
 
 def calls() -> Iterator[tuple[str, dict[str, Any]]]:
     """Ops and arguments, sizes no multiple of any vector."""
-    eps = 1e-5
     for width, num_out in [(40, 37), (193, 3), (65, 130), (1, 1), (16, 64)]:
         norm = testing.random_norm_weight(width)
         weight = testing.random_weight(num_out, width)
@@ -56,10 +56,10 @@ def calls() -> Iterator[tuple[str, dict[str, Any]]]:
             x, out = torch.randn(1, n, width), torch.randn(1, n, num_out)
             gates = {"gate_up": torch.cat([weight, weight]), "down": weight.T.contiguous()}
             extras = {"bias": torch.randn(num_out), "norm_weight": norm, "residual": out}
-            yield "linear", {"x": x, "weight": weight, "eps": eps, **extras}
-            yield "rms_norm", {"x": x, "weight": norm, "eps": eps}
-            yield "gated_mlp", {"x": x, **gates, "norm_weight": norm, "eps": eps}
-            yield "top1_confidence", {"h": x, "head": weight, "norm_weight": norm, "eps": eps}
+            yield "linear", {"x": x, "weight": weight, "eps": EPS, **extras}
+            yield "rms_norm", {"x": x, "weight": norm, "eps": EPS}
+            yield "gated_mlp", {"x": x, **gates, "norm_weight": norm, "eps": EPS}
+            yield "top1_confidence", {"h": x, "head": weight, "norm_weight": norm, "eps": EPS}
     for heads in (Heads(3, 3, 64), Heads(6, 2, 40), Heads(5, 1, 80), Heads(2, 1, 2)):
         for n in (1, 3, 17):
             nodes = testing.chain_nodes([64 - n], n)  # up to the last slot of the cache
@@ -72,6 +72,7 @@ def calls() -> Iterator[tuple[str, dict[str, Any]]]:
             qkv = torch.randn(1, n, (heads.h_q + 2 * heads.h_kv) * heads.head_dim)
             rope = testing.rope_table(64, heads.head_dim)
             yield "rope_append_kv", {"qkv": qkv, **caches, "nodes": nodes, "rope": rope}
+    yield from adapter_calls()
     cache = torch.randn(3, 1, 2, 10, 5)
     lengths = torch.tensor([2], dtype=torch.int32), torch.tensor([6], dtype=torch.int32)
     path = {"path": torch.tensor([[0, 3]]), "path_len": lengths[0], "cache_seqlens": lengths[1]}
@@ -81,12 +82,30 @@ def calls() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "verify_tree", {"logits": logits, "tokens": tokens, "parents": parents}
 
 
+def adapter_calls() -> Iterator[tuple[str, dict[str, Any]]]:
+    """adapter_step and adapter_refresh, up to the last slot of the cache."""
+    names = ("h", "weights", "k_cache", "v_cache", "nodes", "rope")
+    for heads, width in SIZES:
+        for n in (1, 3, 17):
+            nodes = testing.chain_nodes([64 - n], n)
+            for op, make in (("adapter_step", step_inputs), ("adapter_refresh", refresh_inputs)):
+                args = dict(zip(names, make(heads, width, nodes).args, strict=True))
+                for cache in ("k_cache", "v_cache"):
+                    args[cache] = args[cache][:, :, :64].contiguous()
+                if op == "adapter_refresh":
+                    args["states"] = args.pop("h")
+                yield op, {**args, "eps": EPS}
+
+
 def guard(value: Any, at_end: bool) -> Any:
     """The argument with every tensor in it moved beside a forbidden page."""
     if isinstance(value, Tensor):
         return guarded(tuple(value.shape), value.dtype, at_end).copy_(value)
     if isinstance(value, list):
         return [guard(item, at_end) for item in value]
+    if isinstance(value, tuple):
+        moved = [guard(item, at_end) for item in value]
+        return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
     if isinstance(value, NodeBatch):
         positions, seqlens = guard(value.positions, at_end), guard(value.cache_seqlens, at_end)
         return NodeBatch(positions, seqlens, value.first_node)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kangaroo_kernels.adapter_refresh import RefreshWeights
+from kangaroo_kernels.adapter_step import StepWeights
 from kangaroo_kernels.nodes import NodeBatch
 
 
@@ -86,3 +88,53 @@ def accepted_path(choices: list[int], tokens: list[int], parents: list[int]) -> 
         return [node, *walk(matches[0])] if matches else [node]
 
     return walk(0)
+
+
+def adapter_step(
+    h: Tensor,
+    weights: StepWeights,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    nodes: NodeBatch,
+    rope: Tensor,
+    *,
+    eps: float,
+) -> Tensor:
+    """In place as the op is."""
+    h_kv, head_dim = k_cache.shape[1], k_cache.shape[3]
+    qkv = linear(h, weights.qkv, None, weights.input_norm, None, eps=eps)
+    heads = qkv.unflatten(-1, (-1, head_dim))
+    q, k, v = heads[:, :, : -2 * h_kv], heads[:, :, -2 * h_kv : -h_kv], heads[:, :, -h_kv:]
+    cos, sin = rope[:, nodes.positions.long()].to(h.dtype)
+    write(k_cache, rotate(k, cos, sin), nodes)
+    write(v_cache, v, nodes)
+    out = tree_attention(rotate(q, cos, sin), k_cache, v_cache, nodes, head_dim**-0.5)
+    return linear(out.flatten(2), weights.o, None, None, h, eps=0.0)
+
+
+def adapter_refresh(
+    states: tuple[Tensor, Tensor],
+    weights: RefreshWeights,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    nodes: NodeBatch,
+    rope: Tensor,
+    *,
+    eps: float,
+) -> None:
+    """In place as the op is."""
+    h_kv, head_dim = k_cache.shape[1], k_cache.shape[3]
+    norms = weights.input_norm, weights.deep_norm
+    pair = [rms_norm(h, norm, eps) for h, norm in zip(states, norms, strict=True)]
+    rows = torch.einsum("bnc,oc->bno", torch.cat(pair, -1), weights.deep_kv)
+    heads = rows.unflatten(-1, (-1, head_dim))
+    cos, sin = rope[:, nodes.positions.long()].to(rows.dtype)
+    write(k_cache, rotate(heads[:, :, :h_kv], cos, sin), nodes)
+    write(v_cache, heads[:, :, h_kv:], nodes)
+
+
+def write(cache: Tensor, rows: Tensor, nodes: NodeBatch) -> None:
+    """rows [B, N, H, D] to the slots of the nodes."""
+    for b, committed in enumerate(nodes.cache_seqlens.tolist()):
+        for node in range(rows.shape[1]):
+            cache[b, :, committed + nodes.first_node + node] = rows[b, node]

@@ -63,6 +63,7 @@ def test_paths(compact_kv: CompactKV, dtype: torch.dtype, paths: list[list[int]]
 
 @given(data=st.data())
 @settings(max_examples=50)
+@pytest.mark.thorough
 def test_random_paths(compact_kv: CompactKV, data: st.DataObject) -> None:
     batch, num_nodes = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 20))
     paths = [
@@ -91,6 +92,7 @@ def test_no_caches(compact_kv: CompactKV) -> None:
     check(compact_kv, [], [[0, 2]], [5])
 
 
+@pytest.mark.thorough
 def test_thread_invariance(compact_kv: CompactKV) -> None:
     cache = torch.randn(32, 2, 3, 64, 64)
     path, path_len = pack([[0, 2, 5], [0, 1, 9]], num_nodes=5)
@@ -132,5 +134,7 @@ def good_inputs() -> dict[str, Any]:
     ],
 )
 def test_bad_inputs(fast_compact_kv: CompactKV, name: str, bad: Any) -> None:
+    if name in ("path", "path_len", "cache_seqlens"):
+        laws.needs_values_on_the_host()
     says = {"caches": "caches?", "cache_seqlens": "cache_seqlens|path"}.get(name, name)
     laws.check_refusal(fast_compact_kv, good_inputs(), name, bad, says=says)

@@ -25,6 +25,7 @@ def make_weights(shape: tuple[int, int], dtype: torch.dtype) -> dict[str, Tensor
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.thorough
 def test_error_budget(gated_mlp: GatedMLP, dtype: torch.dtype, shape: tuple[int, int]) -> None:
     budget = testing.Budget()
     weights = make_weights(shape, dtype)
@@ -37,6 +38,7 @@ def test_error_budget(gated_mlp: GatedMLP, dtype: torch.dtype, shape: tuple[int,
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (192, 515)])
+@pytest.mark.thorough
 def test_row_invariance(gated_mlp: GatedMLP, dtype: torch.dtype, shape: tuple[int, int]) -> None:
     weights = make_weights(shape, dtype)
     x = torch.randn(1, 100, shape[0]).to(dtype)
@@ -44,6 +46,7 @@ def test_row_invariance(gated_mlp: GatedMLP, dtype: torch.dtype, shape: tuple[in
 
 
 @pytest.mark.parametrize("num_nodes", [1, 5, 16, 65])
+@pytest.mark.thorough
 def test_thread_invariance(gated_mlp: GatedMLP, dtype: torch.dtype, num_nodes: int) -> None:
     weights = make_weights((192, 512), dtype)
     x = torch.randn(1, num_nodes, 192).to(dtype)

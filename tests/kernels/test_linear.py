@@ -32,6 +32,7 @@ def make_inputs(
 
 @pytest.mark.parametrize("absent", [(), (2,), (3,), (4,), (2, 3, 4)], ids=lambda a: f"without{a}")
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.thorough
 def test_error_budget(
     linear: Linear, dtype: torch.dtype, shape: tuple[int, int], absent: tuple[int, ...]
 ) -> None:
@@ -48,6 +49,7 @@ def test_error_budget(
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (512, 192), (1001, 9)])
+@pytest.mark.thorough
 def test_row_invariance(linear: Linear, dtype: torch.dtype, shape: tuple[int, int]) -> None:
     x, weight, bias, norm_weight, _ = make_inputs(1, 100, shape, dtype)
     laws.check_row_invariance(lambda rows: linear(rows, weight), x)
@@ -57,6 +59,7 @@ def test_row_invariance(linear: Linear, dtype: torch.dtype, shape: tuple[int, in
 
 
 @pytest.mark.parametrize("num_nodes", [1, 5, 16, 65])
+@pytest.mark.thorough
 def test_thread_invariance(linear: Linear, dtype: torch.dtype, num_nodes: int) -> None:
     x, weight, bias, norm_weight, residual = make_inputs(1, num_nodes, (192, 1000), dtype)
     laws.check_thread_invariance(

@@ -14,6 +14,7 @@ WIDTHS = [1, 13, 40, 192, 1001]
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.thorough
 def test_error_budget(rms_norm: RMSNorm, dtype: torch.dtype, width: int) -> None:
     budget = testing.Budget()
     weight = testing.random_norm_weight(width, dtype)
@@ -27,6 +28,7 @@ def test_error_budget(rms_norm: RMSNorm, dtype: torch.dtype, width: int) -> None
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.thorough
 def test_row_invariance(rms_norm: RMSNorm, dtype: torch.dtype, width: int) -> None:
     weight = testing.random_norm_weight(width, dtype)
     x = torch.randn(1, 100, width).to(dtype)
@@ -34,6 +36,7 @@ def test_row_invariance(rms_norm: RMSNorm, dtype: torch.dtype, width: int) -> No
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 4096), (1, 65, 1001)], ids=str)
+@pytest.mark.thorough
 def test_thread_invariance(rms_norm: RMSNorm, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     weight = testing.random_norm_weight(shape[-1], dtype)
     x = torch.randn(shape).to(dtype)

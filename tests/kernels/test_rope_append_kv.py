@@ -89,6 +89,7 @@ def rotated(case: Case, wide: bool) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("norms", [False, True], ids=["", "qk_norm"])
 @pytest.mark.parametrize("heads", HEADS, ids=str)
+@pytest.mark.thorough
 def test_error_budget(
     rope_append_kv: RopeAppendKV, dtype: torch.dtype, heads: Heads, norms: bool
 ) -> None:
@@ -123,6 +124,7 @@ def test_positions_are_not_slots(rope_append_kv: RopeAppendKV) -> None:
 
 
 @pytest.mark.parametrize("heads", HEADS, ids=str)
+@pytest.mark.thorough
 def test_a_node_alone_and_among_others(rope_append_kv: RopeAppendKV, heads: Heads) -> None:
     case = make_case(heads, testing.chain_nodes((61, 7), 17, first_node=2), norms=True)
     one_by_one = replace(case, k_cache=case.k_cache.clone(), v_cache=case.v_cache.clone())
@@ -136,6 +138,7 @@ def test_a_node_alone_and_among_others(rope_append_kv: RopeAppendKV, heads: Head
     testing.assert_same_bits(one_by_one.v_cache, case.v_cache)
 
 
+@pytest.mark.thorough
 def test_thread_invariance(rope_append_kv: RopeAppendKV) -> None:
     case = make_case(HEADS[0], testing.chain_nodes((61, 7), 65), norms=True)
 
@@ -177,6 +180,7 @@ def test_bad_nodes(fast_rope_append_kv: RopeAppendKV, name: str) -> None:
 @pytest.mark.parametrize("place", [((5, 126), 3, 0), ((5, 120), 3, 6), ((-1, 5), 3, 0)], ids=str)
 def test_slots_beyond_the_cache(fast_rope_append_kv: RopeAppendKV, place: Any) -> None:
     """Never a write outside the cache: memory stays whole whatever the lengths say."""
+    laws.needs_values_on_the_host()
     arguments = make_case(HEADS[0], testing.chain_nodes((5, 6), 3)).arguments()
     nodes = replace(testing.chain_nodes(*place), positions=arguments["nodes"].positions)
     laws.check_refusal(fast_rope_append_kv, arguments, "nodes", nodes, says="cache_seqlens")
@@ -184,6 +188,7 @@ def test_slots_beyond_the_cache(fast_rope_append_kv: RopeAppendKV, place: Any) -
 
 @pytest.mark.parametrize("position", [-1, NUM_POSITIONS])
 def test_positions_beyond_the_table(fast_rope_append_kv: RopeAppendKV, position: int) -> None:
+    laws.needs_values_on_the_host()
     arguments = make_case(HEADS[0], testing.chain_nodes((5, 6), 3)).arguments()
     positions = arguments["nodes"].positions.clone()
     positions[1, 2] = position

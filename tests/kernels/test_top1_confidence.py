@@ -33,6 +33,7 @@ def as_tensor(answer: tuple[Tensor, Tensor]) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.thorough
 def test_error_budget(
     top1_confidence: Top1Confidence, dtype: torch.dtype, shape: tuple[int, int]
 ) -> None:
@@ -90,6 +91,7 @@ def test_large_logits_do_not_overflow(top1_confidence: Top1Confidence) -> None:
 
 
 @pytest.mark.parametrize("shape", [(40, 37), (193, 3), (192, 1000), (65, 130)])
+@pytest.mark.thorough
 def test_row_invariance(
     top1_confidence: Top1Confidence, dtype: torch.dtype, shape: tuple[int, int]
 ) -> None:
@@ -101,6 +103,7 @@ def test_row_invariance(
 
 
 @pytest.mark.parametrize("num_nodes", [1, 5, 16, 65])
+@pytest.mark.thorough
 def test_thread_invariance(
     top1_confidence: Top1Confidence, dtype: torch.dtype, num_nodes: int
 ) -> None:

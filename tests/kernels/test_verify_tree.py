@@ -98,6 +98,7 @@ def trees(draw: st.DrawFn) -> tuple[Any, ...]:
 
 @given(case=trees())
 @settings(max_examples=50)
+@pytest.mark.thorough
 def test_random_trees(verify_tree: VerifyTree, case: Any) -> None:
     choices, tokens, parents = case
     expected = [naive.accepted_path(*tree) for tree in zip(choices, tokens, parents, strict=True)]

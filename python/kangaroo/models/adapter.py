@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from kangaroo.cache import SlotCache
 from kangaroo.config import AdapterConfig
 from kangaroo_kernels import KernelSet
+from kangaroo_kernels.adapter_refresh import RefreshWeights
+from kangaroo_kernels.adapter_step import StepWeights
 from kangaroo_kernels.nodes import NodeBatch
 
 
@@ -52,13 +54,11 @@ class Adapter(nn.Module):
         """Unverified slots: exit states h [B, N, C] -> adapter states [B, N, C]; appends to
         `kv`.
         """
-        config = self.config
-        k_cache, v_cache = kv.layer(0)
-        qkv = kernels.linear(h, self.qkv, norm_weight=self.input_norm, eps=config.rms_norm_eps)
-        q = kernels.rope_append_kv(qkv, k_cache, v_cache, nodes, rope)
-        heads = kernels.tree_attention(q, k_cache, v_cache, nodes, config.head_dim**-0.5)
+        weights = StepWeights(self.input_norm, self.qkv, self.o)
         kv.length += h.shape[1]
-        return kernels.linear(heads.flatten(2), self.o, residual=h)
+        return kernels.adapter_step(
+            h, weights, *kv.layer(0), nodes, rope, eps=self.config.rms_norm_eps
+        )
 
     def write_verified(
         self,
@@ -77,13 +77,9 @@ class Adapter(nn.Module):
         """
         eps = self.config.rms_norm_eps
         if self.config.kind == "deep_prefix":
-            pair = (
-                kernels.rms_norm(h, self.input_norm, eps),
-                kernels.rms_norm(h_deep, self.deep_norm, eps),
-            )
-            rows = kernels.linear(torch.cat(pair, dim=-1), self.deep_kv)
+            weights = RefreshWeights(self.input_norm, self.deep_norm, self.deep_kv)
+            kernels.adapter_refresh((h, h_deep), weights, *kv.layer(0), nodes, rope, eps=eps)
         else:
             first_key = self.config.num_heads * self.config.head_dim
             rows = kernels.linear(h, self.qkv[first_key:], norm_weight=self.input_norm, eps=eps)
-        k_cache, v_cache = kv.layer(0)
-        kernels.rope_append_kv(rows, k_cache, v_cache, nodes, rope)
+            kernels.rope_append_kv(rows, *kv.layer(0), nodes, rope)

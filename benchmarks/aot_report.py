@@ -1,0 +1,235 @@
+"""Compile every Triton kernel as its launcher launches it, for GPUs that need not be there.
+
+`python -m benchmarks.aot_report` prints registers, spills, shared memory and tensor-core
+instructions of each kernel; `--json` one object per kernel. Exit status 1: a kernel does not
+compile, spills, needs more shared memory than the architecture has, or multiplies without tensor
+cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from benchmarks.models import EPS, LLAMA_8B, QWEN3_8B, VICUNA_7B, Model
+from kangaroo_kernels.adapter_refresh import RefreshWeights
+from kangaroo_kernels.adapter_step import StepWeights
+from kangaroo_kernels.nodes import NodeBatch
+from kangaroo_kernels.testing import Heads
+
+# Compute capability -> shared memory of a block, in bytes.
+ARCHITECTURES = {80: 166912, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
+NUM_SLOTS = 8192
+OTHER_HEADS = (Heads(32, 8, 64), Heads(32, 32, 80), Heads(40, 8, 96), Heads(8, 1, 256))
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+
+
+@dataclass(frozen=True)
+class Build:
+    """One kernel for one architecture.
+
+    Attributes:
+        tensor_cores: instruction kinds; empty where the kernel multiplies no matrices.
+        faults: why it is not good enough.
+    """
+
+    kernel: str
+    case: str
+    dtype: str
+    sm: int
+    num_registers: int
+    spilled_bytes: int
+    shared_bytes: int
+    tensor_cores: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an op; `case` says of which model."""
+
+    op: str
+    case: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+class AbsentGPU:
+    """What Triton asks of a driver in order to compile."""
+
+    def __init__(self, sm: int):
+        self.target = GPUTarget("cuda", sm, 32)
+
+    def get_current_device(self) -> int:
+        return self.target.arch
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+
+def calls(dtype: torch.dtype) -> Iterator[Call]:
+    """Every op as models call it. Memory is reserved, never touched."""
+
+    def new(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype)
+
+    one, ids = torch.ones(1, dtype=torch.int32), torch.zeros(1, 8, dtype=torch.int64)
+    for model in (VICUNA_7B, LLAMA_8B, QWEN3_8B):
+        name, c, x, norm = model.name, model.hidden, new(1, 8, model.hidden), new(model.hidden)
+        qkv = {"norm_weight": norm, "eps": EPS}
+        yield Call("linear", f"{name} qkv", (x, new(model.qkv_width, c)), qkv)
+        yield Call("linear", f"{name} o", (x, new(c, c)), {"residual": x})
+        mlp = (x, new(2 * model.ffn, c), new(c, model.ffn), norm, EPS)
+        yield Call("gated_mlp", name, mlp)
+        yield Call("rms_norm", name, (x, norm, EPS))
+        yield Call("top1_confidence", name, (x, new(model.vocab, c), norm, EPS))
+        yield Call("verify_tree", name, (new(1, 8, model.vocab), ids, ids))
+        caches = [new(64, 1, model.heads.h_kv, NUM_SLOTS, 128), new(1, 1, 1, NUM_SLOTS, c)]
+        yield Call("compact_kv", name, (caches, ids, one, one))
+        yield from attention_calls(name, model.heads, new)
+        yield from adapter_calls(model, new)
+    for heads in OTHER_HEADS:
+        yield from attention_calls(f"D={heads.head_dim}", heads, new)
+
+
+def attention_calls(name: str, heads: Heads, new: Callable[..., torch.Tensor]) -> Iterator[Call]:
+    """tree_attention over a chain and a tree, rope_append_kv with and without norms."""
+    cache = new(1, heads.h_kv, NUM_SLOTS, heads.head_dim)
+    zeros = torch.zeros(1, 8, dtype=torch.int32)
+    chain = NodeBatch(zeros, zeros[0, :1])
+    tree = NodeBatch(zeros, zeros[0, :1], 0, torch.zeros(1, 8, dtype=torch.int64))
+    q = new(1, 8, heads.h_q, heads.head_dim)
+    for kind, nodes in (("chain", chain), ("tree", tree)):
+        yield Call("tree_attention", f"{name} {kind}", (q, cache, cache, nodes, 1.0))
+    qkv = new(1, 8, (heads.h_q + 2 * heads.h_kv) * heads.head_dim)
+    rope = torch.empty(2, NUM_SLOTS, heads.head_dim // 2)
+    for kind, norm in (("", None), (" normed", new(heads.head_dim))):
+        norms = {"q_norm": norm, "k_norm": norm, "eps": EPS}
+        yield Call("rope_append_kv", name + kind, (qkv, cache, cache, chain, rope), norms)
+
+
+def adapter_calls(model: Model, new: Callable[..., torch.Tensor]) -> Iterator[Call]:
+    """adapter_step and adapter_refresh."""
+    c, heads = model.hidden, model.heads
+    h, norm, cache = new(1, 2, c), new(c), new(1, heads.h_kv, NUM_SLOTS, heads.head_dim)
+    zeros = torch.zeros(1, 2, dtype=torch.int32)
+    rope = torch.empty(2, NUM_SLOTS, heads.head_dim // 2)
+    where = (cache, cache, NodeBatch(zeros, zeros[0, :1]), rope)
+    step = StepWeights(norm, new(model.qkv_width, c), new(c, heads.h_q * heads.head_dim))
+    yield Call("adapter_step", model.name, (h, step, *where), {"eps": EPS})
+    deep = RefreshWeights(norm, norm, new(2 * heads.h_kv * heads.head_dim, 2 * c))
+    yield Call("adapter_refresh", model.name, ((h, h), deep, *where), {"eps": EPS})
+
+
+@contextmanager
+def compiling(sm: int, built: list[tuple[str, Any]]) -> Iterator[None]:
+    """Launches compile for `sm` and launch nothing; (name, kernel) is appended to `built`."""
+    run = JITFunction.run
+
+    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+        built.append((self.__name__, run(self, *args, grid=grid, warmup=True, **kwargs)))
+
+    triton.runtime.driver.set_active(AbsentGPU(sm))
+    with patch.object(JITFunction, "run", compile_only):
+        yield
+
+
+def resources(kernel: Any) -> tuple[int, int]:
+    """Registers per thread and bytes of local memory (stack and spills) of a compiled kernel."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        command = [str(TOOLS / "cuobjdump"), "-res-usage", file.name]
+        said = subprocess.run(command, capture_output=True, text=True, check=True)
+    registers, stack, local = re.search(
+        r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", said.stdout + said.stderr
+    ).groups()
+    return int(registers), int(stack) + int(local)
+
+
+def judge(name: str, kernel: Any, case: str, dtype: torch.dtype, sm: int) -> Build:
+    """What the compiler made of one kernel."""
+    registers, spilled = resources(kernel)
+    kinds = sorted(set(re.findall(r"wgmma|mma\.sync|tcgen05\.mma", kernel.asm["ptx"])))
+    faults = []
+    if spilled:
+        faults.append(f"{spilled} bytes of local memory")
+    if kernel.metadata.shared > ARCHITECTURES[sm]:
+        faults.append(f"{kernel.metadata.shared} bytes of shared memory")
+    if dtype != torch.float32 and "tt.dot" in kernel.asm["ttir"] and not kinds:
+        faults.append("no tensor cores")
+    return Build(
+        kernel=name,
+        case=case,
+        dtype=str(dtype).removeprefix("torch."),
+        sm=sm,
+        num_registers=registers,
+        spilled_bytes=spilled,
+        shared_bytes=kernel.metadata.shared,
+        tensor_cores=tuple(kinds),
+        faults=tuple(faults),
+    )
+
+
+def builds(architectures: list[int], dtypes: list[torch.dtype], case: str) -> Iterator[Build]:
+    """Every kernel of every op, each distinct build once; of calls whose case contains `case`."""
+    for sm in architectures:
+        for dtype in dtypes:
+            seen = set()
+            for call in calls(dtype):
+                if case not in call.case:
+                    continue
+                module = import_module(f"kangaroo_kernels.{call.op}.triton_kernel")
+                built: list[tuple[str, Any]] = []
+                with compiling(sm, built):
+                    getattr(module, call.op)(*call.args, **call.kwargs)
+                for name, kernel in built:
+                    if kernel.hash not in seen:
+                        seen.add(kernel.hash)
+                        yield judge(name, kernel, call.case, dtype, sm)
+
+
+def main() -> None:
+    """Print, and fail where a build has faults."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sm", type=int, nargs="*", default=list(ARCHITECTURES))
+    parser.add_argument("--dtype", nargs="*", default=["bfloat16", "float16"])
+    parser.add_argument("--case", default="", help="only calls whose case contains this")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    bad = 0
+    dtypes = [getattr(torch, name) for name in arguments.dtype]
+    for build in builds(arguments.sm, dtypes, arguments.case):
+        bad += bool(build.faults)
+        if arguments.json:
+            print(json.dumps(asdict(build)))
+            continue
+        print(
+            f"{build.kernel:24} {build.case:24} {build.dtype:9} sm_{build.sm:<4}"
+            f"{build.num_registers:4} registers {build.shared_bytes:7} bytes shared  "
+            f"{' '.join(build.tensor_cores):10} {'; '.join(build.faults)}"
+        )
+    sys.exit(bad > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""adapter_refresh after rounds that accept 1, 4 or 7 slots, beside the same maths in PyTorch."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.harness import Case, Setting, main
+from benchmarks.kernels.bench_rope_append_kv import PREFIX_LEN, eager
+from benchmarks.models import EPS, models_for
+from kangaroo_kernels.adapter_refresh import RefreshWeights
+from kangaroo_kernels.nodes import NodeBatch
+from kangaroo_kernels.testing import (
+    chain_nodes,
+    num_slots_for,
+    random_norm_weight,
+    random_weight,
+    rope_table,
+)
+
+
+def peer(
+    h: Tensor,
+    h_deep: Tensor,
+    norms: Tensor,
+    weight: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    nodes: NodeBatch,
+    rope: Tensor,
+) -> None:
+    pair = [F.rms_norm(x, w.shape, w, EPS) for x, w in zip((h, h_deep), norms, strict=True)]
+    eager(F.linear(torch.cat(pair, dim=-1), weight), k_cache, v_cache, nodes, rope)
+
+
+def cases(setting: Setting) -> Iterator[Case]:
+    dtype = setting.dtype
+    for model in models_for(setting.device):
+        c, heads = model.hidden, model.heads
+        kv_width = 2 * heads.h_kv * heads.head_dim
+        for n in (1, 4, 7):
+            cache = torch.zeros(1, heads.h_kv, num_slots_for(PREFIX_LEN + n), heads.head_dim)
+            yield Case(
+                name=model.name,
+                shape={"N": n, "C": c, "H_kv": heads.h_kv, "D": heads.head_dim},
+                num_bytes=(kv_width * 2 * c + n * (2 * c + kv_width)) * dtype.itemsize,
+                data=(
+                    torch.randn(1, n, c).to(dtype),
+                    torch.randn(1, n, c).to(dtype),
+                    torch.stack([random_norm_weight(c, dtype) for _ in range(2)]),
+                    random_weight(kv_width, 2 * c, dtype),
+                    cache.to(dtype),
+                    cache.to(dtype),
+                    chain_nodes([PREFIX_LEN], n),
+                    rope_table(PREFIX_LEN + n, heads.head_dim),
+                ),
+                run=lambda op, h, h_deep, norms, weight, *rest: op(
+                    (h, h_deep), RefreshWeights(norms[0], norms[1], weight), *rest, eps=EPS
+                ),
+                peer=("torch", peer),
+            )
+
+
+if __name__ == "__main__":
+    main("adapter_refresh", cases)

@@ -1,0 +1,108 @@
+"""adapter_refresh in Triton, one launch: two norms, projection, rotation, scatter."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kangaroo_kernels.adapter_refresh import RefreshWeights
+from kangaroo_kernels.checks import require, require_like, sizes
+from kangaroo_kernels.nodes import NodeBatch
+from kangaroo_kernels.triton_gemm import Tiling
+from kangaroo_kernels.triton_math import ROW_TILE, sums_of_products, unsupported
+from kangaroo_kernels.triton_rope import check_places, interleaved, place_heads
+
+__all__ = ["adapter_refresh", "unsupported"]
+
+PAIRS = 16  # of one head, per program
+
+
+@triton.jit
+def _adapter_refresh_kernel(
+    h_ptr,
+    h_deep_ptr,
+    norm_ptr,
+    deep_norm_ptr,
+    weight_ptr,
+    k_cache_ptr,
+    v_cache_ptr,
+    rope_ptr,
+    positions_ptr,
+    seqlens_ptr,
+    first_node,
+    num_nodes,
+    num_rows,
+    num_slots,
+    num_positions,
+    eps,
+    width: tl.constexpr,
+    H_KV: tl.constexpr,
+    D: tl.constexpr,
+    PAIRS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    tiles: tl.constexpr = tl.cdiv(D // 2, PAIRS)
+    head = tl.program_id(0) // tiles
+    first = tl.program_id(0) % tiles * PAIRS
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    row_live = row < num_rows
+    in_head, known = interleaved(first, tl.arange(0, 2 * PAIRS), D)
+    weight_row = head * D + in_head
+    exit_acc, exit_squares = sums_of_products(
+        h_ptr, norm_ptr, weight_ptr, row, row_live, weight_row, known, 0, width,
+        width, 2 * width, True, BLOCK_K,
+    )  # fmt: skip
+    deep_acc, deep_squares = sums_of_products(
+        h_deep_ptr, deep_norm_ptr, weight_ptr + width, row, row_live, weight_row, known, 0, width,
+        width, 2 * width, True, BLOCK_K,
+    )  # fmt: skip
+    acc = exit_acc * tl.rsqrt(exit_squares / width + eps)[:, None]
+    acc += deep_acc * tl.rsqrt(deep_squares / width + eps)[:, None]
+    a, b = tl.split(acc.reshape(ROWS, PAIRS, 2))
+    pair = first + tl.arange(0, PAIRS)
+    place_heads(
+        a, b, head, row, row_live[:, None] & (pair < D // 2)[None, :], pair, k_cache_ptr,
+        k_cache_ptr, v_cache_ptr, rope_ptr, positions_ptr, seqlens_ptr, first_node, num_nodes,
+        num_slots, num_positions, 0, H_KV, D,
+    )  # fmt: skip
+
+
+def adapter_refresh(
+    states: tuple[Tensor, Tensor],
+    weights: RefreshWeights,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    nodes: NodeBatch,
+    rope: Tensor,
+    *,
+    eps: float,
+) -> None:
+    h, h_deep = states
+    batch, num_nodes, width = shape = sizes("h", h, 3)
+    h_kv, num_slots, head_dim = sizes("k_cache", k_cache, 4)[1:]
+    cache = (batch, h_kv, num_slots, head_dim)
+    require_like(
+        h,
+        (
+            ("h", h, shape),
+            ("h_deep", h_deep, shape),
+            ("input_norm", weights.input_norm, (width,)),
+            ("deep_norm", weights.deep_norm, (width,)),
+            ("deep_kv", weights.deep_kv, (2 * h_kv * head_dim, 2 * width)),
+            ("k_cache", k_cache, cache),
+            ("v_cache", v_cache, cache),
+        ),
+    )
+    require("nodes.positions", nodes.positions, (batch, num_nodes), torch.int32, h.device)
+    check_places(rope, nodes, (batch, head_dim), num_slots)
+    num_rows, tiles = batch * num_nodes, triton.cdiv(head_dim // 2, PAIRS)
+    if num_rows == 0:
+        return
+    _adapter_refresh_kernel[(2 * h_kv * tiles, triton.cdiv(num_rows, ROW_TILE))](
+        h, h_deep, weights.input_norm, weights.deep_norm, weights.deep_kv, k_cache, v_cache, rope,
+        nodes.positions, nodes.cache_seqlens, nodes.first_node, num_nodes, num_rows, num_slots,
+        rope.shape[1], eps, width=width, H_KV=h_kv, D=head_dim, PAIRS=PAIRS, ROWS=ROW_TILE,
+        BLOCK_K=Tiling.of(len(weights.deep_kv), width).block_k, num_warps=4, num_stages=4,
+        enable_fp_fusion=True,
+    )  # fmt: skip

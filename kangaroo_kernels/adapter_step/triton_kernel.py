@@ -1,0 +1,115 @@
+"""adapter_step in Triton, four launches: norm, projection, rotation and append; attention (two);
+output projection and residual.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kangaroo_kernels import triton_math
+from kangaroo_kernels.adapter_step import StepWeights
+from kangaroo_kernels.checks import require, require_like, sizes
+from kangaroo_kernels.kernel_set import Target
+from kangaroo_kernels.nodes import NodeBatch
+from kangaroo_kernels.triton_attention import MAX_HEAD_DIM, attend, check_cache
+from kangaroo_kernels.triton_gemm import Epilogue, Tiling, product
+from kangaroo_kernels.triton_math import ROW_TILE, sums_of_products
+from kangaroo_kernels.triton_rope import check_places, interleaved, place_heads
+
+PAIRS = 16  # of one head, per program
+
+
+def unsupported(target: Target) -> str | None:
+    if target.head_dim > MAX_HEAD_DIM:
+        return f"head_dim: expected at most {MAX_HEAD_DIM}, got {target.head_dim}"
+    return triton_math.unsupported(target)
+
+
+@triton.jit
+def _project_and_append_kernel(
+    h_ptr,
+    norm_ptr,
+    weight_ptr,
+    q_ptr,
+    k_cache_ptr,
+    v_cache_ptr,
+    rope_ptr,
+    positions_ptr,
+    seqlens_ptr,
+    first_node,
+    num_nodes,
+    num_rows,
+    num_slots,
+    num_positions,
+    eps,
+    width: tl.constexpr,
+    H_Q: tl.constexpr,
+    H_KV: tl.constexpr,
+    D: tl.constexpr,
+    PAIRS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    tiles: tl.constexpr = tl.cdiv(D // 2, PAIRS)
+    head = tl.program_id(0) // tiles
+    first = tl.program_id(0) % tiles * PAIRS
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    row_live = row < num_rows
+    weight_row, known = interleaved(first, tl.arange(0, 2 * PAIRS), D)
+    acc, squares = sums_of_products(
+        h_ptr, norm_ptr, weight_ptr, row, row_live, head * D + weight_row, known, 0, width,
+        width, width, True, BLOCK_K,
+    )  # fmt: skip
+    acc = acc * tl.rsqrt(squares / width + eps)[:, None]
+    a, b = tl.split(acc.reshape(ROWS, PAIRS, 2))
+    pair = first + tl.arange(0, PAIRS)
+    place_heads(
+        a, b, head, row, row_live[:, None] & (pair < D // 2)[None, :], pair, q_ptr, k_cache_ptr,
+        v_cache_ptr, rope_ptr, positions_ptr, seqlens_ptr, first_node, num_nodes, num_slots,
+        num_positions, H_Q, H_KV, D,
+    )  # fmt: skip
+
+
+def adapter_step(
+    h: Tensor,
+    weights: StepWeights,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    nodes: NodeBatch,
+    rope: Tensor,
+    *,
+    eps: float,
+) -> Tensor:
+    batch, num_nodes, width = sizes("h", h, 3)
+    h_kv, num_slots, head_dim = sizes("k_cache", k_cache, 4)[1:]
+    h_q = sizes("o", weights.o, 2)[1] // head_dim
+    cache = (batch, h_kv, num_slots, head_dim)
+    require_like(
+        h,
+        (
+            ("h", h, (batch, num_nodes, width)),
+            ("input_norm", weights.input_norm, (width,)),
+            ("qkv", weights.qkv, ((h_q + 2 * h_kv) * head_dim, width)),
+            ("o", weights.o, (width, h_q * head_dim)),
+            ("k_cache", k_cache, cache),
+            ("v_cache", v_cache, cache),
+        ),
+    )
+    require("nodes.positions", nodes.positions, (batch, num_nodes), torch.int32, h.device)
+    check_places(rope, nodes, (batch, head_dim), num_slots)
+    check_cache(k_cache, h_q, nodes)
+    q = h.new_empty(batch, num_nodes, h_q, head_dim)
+    if num_nodes == 0:
+        return torch.empty_like(h)
+    num_rows, tiles = batch * num_nodes, triton.cdiv(head_dim // 2, PAIRS)
+    _project_and_append_kernel[((h_q + 2 * h_kv) * tiles, triton.cdiv(num_rows, ROW_TILE))](
+        h, weights.input_norm, weights.qkv, q, k_cache, v_cache, rope, nodes.positions,
+        nodes.cache_seqlens, nodes.first_node, num_nodes, num_rows, num_slots, rope.shape[1], eps,
+        width=width, H_Q=h_q, H_KV=h_kv, D=head_dim, PAIRS=PAIRS, ROWS=ROW_TILE,
+        BLOCK_K=Tiling.of(len(weights.qkv), width).block_k, num_warps=4, num_stages=4,
+        enable_fp_fusion=True,
+    )  # fmt: skip
+    heads = attend(q, k_cache, v_cache, nodes, head_dim**-0.5)
+    rows = heads.view(num_rows, h_q * head_dim)
+    return product(rows, weights.o, Epilogue(residual=h.flatten(0, 1))).view_as(h)

@@ -1,0 +1,26 @@
+"""gated_mlp in Triton: one launch for norm, gate, up and SwiGLU, one product for the way down."""
+
+from torch import Tensor
+
+from kangaroo_kernels.checks import require_like, sizes
+from kangaroo_kernels.triton_gemm import Epilogue, product
+from kangaroo_kernels.triton_math import unsupported
+
+__all__ = ["gated_mlp", "unsupported"]
+
+
+def gated_mlp(x: Tensor, gate_up: Tensor, down: Tensor, norm_weight: Tensor, eps: float) -> Tensor:
+    shape = sizes("x", x, 3)
+    width, inner = shape[2], down.shape[-1]
+    require_like(
+        x,
+        (
+            ("x", x, shape),
+            ("gate_up", gate_up, (2 * inner, width)),
+            ("down", down, (width, inner)),
+            ("norm_weight", norm_weight, (width,)),
+        ),
+    )
+    rows = x.flatten(0, 1)
+    gated = product(rows, gate_up, Epilogue(norm_weight, eps, gated=True))
+    return product(gated, down, Epilogue(residual=rows)).view(shape)

@@ -1,0 +1,35 @@
+"""linear in Triton."""
+
+from torch import Tensor
+
+from kangaroo_kernels.checks import require_like, sizes
+from kangaroo_kernels.triton_gemm import Epilogue, product
+from kangaroo_kernels.triton_math import unsupported
+
+__all__ = ["linear", "unsupported"]
+
+
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    *,
+    bias: Tensor | None = None,
+    norm_weight: Tensor | None = None,
+    eps: float = 0.0,
+    residual: Tensor | None = None,
+) -> Tensor:
+    batch, num_nodes, width = sizes("x", x, 3)
+    num_out = len(weight)
+    require_like(
+        x,
+        (
+            ("x", x, (batch, num_nodes, width)),
+            ("weight", weight, (num_out, width)),
+            ("bias", bias, (num_out,)),
+            ("norm_weight", norm_weight, (width,)),
+            ("residual", residual, (batch, num_nodes, num_out)),
+        ),
+    )
+    rows = None if residual is None else residual.flatten(0, 1)
+    around = Epilogue(norm_weight, eps, bias, rows)
+    return product(x.flatten(0, 1), weight, around).view(batch, num_nodes, num_out)

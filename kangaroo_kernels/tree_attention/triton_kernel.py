@@ -1,0 +1,33 @@
+"""tree_attention in Triton: two launches, see `kangaroo_kernels.triton_attention`."""
+
+import torch
+from torch import Tensor
+
+from kangaroo_kernels import triton_math
+from kangaroo_kernels.checks import require, require_like, sizes
+from kangaroo_kernels.kernel_set import Target
+from kangaroo_kernels.nodes import NodeBatch
+from kangaroo_kernels.triton_attention import MAX_HEAD_DIM, attend, check_cache
+
+
+def unsupported(target: Target) -> str | None:
+    if target.head_dim > MAX_HEAD_DIM:
+        return f"head_dim: expected at most {MAX_HEAD_DIM}, got {target.head_dim}"
+    return triton_math.unsupported(target)
+
+
+def tree_attention(
+    q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale: float
+) -> Tensor:
+    batch, num_nodes, h_q, head_dim = q_shape = sizes("q", q, 4)
+    h_kv, num_slots = sizes("k_cache", k_cache, 4)[1:3]
+    cache_shape = (batch, h_kv, num_slots, head_dim)
+    shapes = (
+        ("q", q, q_shape),
+        ("k_cache", k_cache, cache_shape),
+        ("v_cache", v_cache, cache_shape),
+    )
+    require_like(q, shapes)
+    require("nodes.positions", nodes.positions, (batch, num_nodes), torch.int32, q.device)
+    check_cache(k_cache, h_q, nodes)
+    return attend(q, k_cache, v_cache, nodes, scale)

@@ -1,0 +1,281 @@
+"""Flash decoding over a draft tree, shared by tree_attention and adapter_step: its splits stand at
+fixed slots, and its rows have the bits of the chain that leads to them.
+
+Slots are cut into splits at absolute multiples of SPLIT. A split that is committed altogether is
+read once per tile of rows (nodes x heads of a group). A split that holds nodes of the tree is
+walked by every node for itself, in *path order*: slot `cache_seqlens + j` stands for the node's
+j-th ancestor, as it would if the path were committed, and what is no ancestor is never read. Both
+ways multiply the same tiles in the same order, so a node has the same bits in a tree, in a chain,
+and as the next root. Partial results are then combined in the order of the splits.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kangaroo_kernels.checks import require, require_slots
+from kangaroo_kernels.nodes import MAX_TREE_NODES, NodeBatch
+from kangaroo_kernels.tree_attention import KV_CHUNK
+from kangaroo_kernels.triton_math import ROW_TILE, exact_dot, pad_to_power_of_2
+
+SPLIT = 4 * KV_CHUNK  # slots
+COMBINE = 16  # splits at a time
+MAX_HEAD_DIM = 256
+
+
+@triton.jit
+def _split_kernel(
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    seqlens_ptr,
+    ancestors_ptr,  # None: a chain
+    acc_ptr,  # [B * N * H_q, num_splits, D] float32
+    top_ptr,  # [B * N * H_q, num_splits] float32, maximum of the scores
+    mass_ptr,  # likewise, sum of exp(score - top)
+    scale,
+    first_node,
+    num_nodes,
+    num_slots,
+    num_splits,
+    num_tiles,  # of rows; programs behind num_tiles * num_splits walk a node each
+    H_KV: tl.constexpr,
+    GROUP: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPLIT: tl.constexpr,
+    CHUNK: tl.constexpr,
+    TREE: tl.constexpr,
+):
+    sequence = tl.program_id(0) // H_KV
+    kv_head = tl.program_id(0) % H_KV
+    committed = tl.load(seqlens_ptr + sequence)
+    unit = tl.program_id(1)
+    rows = tl.arange(0, ROWS)
+    packed = unit < num_tiles * num_splits
+    if packed:
+        split = unit % num_splits
+        pair = unit // num_splits * ROWS + rows
+        node = pair // GROUP
+        head = pair % GROUP
+        live = node < num_nodes
+        visible_stop = (split + 1) * SPLIT
+        busy = visible_stop <= committed
+        ancestors = tl.zeros((), tl.int64)
+        num_tree_nodes = 0
+    else:
+        GROUP_TILES: tl.constexpr = tl.cdiv(GROUP, ROWS)
+        walk = unit - num_tiles * num_splits
+        own = walk % (num_nodes * GROUP_TILES) // GROUP_TILES
+        num_tree_nodes = first_node + num_nodes
+        split = committed // SPLIT + walk // (num_nodes * GROUP_TILES)
+        node = own + 0 * rows
+        head = walk % GROUP_TILES * ROWS + rows
+        live = head < GROUP
+        if TREE:
+            ancestors = tl.load(ancestors_ptr + sequence * num_nodes + own)
+            path_len = tl.sum((ancestors >> tl.arange(0, 64)) & 1).to(tl.int32)
+        else:
+            ancestors = tl.zeros((), tl.int64)
+            path_len = first_node + own + 1
+        visible_stop = committed + path_len
+        busy = (split * SPLIT < visible_stop) & (visible_stop <= num_slots)
+    if busy:
+        row = ((sequence * num_nodes + node).to(tl.int64) * H_KV + kv_head) * GROUP + head
+        dim = tl.arange(0, BLOCK_D)
+        q = tl.load(
+            q_ptr + row[:, None] * D + dim[None, :],
+            mask=live[:, None] & (dim < D)[None, :],
+            other=0.0,
+        )
+        base = (sequence * H_KV + kv_head).to(tl.int64) * num_slots * D
+        acc, top, mass = _walk_split(
+            q,
+            k_ptr + base,
+            v_ptr + base,
+            scale,
+            committed,
+            visible_stop,
+            ancestors,
+            num_tree_nodes,
+            split * SPLIT,
+            dim,
+            D,
+            SPLIT,
+            CHUNK,
+            TREE,
+        )
+        place = row * num_splits + split
+        inside = live[:, None] & (dim < D)[None, :]
+        tl.store(acc_ptr + place[:, None] * D + dim[None, :], acc, mask=inside)
+        tl.store(top_ptr + place, top, mask=live)
+        tl.store(mass_ptr + place, mass, mask=live)
+
+
+@triton.jit
+def _walk_split(
+    q,
+    k_ptr,
+    v_ptr,
+    scale,
+    committed,
+    visible_stop,
+    ancestors,
+    num_tree_nodes,
+    split_start,
+    dim,
+    D: tl.constexpr,
+    SPLIT: tl.constexpr,
+    CHUNK: tl.constexpr,
+    TREE: tl.constexpr,
+):
+    """Online softmax over the visible slots of one split, a chunk at a time."""
+    top = tl.full((q.shape[0],), float("-inf"), tl.float32)
+    mass = tl.zeros((q.shape[0],), tl.float32)
+    acc = tl.zeros((q.shape[0], dim.shape[0]), tl.float32)
+    stop = tl.minimum(split_start + SPLIT, visible_stop)
+    for start in range(split_start, stop, CHUNK):
+        path_slot = start + tl.arange(0, CHUNK)
+        visible = path_slot < stop
+        slot = path_slot
+        if TREE:
+            step = path_slot - committed
+            in_tree = committed + _ancestor(ancestors, step, num_tree_nodes)
+            slot = tl.where(step < 0, path_slot, in_tree)
+        place = slot.to(tl.int64)[:, None] * D + dim[None, :]
+        inside = visible[:, None] & (dim < D)[None, :]
+        k = tl.load(k_ptr + place, mask=inside, other=0.0)
+        v = tl.load(v_ptr + place, mask=inside, other=0.0)
+        scores = exact_dot(q, tl.trans(k), tl.zeros((q.shape[0], CHUNK), tl.float32)) * scale
+        scores = tl.where(visible[None, :], scores, float("-inf"))
+        new_top = tl.maximum(top, tl.max(scores, axis=1))
+        weights = tl.exp(scores - new_top[:, None])
+        decay = tl.exp(top - new_top)
+        mass = mass * decay + tl.sum(weights, axis=1)
+        acc = exact_dot(weights.to(v.dtype), v, acc * decay[:, None])
+        top = new_top
+    return acc, top, mass
+
+
+@triton.jit
+def _ancestor(ancestors, step, num_tree_nodes):
+    """The node at each step of the path: the place of the step-th set bit; 0 where there is
+    none.
+    """
+    node = tl.zeros_like(step)
+    rank = tl.zeros((), tl.int32)
+    for bit in range(num_tree_nodes):
+        is_set = ((ancestors >> bit) & 1).to(tl.int32)
+        node = tl.where(step == tl.where(is_set == 1, rank, -1), bit, node)
+        rank += is_set
+    return node
+
+
+@triton.jit
+def _combine_kernel(
+    acc_ptr,
+    top_ptr,
+    mass_ptr,
+    out_ptr,
+    seqlens_ptr,
+    ancestors_ptr,
+    first_node,
+    num_nodes,
+    num_splits,
+    H_Q: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    SPLIT: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TREE: tl.constexpr,
+):
+    """One row: its splits in order."""
+    row = tl.program_id(0).to(tl.int64)
+    node = row // H_Q
+    committed = tl.load(seqlens_ptr + node // num_nodes)
+    if TREE:
+        ancestors = tl.load(ancestors_ptr + node)
+        path_len = tl.sum((ancestors >> tl.arange(0, 64)) & 1).to(tl.int32)
+    else:
+        path_len = (first_node + node % num_nodes + 1).to(tl.int32)
+    used = tl.minimum(tl.cdiv(committed + path_len, SPLIT), num_splits)
+    lane = tl.arange(0, BLOCK)
+    top = tl.full((BLOCK,), float("-inf"), tl.float32)
+    for start in range(0, used, BLOCK):
+        split = start + lane
+        here = tl.load(top_ptr + row * num_splits + split, mask=split < used, other=float("-inf"))
+        top = tl.maximum(top, here)
+    highest = tl.max(top, axis=0)
+    dim = tl.arange(0, BLOCK_D)
+    acc = tl.zeros((BLOCK_D,), tl.float32)
+    mass = tl.zeros((), tl.float32)
+    for start in range(0, used, BLOCK):
+        split = start + lane
+        place = row * num_splits + split
+        live = split < used
+        here = tl.load(top_ptr + place, mask=live, other=float("-inf"))
+        weight = tl.exp(here - highest)
+        mass += tl.sum(weight * tl.load(mass_ptr + place, mask=live, other=0.0), axis=0)
+        part = tl.load(
+            acc_ptr + place[:, None] * D + dim[None, :],
+            mask=live[:, None] & (dim < D)[None, :],
+            other=0.0,
+        )
+        acc += tl.sum(weight[:, None] * part, axis=0)
+    out = (acc / mass).to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + row * D + dim, out, mask=dim < D)
+
+
+def attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale: float) -> Tensor:
+    """tree_attention in two launches. Checks nothing."""
+    batch, num_nodes, h_q, head_dim = q.shape
+    h_kv, num_slots = k_cache.shape[1:3]
+    out = q.new_empty(q.shape)
+    if q.numel() == 0:
+        return out
+    group, num_splits = h_q // h_kv, triton.cdiv(num_slots, SPLIT)
+    num_tiles = triton.cdiv(num_nodes * group, ROW_TILE)
+    tail_splits = (nodes.first_node + num_nodes + SPLIT - 2) // SPLIT + 1
+    walks = num_nodes * triton.cdiv(group, ROW_TILE) * tail_splits
+    num_rows, block_d = batch * num_nodes * h_q, pad_to_power_of_2(head_dim, 16)
+    acc = q.new_empty(num_rows, num_splits, head_dim, dtype=torch.float32)
+    top, mass = (q.new_empty(num_rows, num_splits, dtype=torch.float32) for _ in range(2))
+    is_tree = nodes.ancestors is not None
+    _split_kernel[(batch * h_kv, num_tiles * num_splits + walks)](
+        q, k_cache, v_cache, nodes.cache_seqlens, nodes.ancestors, acc, top, mass, scale,
+        nodes.first_node, num_nodes, num_slots, num_splits, num_tiles, H_KV=h_kv, GROUP=group,
+        D=head_dim, BLOCK_D=block_d, ROWS=ROW_TILE, SPLIT=SPLIT, CHUNK=KV_CHUNK, TREE=is_tree,
+        num_warps=4, num_stages=2, enable_fp_fusion=True,
+    )  # fmt: skip
+    _combine_kernel[(num_rows,)](
+        acc, top, mass, out, nodes.cache_seqlens, nodes.ancestors, nodes.first_node, num_nodes,
+        num_splits, H_Q=h_q, D=head_dim, BLOCK_D=block_d, SPLIT=SPLIT, BLOCK=COMBINE, TREE=is_tree,
+        num_warps=4, enable_fp_fusion=True,
+    )  # fmt: skip
+    return out
+
+
+def check_cache(k_cache: Tensor, h_q: int, nodes: NodeBatch) -> None:
+    """What attention asks of heads, slots and nodes, once shapes and dtypes are known to agree.
+
+    Raises:
+        ValueError: names argument, expected and got.
+    """
+    _, h_kv, num_slots, _ = k_cache.shape
+    if h_q % h_kv:
+        raise ValueError(f"q: expected heads in multiples of the cache's {h_kv}, got {h_q}")
+    if num_slots % KV_CHUNK:
+        raise ValueError(f"k_cache: expected slots in multiples of {KV_CHUNK}, got {num_slots}")
+    require_slots(nodes, num_slots)
+    if nodes.ancestors is None:
+        return
+    at = nodes.positions.shape
+    require("nodes.ancestors", nodes.ancestors, at, torch.int64, k_cache.device)
+    if nodes.first_node + at[1] > MAX_TREE_NODES:
+        raise ValueError(
+            f"nodes: expected at most {MAX_TREE_NODES} in a tree, got {nodes.first_node + at[1]}"
+        )

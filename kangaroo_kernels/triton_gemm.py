@@ -1,0 +1,198 @@
+"""Skinny matrix products, shared by linear and gated_mlp: few rows, every weight read once.
+
+The cost is the weight's bytes, so 1 to 16 rows take the same time and, by the fixed tile and the
+fixed split of the sum, have the same bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kangaroo_kernels.triton_math import ROW_TILE, pad_to_power_of_2, sums_of_products
+
+WAVE = 264  # programs that fill a large GPU twice
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a weight's shape is cut. Never a function of the number of rows: bits depend on it."""
+
+    block_n: int
+    block_k: int
+    split_k: int
+
+    @classmethod
+    def of(cls, num_out: int, width: int) -> Tiling:
+        """Where there are few outputs the sums over columns are split, so that enough programs
+        read.
+        """
+        block_k = min(128, pad_to_power_of_2(width, 16))
+        block_n = 64 if num_out >= 64 * WAVE else 32
+        enough = WAVE // -(-num_out // block_n)
+        return cls(block_n, block_k, max(1, min(8, enough, width // (4 * block_k))))
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What stands around the product; the absent parts are left out.
+
+    Attributes:
+        norm_weight: [C], with eps: RMSNorm in front.
+        bias: [O]; residual: [M, O].
+        gated: the weight is [2 O, C], gate rows first, and silu(gate) * up is the result.
+    """
+
+    norm_weight: Tensor | None = None
+    eps: float = 0.0
+    bias: Tensor | None = None
+    residual: Tensor | None = None
+    gated: bool = False
+
+
+@triton.jit
+def _store_rows(acc, squares, row, column, live, eps, bias_ptr, residual_ptr, out_ptr,
+                width: tl.constexpr, num_out: tl.constexpr, HAS_NORM: tl.constexpr):  # fmt: skip
+    """out <- residual + acc / rms + bias."""
+    if HAS_NORM:
+        acc = acc * tl.rsqrt(squares / width + eps)[:, None]
+    if bias_ptr is not None:
+        acc += tl.load(bias_ptr + column, mask=column < num_out, other=0.0).to(tl.float32)[None, :]
+    place = row[:, None].to(tl.int64) * num_out + column[None, :]
+    if residual_ptr is not None:
+        acc += tl.load(residual_ptr + place, mask=live, other=0.0).to(tl.float32)
+    tl.store(out_ptr + place, acc.to(out_ptr.dtype.element_ty), mask=live)
+
+
+@triton.jit
+def _product_kernel(
+    x_ptr,
+    weight_ptr,
+    norm_ptr,
+    bias_ptr,
+    residual_ptr,
+    out_ptr,
+    part_ptr,  # [SPLIT_K, M, O] float32, or None: the sum is not split
+    squares_ptr,  # [SPLIT_K, M] float32
+    num_rows,
+    eps,
+    width: tl.constexpr,
+    num_out: tl.constexpr,
+    GATED: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    SPLIT_K: tl.constexpr,
+):
+    HAS_NORM: tl.constexpr = norm_ptr is not None
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    row_live = row < num_rows
+    split = tl.program_id(2)
+    per_split: tl.constexpr = tl.cdiv(tl.cdiv(width, BLOCK_K), SPLIT_K) * BLOCK_K
+    k_start = split * per_split
+    k_stop = tl.minimum(k_start + per_split, width)
+    if GATED:  # neighbouring columns: a gate and its up
+        lane = tl.arange(0, 2 * BLOCK_N)
+        output = tl.program_id(0) * BLOCK_N + lane // 2
+        acc, squares = sums_of_products(
+            x_ptr, norm_ptr, weight_ptr, row, row_live, (lane % 2) * num_out + output,
+            output < num_out, k_start, k_stop, width, width, HAS_NORM, BLOCK_K,
+        )  # fmt: skip
+        if HAS_NORM:
+            acc = acc * tl.rsqrt(squares / width + eps)[:, None]
+        gate, up = tl.split(acc.reshape(ROWS, BLOCK_N, 2))
+        column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+        live = row_live[:, None] & (column < num_out)[None, :]
+        acc = gate / (1.0 + tl.exp(-gate)) * up
+        _store_rows(
+            acc, squares, row, column, live, eps, bias_ptr, residual_ptr, out_ptr,
+            width, num_out, False,
+        )  # fmt: skip
+    else:
+        column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+        live = row_live[:, None] & (column < num_out)[None, :]
+        acc, squares = sums_of_products(
+            x_ptr, norm_ptr, weight_ptr, row, row_live, column, column < num_out,
+            k_start, k_stop, width, width, HAS_NORM, BLOCK_K,
+        )  # fmt: skip
+        if part_ptr is None:
+            _store_rows(
+                acc, squares, row, column, live, eps, bias_ptr, residual_ptr, out_ptr,
+                width, num_out, HAS_NORM,
+            )  # fmt: skip
+        else:
+            part_row = split.to(tl.int64) * num_rows + row
+            tl.store(part_ptr + part_row[:, None] * num_out + column[None, :], acc, mask=live)
+            if HAS_NORM:
+                if tl.program_id(0) == 0:
+                    tl.store(squares_ptr + part_row, squares, mask=row_live)
+
+
+@triton.jit
+def _sum_splits_kernel(
+    part_ptr,
+    squares_ptr,
+    bias_ptr,
+    residual_ptr,
+    out_ptr,
+    num_rows,
+    eps,
+    width: tl.constexpr,
+    num_out: tl.constexpr,
+    HAS_NORM: tl.constexpr,
+    SPLIT_K: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
+    """The partial sums of one row in the order of the splits, and what stands behind."""
+    row = tl.program_id(1) + tl.arange(0, 1)
+    column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    live = (column < num_out)[None, :]
+    acc = tl.zeros((1, BLOCK_N), tl.float32)
+    squares = tl.zeros((1,), tl.float32)
+    for split in tl.static_range(SPLIT_K):
+        part_row = tl.full((1,), split, tl.int64) * num_rows + row
+        acc += tl.load(
+            part_ptr + part_row[:, None] * num_out + column[None, :], mask=live, other=0.0
+        )
+        if HAS_NORM:
+            squares += tl.load(squares_ptr + part_row)
+    _store_rows(
+        acc, squares, row, column, live, eps, bias_ptr, residual_ptr, out_ptr,
+        width, num_out, HAS_NORM,
+    )  # fmt: skip
+
+
+def product(x: Tensor, weight: Tensor, around: Epilogue) -> Tensor:
+    """residual + f(rms_norm(x) W^T) + bias: x [M, C] -> [M, O]; f is the gate, or nothing.
+
+    One launch, or two where the sum is split. Checks nothing.
+    """
+    num_rows, width = x.shape
+    num_out = len(weight) // (2 if around.gated else 1)
+    out = x.new_empty(num_rows, num_out)
+    if num_rows == 0:
+        return out
+    tiling = Tiling.of(num_out, width)
+    split_k = 1 if around.gated else tiling.split_k
+    part = squares = None
+    if split_k > 1:
+        part = x.new_empty(split_k, num_rows, num_out, dtype=torch.float32)
+        squares = x.new_empty(split_k, num_rows, dtype=torch.float32)
+    norm, bias, residual = around.norm_weight, around.bias, around.residual
+    grid = (triton.cdiv(num_out, tiling.block_n), triton.cdiv(num_rows, ROW_TILE), split_k)
+    _product_kernel[grid](
+        x, weight, norm, bias, residual, out, part, squares, num_rows, around.eps,
+        width=width, num_out=num_out, GATED=around.gated, ROWS=ROW_TILE, BLOCK_N=tiling.block_n,
+        BLOCK_K=tiling.block_k, SPLIT_K=split_k, num_warps=4, num_stages=4, enable_fp_fusion=True,
+    )  # fmt: skip
+    if part is not None:
+        _sum_splits_kernel[(triton.cdiv(num_out, 512), num_rows)](
+            part, squares, bias, residual, out, num_rows, around.eps, width=width, num_out=num_out,
+            HAS_NORM=norm is not None, SPLIT_K=split_k, BLOCK_N=512, num_warps=4,
+            enable_fp_fusion=True,
+        )  # fmt: skip
+    return out

@@ -1,0 +1,94 @@
+"""What the Triton implementations share: where they run, and device functions."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from kangaroo_kernels.kernel_set import Target
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+MIN_CAPABILITY = (8, 0)  # bfloat16 tensor cores
+
+# The interpreter multiplies the bit patterns of 16-bit operands.
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+UPCAST = tl.constexpr(INTERPRETED)
+
+# Rows are computed in tiles of exactly one tensor-core instruction's height, however few there are.
+ROW_TILE = 16
+
+
+def unsupported(target: Target) -> str | None:
+    """Why no Triton op can run on `target`."""
+    if target.dtype not in DTYPES:
+        return f"computes in {[str(d) for d in DTYPES]}, not in {target.dtype}"
+    if target.device.type == "cpu":
+        return None if INTERPRETED else "on a CPU only Triton's interpreter (TRITON_INTERPRET=1)"
+    if target.device.type != "cuda":
+        return f"runs on CUDA devices, not on {target.device.type}"
+    capability = torch.cuda.get_device_capability(target.device)
+    if capability < MIN_CAPABILITY:
+        return f"needs compute capability {MIN_CAPABILITY}, not {capability}"
+    return None
+
+
+def pad_to_power_of_2(size: int, least: int = 1) -> int:
+    """The width of a block that covers `size`."""
+    return int(triton.next_power_of_2(max(size, least)))
+
+
+@triton.jit
+def exact_dot(a, b, acc):
+    """acc + a b in float32, without TF32."""
+    if UPCAST:
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
+    return tl.dot(a, b, acc, input_precision="ieee")
+
+
+@triton.jit
+def sums_of_products(
+    x_ptr,
+    norm_ptr,
+    weight_ptr,
+    row,
+    row_live,
+    weight_row,
+    weight_live,
+    k_start,
+    k_stop,
+    width: tl.constexpr,
+    weight_stride: tl.constexpr,
+    HAS_NORM: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Rows of x times rows of the weight over columns [k_start, k_stop), in float32.
+
+    The order of summation depends on BLOCK_K and the bounds alone. With HAS_NORM the columns of x
+    are multiplied by the norm's weight; its scale, by row, is left to the caller.
+
+    Returns ([rows, weight rows], sums of squares of x [rows]).
+    """
+    acc = tl.zeros((row.shape[0], weight_row.shape[0]), tl.float32)
+    squares = tl.zeros((row.shape[0],), tl.float32)
+    for k in range(k_start, k_stop, BLOCK_K):
+        column = k + tl.arange(0, BLOCK_K)
+        inside = column < width
+        x = tl.load(
+            x_ptr + row[:, None].to(tl.int64) * width + column[None, :],
+            mask=row_live[:, None] & inside[None, :],
+            other=0.0,
+        )
+        weight = tl.load(
+            weight_ptr + weight_row[None, :].to(tl.int64) * weight_stride + column[:, None],
+            mask=weight_live[None, :] & inside[:, None],
+            other=0.0,
+        )
+        if HAS_NORM:
+            wide = x.to(tl.float32)
+            squares += tl.sum(wide * wide, axis=1)
+            norm = tl.load(norm_ptr + column, mask=inside, other=0.0).to(tl.float32)
+            x = (wide * norm[None, :]).to(weight.dtype)
+        acc = exact_dot(x, weight, acc)
+    return acc, squares

@@ -1,0 +1,89 @@
+"""Rotation and scatter, shared by rope_append_kv, adapter_step and adapter_refresh."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kangaroo_kernels.checks import require, require_slots, require_within
+from kangaroo_kernels.nodes import NodeBatch
+
+
+@triton.jit
+def place_heads(
+    a,  # [rows, pairs] float32, first halves of one head
+    b,  # likewise, second halves
+    head,  # queries, then keys, then values
+    row,  # [rows], sequence * num_nodes + node
+    live,  # [rows, pairs]
+    pair,  # [pairs]
+    q_ptr,
+    k_cache_ptr,
+    v_cache_ptr,
+    rope_ptr,
+    positions_ptr,
+    seqlens_ptr,
+    first_node,
+    num_nodes,
+    num_slots,
+    num_positions,
+    H_Q: tl.constexpr,
+    H_KV: tl.constexpr,
+    D: tl.constexpr,
+):
+    """Rotate queries and keys; queries go to q [rows, H_Q, D], keys and values to their slots."""
+    HALF: tl.constexpr = D // 2
+    dtype = k_cache_ptr.dtype.element_ty
+    inside = live & (pair < HALF)[None, :]
+    row_live = tl.max(live.to(tl.int32), axis=1) > 0
+    if head < H_Q + H_KV:
+        position = tl.load(positions_ptr + row, mask=row_live, other=0)
+        position = tl.minimum(tl.maximum(position, 0), num_positions - 1)  # memory stays whole
+        turn = position[:, None] * HALF + pair[None, :]
+        cos = tl.load(rope_ptr + turn, mask=inside, other=0.0)
+        sin = tl.load(rope_ptr + num_positions * HALF + turn, mask=inside, other=0.0)
+        a, b = a * cos - b * sin, b * cos + a * sin
+    if head < H_Q:
+        place = (row.to(tl.int64) * H_Q + head)[:, None] * D + pair[None, :]
+        tl.store(q_ptr + place, a.to(dtype), mask=inside)
+        tl.store(q_ptr + place + HALF, b.to(dtype), mask=inside)
+    else:
+        sequence = row // num_nodes
+        slot = tl.load(seqlens_ptr + sequence, mask=row_live, other=0).to(tl.int64)
+        slot += first_node + row % num_nodes
+        fits = inside & ((slot >= 0) & (slot < num_slots))[:, None]
+        cache = (sequence * H_KV + (head - H_Q) % H_KV).to(tl.int64)
+        place = (cache * num_slots + slot)[:, None] * D + pair[None, :]
+        if head < H_Q + H_KV:
+            tl.store(k_cache_ptr + place, a.to(dtype), mask=fits)
+            tl.store(k_cache_ptr + place + HALF, b.to(dtype), mask=fits)
+        else:
+            tl.store(v_cache_ptr + place, a.to(dtype), mask=fits)
+            tl.store(v_cache_ptr + place + HALF, b.to(dtype), mask=fits)
+
+
+@triton.jit
+def interleaved(first, lane, D: tl.constexpr):
+    """Rows of a head's projection so that neighbouring lanes are a pair of the rotation."""
+    pair = first + lane // 2
+    return pair + lane % 2 * (D // 2), pair < D // 2
+
+
+def check_places(rope: Tensor, nodes: NodeBatch, shape: tuple[int, int], num_slots: int) -> None:
+    """Positions [B, N] within the table, slots within the cache; `shape` is (B, D).
+
+    Raises:
+        ValueError: names argument, expected and got.
+    """
+    batch, head_dim = shape
+    num_nodes, num_positions, device = (
+        nodes.positions.shape[-1],
+        rope.shape[1],
+        nodes.positions.device,
+    )
+    require("rope", rope, (2, num_positions, head_dim // 2), torch.float32, device)
+    require("nodes.positions", nodes.positions, (batch, num_nodes), torch.int32, device)
+    require_within("nodes.positions", nodes.positions, 0, num_positions)
+    require_slots(nodes, num_slots)

@@ -1,0 +1,96 @@
+"""verify_tree in Triton: argmax of every node by tiles, then one program per sequence walks."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kangaroo_kernels.checks import require, sizes
+from kangaroo_kernels.triton_math import DTYPES, pad_to_power_of_2, unsupported
+from kangaroo_kernels.verify_tree import Verdict
+
+__all__ = ["unsupported", "verify_tree"]
+
+BLOCK_V = 4096
+
+
+@triton.jit
+def _argmax_kernel(logits_ptr, top_ptr, token_ptr, vocab, BLOCK_V: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    tile = tl.program_id(1)
+    token = tile * BLOCK_V + tl.arange(0, BLOCK_V)
+    logits = tl.load(logits_ptr + row * vocab + token, mask=token < vocab, other=float("-inf"))
+    logits = logits.to(tl.float32)
+    place = row * tl.num_programs(1) + tile
+    tl.store(top_ptr + place, tl.max(logits, axis=0))
+    tl.store(token_ptr + place, tile * BLOCK_V + tl.argmax(logits, axis=0))
+
+
+@triton.jit
+def _walk_kernel(
+    top_ptr,
+    choice_ptr,
+    tokens_ptr,
+    parents_ptr,
+    path_ptr,
+    path_len_ptr,
+    bonus_ptr,
+    num_nodes,
+    num_tiles,
+    vocab,
+    BLOCK: tl.constexpr,
+):
+    """Parents come before their children, so one pass in order walks the tree."""
+    sequence = tl.program_id(0).to(tl.int64)
+    tile = tl.arange(0, BLOCK)
+    last = tl.zeros((), tl.int64)
+    length = tl.full((), 1, tl.int32)
+    choice = _choice(top_ptr, choice_ptr, sequence * num_nodes, tile, num_tiles, vocab)
+    tl.store(path_ptr + sequence * num_nodes, last)
+    for node in range(1, num_nodes):
+        place = sequence * num_nodes + node
+        tl.store(path_ptr + place, tl.full((), -1, tl.int64))
+        parent = tl.load(parents_ptr + place)
+        token = tl.load(tokens_ptr + place)
+        if (parent == last) & (token == choice):
+            last = tl.full((), 0, tl.int64) + node
+            tl.store(path_ptr + sequence * num_nodes + length, last)
+            length += 1
+            choice = _choice(top_ptr, choice_ptr, place, tile, num_tiles, vocab)
+    tl.store(path_len_ptr + sequence, length)
+    tl.store(bonus_ptr + sequence, choice)
+
+
+@triton.jit
+def _choice(top_ptr, choice_ptr, row, tile, num_tiles, vocab):
+    """The lowest id of the highest logit."""
+    live = tile < num_tiles
+    top = tl.load(top_ptr + row * num_tiles + tile, mask=live, other=float("-inf"))
+    highest = live & (top == tl.max(top, axis=0))
+    token = tl.load(choice_ptr + row * num_tiles + tile, mask=highest, other=vocab - 1)
+    return tl.min(token, axis=0).to(tl.int64)
+
+
+def verify_tree(logits: Tensor, tokens: Tensor, parents: Tensor) -> Verdict:
+    batch, num_nodes, vocab = shape = sizes("logits", logits, 3)
+    if logits.dtype not in DTYPES:
+        raise ValueError(f"logits: expected one of {DTYPES}, got {logits.dtype}")
+    require("logits", logits, shape, logits.dtype, logits.device)
+    require("tokens", tokens, (batch, num_nodes), torch.int64, logits.device)
+    require("parents", parents, (batch, num_nodes), torch.int64, logits.device)
+    num_tiles = triton.cdiv(vocab, BLOCK_V)
+    top = logits.new_empty(batch * num_nodes, num_tiles, dtype=torch.float32)
+    choice = logits.new_empty(batch * num_nodes, num_tiles, dtype=torch.int32)
+    verdict = Verdict(
+        path=tokens.new_empty(batch, num_nodes),
+        path_len=tokens.new_empty(batch, dtype=torch.int32),
+        bonus=tokens.new_empty(batch),
+    )
+    _argmax_kernel[(batch * num_nodes, num_tiles)](
+        logits, top, choice, vocab, BLOCK_V=BLOCK_V, num_warps=4, enable_fp_fusion=True
+    )
+    _walk_kernel[(batch,)](
+        top, choice, tokens, parents, *verdict, num_nodes, num_tiles, vocab,
+        BLOCK=pad_to_power_of_2(num_tiles), num_warps=1, enable_fp_fusion=True,
+    )  # fmt: skip
+    return verdict
