@@ -28,8 +28,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from benchmarks.models import EPS, LLAMA_8B, QWEN3_8B, VICUNA_7B, Model
-from kangaroo_kernels.adapter_refresh import RefreshWeights
-from kangaroo_kernels.adapter_step import StepWeights
+from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
 

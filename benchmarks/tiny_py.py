@@ -249,7 +249,7 @@ def main() -> int:
         "benchmark": "tiny_py",
         "python": platform.python_version(),
         "transformers": installed("transformers"),
-        "arguments": {k: str(v) if isinstance(v, Path) else v for k, v in vars(given).items()},
+        "arguments": {k: v for k, v in vars(given).items() if not isinstance(v, Path)},
         "rules": {kind: [vars(rule) for rule in found] for kind, found in rules.items()},
         "prompts": list(measured),
         "results": rows,

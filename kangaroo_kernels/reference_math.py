@@ -38,6 +38,7 @@ def linear(
     eps: float = 0.0,
     residual: Tensor | None = None,
 ) -> Tensor:
+    """residual + rms_norm(x) W^T + bias; see the contract of linear."""
     rows = x.flatten(0, 1)
     if norm_weight is not None:
         rows = rms_normalize(rows, norm_weight, eps)
@@ -65,6 +66,7 @@ def rope_append_kv(
     k_norm: Tensor | None = None,
     eps: float = 0.0,
 ) -> Tensor:
+    """See the contract of rope_append_kv."""
     _, h_kv, _, head_dim = k_cache.shape
     heads = qkv.unflatten(-1, (-1, head_dim))  # [B, N, H_q + 2 H_kv, D]
     q, k, v = heads.split([heads.shape[2] - 2 * h_kv, h_kv, h_kv], dim=2)
@@ -96,6 +98,7 @@ def visible_slots(nodes: NodeBatch, b: int, num_slots: int) -> Tensor:
 def tree_attention(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale: float
 ) -> Tensor:
+    """Online softmax over chunks of fixed place and size; see the contract of tree_attention."""
     out = torch.empty_like(q)
     last = nodes.first_node + q.shape[1]
     for b, committed in enumerate(nodes.cache_seqlens.tolist()):

@@ -76,41 +76,21 @@ def _split_kernel(
         node = own + 0 * rows
         head = walk % GROUP_TILES * ROWS + rows
         live = head < GROUP
-        if TREE:
-            ancestors = tl.load(ancestors_ptr + sequence * num_nodes + own)
-            path_len = tl.sum((ancestors >> tl.arange(0, 64)) & 1).to(tl.int32)
-        else:
-            ancestors = tl.zeros((), tl.int64)
-            path_len = first_node + own + 1
+        place = sequence * num_nodes + own
+        ancestors, path_len = _path_to(ancestors_ptr, place, first_node + own + 1, TREE)
         visible_stop = committed + path_len
         busy = (split * SPLIT < visible_stop) & (visible_stop <= num_slots)
     if busy:
         row = ((sequence * num_nodes + node).to(tl.int64) * H_KV + kv_head) * GROUP + head
         dim = tl.arange(0, BLOCK_D)
-        q = tl.load(
-            q_ptr + row[:, None] * D + dim[None, :],
-            mask=live[:, None] & (dim < D)[None, :],
-            other=0.0,
-        )
+        inside = live[:, None] & (dim < D)[None, :]
+        q = tl.load(q_ptr + row[:, None] * D + dim[None, :], mask=inside, other=0.0)
         base = (sequence * H_KV + kv_head).to(tl.int64) * num_slots * D
         acc, top, mass = _walk_split(
-            q,
-            k_ptr + base,
-            v_ptr + base,
-            scale,
-            committed,
-            visible_stop,
-            ancestors,
-            num_tree_nodes,
-            split * SPLIT,
-            dim,
-            D,
-            SPLIT,
-            CHUNK,
-            TREE,
-        )
+            q, k_ptr + base, v_ptr + base, scale, committed, visible_stop, ancestors,
+            num_tree_nodes, split * SPLIT, dim, D, SPLIT, CHUNK, TREE,
+        )  # fmt: skip
         place = row * num_splits + split
-        inside = live[:, None] & (dim < D)[None, :]
         tl.store(acc_ptr + place[:, None] * D + dim[None, :], acc, mask=inside)
         tl.store(top_ptr + place, top, mask=live)
         tl.store(mass_ptr + place, mass, mask=live)
@@ -162,6 +142,16 @@ def _walk_split(
 
 
 @triton.jit
+def _path_to(ancestors_ptr, place, chain_len, TREE: tl.constexpr):
+    """A node's ancestors, itself included: as bits (of a chain: none), and their number."""
+    if TREE:
+        ancestors = tl.load(ancestors_ptr + place)
+        return ancestors, tl.sum((ancestors >> tl.arange(0, 64)) & 1).to(tl.int32)
+    else:
+        return tl.zeros((), tl.int64), chain_len
+
+
+@triton.jit
 def _ancestor(ancestors, step, num_tree_nodes):
     """The node at each step of the path: the place of the step-th set bit; 0 where there is
     none.
@@ -197,11 +187,8 @@ def _combine_kernel(
     row = tl.program_id(0).to(tl.int64)
     node = row // H_Q
     committed = tl.load(seqlens_ptr + node // num_nodes)
-    if TREE:
-        ancestors = tl.load(ancestors_ptr + node)
-        path_len = tl.sum((ancestors >> tl.arange(0, 64)) & 1).to(tl.int32)
-    else:
-        path_len = (first_node + node % num_nodes + 1).to(tl.int32)
+    chain_len = (first_node + node % num_nodes + 1).to(tl.int32)
+    _, path_len = _path_to(ancestors_ptr, node, chain_len, TREE)
     used = tl.minimum(tl.cdiv(committed + path_len, SPLIT), num_splits)
     lane = tl.arange(0, BLOCK)
     top = tl.full((BLOCK,), float("-inf"), tl.float32)

@@ -27,6 +27,8 @@ def unsupported(target: Target) -> str | None:
         return None if INTERPRETED else "on a CPU only Triton's interpreter (TRITON_INTERPRET=1)"
     if target.device.type != "cuda":
         return f"runs on CUDA devices, not on {target.device.type}"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device here"
     capability = torch.cuda.get_device_capability(target.device)
     if capability < MIN_CAPABILITY:
         return f"needs compute capability {MIN_CAPABILITY}, not {capability}"

@@ -1,6 +1,7 @@
 """adapter_refresh after rounds that accept 1, 4 or 7 slots, beside the same maths in PyTorch."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +10,7 @@ from torch import Tensor
 from benchmarks.harness import Case, Setting, main
 from benchmarks.kernels.bench_rope_append_kv import PREFIX_LEN, eager
 from benchmarks.models import EPS, models_for
-from kangaroo_kernels.adapter_refresh import RefreshWeights
-from kangaroo_kernels.nodes import NodeBatch
+from kangaroo_kernels.adapter_weights import RefreshWeights
 from kangaroo_kernels.testing import (
     chain_nodes,
     num_slots_for,
@@ -20,18 +20,9 @@ from kangaroo_kernels.testing import (
 )
 
 
-def peer(
-    h: Tensor,
-    h_deep: Tensor,
-    norms: Tensor,
-    weight: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    nodes: NodeBatch,
-    rope: Tensor,
-) -> None:
+def peer(h: Tensor, h_deep: Tensor, norms: Tensor, weight: Tensor, *caches_and_places: Any) -> None:
     pair = [F.rms_norm(x, w.shape, w, EPS) for x, w in zip((h, h_deep), norms, strict=True)]
-    eager(F.linear(torch.cat(pair, dim=-1), weight), k_cache, v_cache, nodes, rope)
+    eager(F.linear(torch.cat(pair, dim=-1), weight), *caches_and_places)
 
 
 def cases(setting: Setting) -> Iterator[Case]:

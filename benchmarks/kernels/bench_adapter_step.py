@@ -1,6 +1,7 @@
 """adapter_step: one draft position, and the two after a full acceptance, beside PyTorch."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +10,7 @@ from torch import Tensor
 from benchmarks.harness import Case, Setting, main
 from benchmarks.kernels.bench_rope_append_kv import eager
 from benchmarks.models import EPS, models_for
-from kangaroo_kernels.adapter_step import StepWeights
-from kangaroo_kernels.nodes import NodeBatch
+from kangaroo_kernels.adapter_weights import StepWeights
 from kangaroo_kernels.testing import (
     chain_nodes,
     num_slots_for,
@@ -22,18 +22,10 @@ from kangaroo_kernels.testing import (
 PREFIX_LEN = 256
 
 
-def peer(
-    h: Tensor,
-    norm: Tensor,
-    qkv: Tensor,
-    o: Tensor,
-    k_cache: Tensor,
-    v_cache: Tensor,
-    nodes: NodeBatch,
-    rope: Tensor,
-) -> Tensor:
+def peer(h: Tensor, norm: Tensor, qkv: Tensor, o: Tensor, *caches_and_places: Any) -> Tensor:
+    k_cache, v_cache, _, _ = caches_and_places
     rows = F.linear(F.rms_norm(h, norm.shape, norm, EPS), qkv)
-    q = eager(rows, k_cache, v_cache, nodes, rope)
+    q = eager(rows, *caches_and_places)
     used = PREFIX_LEN + h.shape[1]
     k, v = k_cache[:, :, :used], v_cache[:, :, :used]
     mask = torch.ones(h.shape[1], used, dtype=torch.bool).tril(PREFIX_LEN)

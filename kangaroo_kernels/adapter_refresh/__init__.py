@@ -1,18 +1,11 @@
 """adapter_refresh: the adapter's rows of verified slots, from exit and last states, in place."""
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
+from kangaroo_kernels.adapter_weights import RefreshWeights
 from kangaroo_kernels.nodes import NodeBatch
-
-
-class RefreshWeights(NamedTuple):
-    """input_norm [C] and deep_norm [C], deep_kv [2 H_kv * D, 2 C], keys first."""
-
-    input_norm: Tensor
-    deep_norm: Tensor
-    deep_kv: Tensor
 
 
 class AdapterRefresh(Protocol):
@@ -34,9 +27,8 @@ class AdapterRefresh(Protocol):
         Args:
             states:  h and h_deep, each [B, N, C]: exit states, and last states in front of the
                 target's final norm.
-            weights: of a `deep_prefix` adapter.
             k_cache: [B, H_kv, S, D], mutated: row `cache_seqlens[b] + first_node + i` of node i.
-            v_cache: [B, H_kv, S, D], mutated likewise.
+                v_cache likewise.
             nodes:   where the N rows stand; `ancestors` is not read.
             rope:    [2, P, D / 2] float32, cosines and sines by position.
             eps:     of both norms.

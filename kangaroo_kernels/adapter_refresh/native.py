@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.adapter_refresh import RefreshWeights
+from kangaroo_kernels.adapter_weights import RefreshWeights
 from kangaroo_kernels.checks import sizes
 from kangaroo_kernels.native import C, address, unsupported
 from kangaroo_kernels.nodes import NodeBatch

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.adapter_refresh import RefreshWeights
+from kangaroo_kernels.adapter_weights import RefreshWeights
 from kangaroo_kernels.kernel_set import Target
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.reference_math import linear, rms_normalize, rope_append_kv

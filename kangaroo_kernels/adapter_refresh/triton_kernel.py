@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.adapter_refresh import RefreshWeights
+from kangaroo_kernels.adapter_weights import RefreshWeights
 from kangaroo_kernels.checks import require, require_like, sizes
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.triton_gemm import Tiling

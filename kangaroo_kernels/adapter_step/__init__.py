@@ -1,20 +1,11 @@
-"""adapter_step: the whole adapter on unverified nodes (paper, section 3.2): norm, attention,
-residual.
-"""
+"""adapter_step: the adapter on unverified nodes (paper, section 3.2): norm, attention, residual."""
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
+from kangaroo_kernels.adapter_weights import StepWeights
 from kangaroo_kernels.nodes import NodeBatch
-
-
-class StepWeights(NamedTuple):
-    """input_norm [C], qkv [(H_q + 2 H_kv) * D, C], o [C, H_q * D]."""
-
-    input_norm: Tensor
-    qkv: Tensor
-    o: Tensor
 
 
 class AdapterStep(Protocol):
@@ -35,10 +26,8 @@ class AdapterStep(Protocol):
 
         Args:
             h:       [B, N, C], exit states.
-            weights: of the adapter.
-            k_cache: [B, H_kv, S, D], S a multiple of KV_CHUNK. Mutated: row `cache_seqlens[b] +
-                first_node + i` of node i.
-            v_cache: [B, H_kv, S, D], mutated likewise.
+            k_cache: [B, H_kv, S, D], mutated: row `cache_seqlens[b] + first_node + i` of node i;
+                S a multiple of KV_CHUNK. v_cache likewise.
             nodes:   where the N nodes stand.
             rope:    [2, P, D / 2] float32, cosines and sines by position.
             eps:     of the norm; the softmax scale is 1 / sqrt(D).

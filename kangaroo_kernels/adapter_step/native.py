@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels import native
-from kangaroo_kernels.adapter_step import StepWeights
+from kangaroo_kernels.adapter_weights import StepWeights
 from kangaroo_kernels.checks import sizes
 from kangaroo_kernels.kernel_set import Target
 from kangaroo_kernels.native import C, address, optional_address

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from kangaroo_kernels.adapter_step import StepWeights
+from kangaroo_kernels.adapter_weights import StepWeights
 from kangaroo_kernels.kernel_set import Target
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.reference_math import linear, rope_append_kv, tree_attention

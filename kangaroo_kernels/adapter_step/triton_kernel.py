@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kangaroo_kernels import triton_math
-from kangaroo_kernels.adapter_step import StepWeights
+from kangaroo_kernels.adapter_weights import StepWeights
 from kangaroo_kernels.checks import require, require_like, sizes
 from kangaroo_kernels.kernel_set import Target
 from kangaroo_kernels.nodes import NodeBatch

@@ -11,7 +11,7 @@ __all__ = ["gated_mlp", "unsupported"]
 
 def gated_mlp(x: Tensor, gate_up: Tensor, down: Tensor, norm_weight: Tensor, eps: float) -> Tensor:
     shape = sizes("x", x, 3)
-    width, inner = shape[2], down.shape[-1]
+    width, inner = shape[2], len(gate_up) // 2
     require_like(
         x,
         (

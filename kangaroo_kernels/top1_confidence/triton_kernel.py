@@ -55,7 +55,7 @@ def _score_kernel(
         BLOCK_K,
     )
     logits = acc * tl.rsqrt(squares / width + eps)[:, None]
-    logits = tl.where(known[None, :], logits, float("-inf"))
+    logits = tl.where(row_live[:, None] & known[None, :], logits, float("-inf"))
     top = tl.max(logits, axis=1)
     mass = tl.sum(tl.exp(logits - top[:, None]), axis=1)
     place = row.to(tl.int64) * tl.num_programs(0) + tile

@@ -19,15 +19,11 @@ def unsupported(target: Target) -> str | None:
 def tree_attention(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale: float
 ) -> Tensor:
-    batch, num_nodes, h_q, head_dim = q_shape = sizes("q", q, 4)
-    h_kv, num_slots = sizes("k_cache", k_cache, 4)[1:3]
-    cache_shape = (batch, h_kv, num_slots, head_dim)
-    shapes = (
-        ("q", q, q_shape),
-        ("k_cache", k_cache, cache_shape),
-        ("v_cache", v_cache, cache_shape),
-    )
-    require_like(q, shapes)
+    batch, num_nodes, h_q, _ = sizes("q", q, 4)
+    h_kv, num_slots, head_dim = sizes("k_cache", k_cache, 4)[1:]
+    q_shape, cache = (batch, num_nodes, h_q, head_dim), (batch, h_kv, num_slots, head_dim)
+    like = (("q", q, q_shape), ("k_cache", k_cache, cache), ("v_cache", v_cache, cache))
+    require_like(k_cache, like)
     require("nodes.positions", nodes.positions, (batch, num_nodes), torch.int32, q.device)
     check_cache(k_cache, h_q, nodes)
     return attend(q, k_cache, v_cache, nodes, scale)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels import testing
-from kangaroo_kernels.adapter_refresh import RefreshWeights
-from kangaroo_kernels.adapter_step import StepWeights
+from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
 

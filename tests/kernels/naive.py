@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.adapter_refresh import RefreshWeights
-from kangaroo_kernels.adapter_step import StepWeights
+from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
 from kangaroo_kernels.nodes import NodeBatch
 
 

@@ -77,7 +77,7 @@ def test_the_size_of_exit_states_does_not_matter(tmp_path: Path) -> None:
         outputs.append(saved(config).o)
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert losses[0][-1] < losses[0][0]
-    torch.testing.assert_close(outputs[1], 64 * outputs[0], rtol=0.05, atol=0.05)
+    assert (outputs[1] - 64 * outputs[0]).norm() < 0.01 * outputs[1].norm()
 
 
 def test_accumulation_changes_no_gradient(target: Path, tmp_path: Path) -> None:
@@ -239,5 +239,5 @@ def test_norms_do_not_decay(target: Path, tmp_path: Path) -> None:
     run = prepare(make_config(tmp_path, target, weight_decay=0.3))
     for group in run.optimizer.param_groups:
         for p in group["params"]:
-            assert group["weight_decay"] == (0.3 if p.ndim == 2 else 0.0)
+            assert group["weight_decay"] * group["lr_scale"] == (0.3 if p.ndim == 2 else 0.0)
     assert sum(len(group["params"]) for group in run.optimizer.param_groups) == 6

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from kangaroo.cache import SlotCache
 from kangaroo.config import AdapterConfig
 from kangaroo_kernels import KernelSet
-from kangaroo_kernels.adapter_refresh import RefreshWeights
-from kangaroo_kernels.adapter_step import StepWeights
+from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
 from kangaroo_kernels.nodes import NodeBatch
 
 
