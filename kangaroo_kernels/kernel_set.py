@@ -98,15 +98,15 @@ def explain(op: str, target: Target) -> dict[Backend, str | None]:
     """Every implementation of `op` in order of preference: the reason why it cannot run on
     `target`, or None.
     """
-    reasons: dict[Backend, str | None] = {}
-    for backend in IMPLS[op]:
-        try:
-            load_impl(op, backend, target)
-        except UnsupportedError as refusal:
-            reasons[backend] = str(refusal)
-        else:
-            reasons[backend] = None
-    return reasons
+    return {backend: _refusal(op, backend, target) for backend in IMPLS[op]}
+
+
+def _refusal(op: str, backend: Backend, target: Target) -> str | None:
+    try:
+        load_impl(op, backend, target)
+    except UnsupportedError as refusal:
+        return str(refusal)
+    return None
 
 
 def auto_backend(op: str, target: Target) -> Backend:
@@ -117,15 +117,11 @@ def auto_backend(op: str, target: Target) -> Backend:
     """
     slow, why = SLOW["cpu" if target.device.type == "cpu" else "gpu"]
     reasons = {}
-    for backend in IMPLS[op]:
-        try:
-            if backend == slow:
-                raise UnsupportedError(why)
-            load_impl(op, backend, target)
-        except UnsupportedError as refusal:
-            reasons[backend] = refusal
-        else:
+    for backend in IMPLS[op]:  # one by one: Triton is not imported where C++ serves
+        reason = why if backend == slow else _refusal(op, backend, target)
+        if reason is None:
             return backend
+        reasons[backend] = reason
     raise UnsupportedError(
         f"no implementation of {op}: " + "; ".join(f"{b.value}: {r}" for b, r in reasons.items())
     )

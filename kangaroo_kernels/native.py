@@ -47,6 +47,14 @@ def unsupported(target: Target) -> str | None:
     return None
 
 
+def attention_unsupported(target: Target) -> str | None:
+    """Why no native op that attends can run on `target`."""
+    reason = unsupported(target)
+    if reason is None and target.head_dim > C.MAX_HEAD_DIM:
+        return f"head_dim: expected at most {C.MAX_HEAD_DIM}, got {target.head_dim}"
+    return reason
+
+
 def address(
     name: str,
     tensor: Tensor,

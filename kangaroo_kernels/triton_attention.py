@@ -16,7 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, require_slots
+from kangaroo_kernels import triton_math
+from kangaroo_kernels.checks import require
+from kangaroo_kernels.kernel_set import Target
 from kangaroo_kernels.nodes import MAX_TREE_NODES, NodeBatch
 from kangaroo_kernels.tree_attention import KV_CHUNK
 from kangaroo_kernels.triton_math import ROW_TILE, exact_dot, pad_to_power_of_2
@@ -24,6 +26,13 @@ from kangaroo_kernels.triton_math import ROW_TILE, exact_dot, pad_to_power_of_2
 SPLIT = 4 * KV_CHUNK  # slots
 COMBINE = 16  # splits at a time
 MAX_HEAD_DIM = 256
+
+
+def unsupported(target: Target) -> str | None:
+    """Why no Triton op that attends can run on `target`."""
+    if target.head_dim > MAX_HEAD_DIM:
+        return f"head_dim: expected at most {MAX_HEAD_DIM}, got {target.head_dim}"
+    return triton_math.unsupported(target)
 
 
 @triton.jit
@@ -257,7 +266,6 @@ def check_cache(k_cache: Tensor, h_q: int, nodes: NodeBatch) -> None:
         raise ValueError(f"q: expected heads in multiples of the cache's {h_kv}, got {h_q}")
     if num_slots % KV_CHUNK:
         raise ValueError(f"k_cache: expected slots in multiples of {KV_CHUNK}, got {num_slots}")
-    require_slots(nodes, num_slots)
     if nodes.ancestors is None:
         return
     at = nodes.positions.shape

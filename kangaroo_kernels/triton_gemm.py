@@ -55,11 +55,8 @@ class Epilogue:
 
 
 @triton.jit
-def _store_rows(acc, squares, row, column, live, eps, bias_ptr, residual_ptr, out_ptr,
-                width: tl.constexpr, num_out: tl.constexpr, HAS_NORM: tl.constexpr):  # fmt: skip
-    """out <- residual + acc / rms + bias."""
-    if HAS_NORM:
-        acc = acc * tl.rsqrt(squares / width + eps)[:, None]
+def _store_rows(acc, row, column, live, bias_ptr, residual_ptr, out_ptr, num_out: tl.constexpr):
+    """out <- residual + acc + bias."""
     if bias_ptr is not None:
         acc += tl.load(bias_ptr + column, mask=column < num_out, other=0.0).to(tl.float32)[None, :]
     place = row[:, None].to(tl.int64) * num_out + column[None, :]
@@ -95,41 +92,33 @@ def _product_kernel(
     per_split: tl.constexpr = tl.cdiv(tl.cdiv(width, BLOCK_K), SPLIT_K) * BLOCK_K
     k_start = split * per_split
     k_stop = tl.minimum(k_start + per_split, width)
-    if GATED:  # neighbouring columns: a gate and its up
+    first = tl.program_id(0) * BLOCK_N
+    column = first + tl.arange(0, BLOCK_N)
+    live = row_live[:, None] & (column < num_out)[None, :]
+    if GATED:  # neighbouring lanes: a gate and its up
         lane = tl.arange(0, 2 * BLOCK_N)
-        output = tl.program_id(0) * BLOCK_N + lane // 2
-        acc, squares = sums_of_products(
-            x_ptr, norm_ptr, weight_ptr, row, row_live, (lane % 2) * num_out + output,
-            output < num_out, k_start, k_stop, width, width, HAS_NORM, BLOCK_K,
-        )  # fmt: skip
+        known = first + lane // 2 < num_out
+        weight_row = (lane % 2) * num_out + first + lane // 2
+    else:
+        known = column < num_out
+        weight_row = column
+    acc, squares = sums_of_products(
+        x_ptr, norm_ptr, weight_ptr, row, row_live, weight_row, known, k_start, k_stop,
+        width, width, HAS_NORM, BLOCK_K,
+    )  # fmt: skip
+    if part_ptr is None:
         if HAS_NORM:
             acc = acc * tl.rsqrt(squares / width + eps)[:, None]
-        gate, up = tl.split(acc.reshape(ROWS, BLOCK_N, 2))
-        column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-        live = row_live[:, None] & (column < num_out)[None, :]
-        acc = gate / (1.0 + tl.exp(-gate)) * up
-        _store_rows(
-            acc, squares, row, column, live, eps, bias_ptr, residual_ptr, out_ptr,
-            width, num_out, False,
-        )  # fmt: skip
+        if GATED:
+            gate, up = tl.split(acc.reshape(ROWS, BLOCK_N, 2))
+            acc = gate / (1.0 + tl.exp(-gate)) * up
+        _store_rows(acc, row, column, live, bias_ptr, residual_ptr, out_ptr, num_out)
     else:
-        column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-        live = row_live[:, None] & (column < num_out)[None, :]
-        acc, squares = sums_of_products(
-            x_ptr, norm_ptr, weight_ptr, row, row_live, column, column < num_out,
-            k_start, k_stop, width, width, HAS_NORM, BLOCK_K,
-        )  # fmt: skip
-        if part_ptr is None:
-            _store_rows(
-                acc, squares, row, column, live, eps, bias_ptr, residual_ptr, out_ptr,
-                width, num_out, HAS_NORM,
-            )  # fmt: skip
-        else:
-            part_row = split.to(tl.int64) * num_rows + row
-            tl.store(part_ptr + part_row[:, None] * num_out + column[None, :], acc, mask=live)
-            if HAS_NORM:
-                if tl.program_id(0) == 0:
-                    tl.store(squares_ptr + part_row, squares, mask=row_live)
+        part_row = split.to(tl.int64) * num_rows + row
+        tl.store(part_ptr + part_row[:, None] * num_out + column[None, :], acc, mask=live)
+        if HAS_NORM:
+            if tl.program_id(0) == 0:
+                tl.store(squares_ptr + part_row, squares, mask=row_live)
 
 
 @triton.jit
@@ -160,10 +149,9 @@ def _sum_splits_kernel(
         )
         if HAS_NORM:
             squares += tl.load(squares_ptr + part_row)
-    _store_rows(
-        acc, squares, row, column, live, eps, bias_ptr, residual_ptr, out_ptr,
-        width, num_out, HAS_NORM,
-    )  # fmt: skip
+    if HAS_NORM:
+        acc = acc * tl.rsqrt(squares / width + eps)[:, None]
+    _store_rows(acc, row, column, live, bias_ptr, residual_ptr, out_ptr, num_out)
 
 
 def product(x: Tensor, weight: Tensor, around: Epilogue) -> Tensor:

@@ -10,6 +10,8 @@ from torch import Tensor
 from kangaroo_kernels.checks import require, require_slots, require_within
 from kangaroo_kernels.nodes import NodeBatch
 
+PAIRS = 16  # of one head's rotation, per program of a fused projection
+
 
 @triton.jit
 def place_heads(
@@ -71,19 +73,14 @@ def interleaved(first, lane, D: tl.constexpr):
     return pair + lane % 2 * (D // 2), pair < D // 2
 
 
-def check_places(rope: Tensor, nodes: NodeBatch, shape: tuple[int, int], num_slots: int) -> None:
-    """Positions [B, N] within the table, slots within the cache; `shape` is (B, D).
+def check_places(rope: Tensor, nodes: NodeBatch, at: tuple[int, int], k_cache: Tensor) -> None:
+    """Positions [B, N] = `at` within the table, slots within the cache.
 
     Raises:
         ValueError: names argument, expected and got.
     """
-    batch, head_dim = shape
-    num_nodes, num_positions, device = (
-        nodes.positions.shape[-1],
-        rope.shape[1],
-        nodes.positions.device,
-    )
-    require("rope", rope, (2, num_positions, head_dim // 2), torch.float32, device)
-    require("nodes.positions", nodes.positions, (batch, num_nodes), torch.int32, device)
-    require_within("nodes.positions", nodes.positions, 0, num_positions)
+    num_slots, head_dim = k_cache.shape[2:]
+    require("rope", rope, (2, rope.shape[1], head_dim // 2), torch.float32, k_cache.device)
+    require("nodes.positions", nodes.positions, at, torch.int32, k_cache.device)
+    require_within("nodes.positions", nodes.positions, 0, rope.shape[1])
     require_slots(nodes, num_slots)

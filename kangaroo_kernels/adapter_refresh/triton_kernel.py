@@ -1,20 +1,17 @@
 """adapter_refresh in Triton, one launch: two norms, projection, rotation, scatter."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from kangaroo_kernels.adapter_weights import RefreshWeights
-from kangaroo_kernels.checks import require, require_like, sizes
+from kangaroo_kernels.checks import require_like, sizes
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.triton_gemm import Tiling
 from kangaroo_kernels.triton_math import ROW_TILE, sums_of_products, unsupported
-from kangaroo_kernels.triton_rope import check_places, interleaved, place_heads
+from kangaroo_kernels.triton_rope import PAIRS, check_places, interleaved, place_heads
 
 __all__ = ["adapter_refresh", "unsupported"]
-
-PAIRS = 16  # of one head, per program
 
 
 @triton.jit
@@ -94,8 +91,7 @@ def adapter_refresh(
             ("v_cache", v_cache, cache),
         ),
     )
-    require("nodes.positions", nodes.positions, (batch, num_nodes), torch.int32, h.device)
-    check_places(rope, nodes, (batch, head_dim), num_slots)
+    check_places(rope, nodes, (batch, num_nodes), k_cache)
     num_rows, tiles = batch * num_nodes, triton.cdiv(head_dim // 2, PAIRS)
     if num_rows == 0:
         return

@@ -3,19 +3,13 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels import native
 from kangaroo_kernels.adapter_weights import StepWeights
 from kangaroo_kernels.checks import sizes
-from kangaroo_kernels.kernel_set import Target
 from kangaroo_kernels.native import C, address, optional_address
+from kangaroo_kernels.native import attention_unsupported as unsupported
 from kangaroo_kernels.nodes import NodeBatch
 
-
-def unsupported(target: Target) -> str | None:
-    reason = native.unsupported(target)
-    if reason is None and target.head_dim > C.MAX_HEAD_DIM:
-        return f"head_dim: expected at most {C.MAX_HEAD_DIM}, got {target.head_dim}"
-    return reason
+__all__ = ["adapter_step", "unsupported"]
 
 
 def adapter_step(

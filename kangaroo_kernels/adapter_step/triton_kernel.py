@@ -7,23 +7,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels import triton_math
 from kangaroo_kernels.adapter_weights import StepWeights
-from kangaroo_kernels.checks import require, require_like, sizes
-from kangaroo_kernels.kernel_set import Target
+from kangaroo_kernels.checks import require_like, sizes
 from kangaroo_kernels.nodes import NodeBatch
-from kangaroo_kernels.triton_attention import MAX_HEAD_DIM, attend, check_cache
+from kangaroo_kernels.triton_attention import attend, check_cache, unsupported
 from kangaroo_kernels.triton_gemm import Epilogue, Tiling, product
 from kangaroo_kernels.triton_math import ROW_TILE, sums_of_products
-from kangaroo_kernels.triton_rope import check_places, interleaved, place_heads
+from kangaroo_kernels.triton_rope import PAIRS, check_places, interleaved, place_heads
 
-PAIRS = 16  # of one head, per program
-
-
-def unsupported(target: Target) -> str | None:
-    if target.head_dim > MAX_HEAD_DIM:
-        return f"head_dim: expected at most {MAX_HEAD_DIM}, got {target.head_dim}"
-    return triton_math.unsupported(target)
+__all__ = ["adapter_step", "unsupported"]
 
 
 @triton.jit
@@ -96,8 +88,7 @@ def adapter_step(
             ("v_cache", v_cache, cache),
         ),
     )
-    require("nodes.positions", nodes.positions, (batch, num_nodes), torch.int32, h.device)
-    check_places(rope, nodes, (batch, head_dim), num_slots)
+    check_places(rope, nodes, (batch, num_nodes), k_cache)
     check_cache(k_cache, h_q, nodes)
     q = h.new_empty(batch, num_nodes, h_q, head_dim)
     if num_nodes == 0:

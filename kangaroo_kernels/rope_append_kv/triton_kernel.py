@@ -1,11 +1,10 @@
 """rope_append_kv in Triton: one program per node and head."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, require_like, sizes
+from kangaroo_kernels.checks import require_like, sizes
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.triton_math import pad_to_power_of_2, unsupported
 from kangaroo_kernels.triton_rope import check_places, place_heads
@@ -88,8 +87,7 @@ def rope_append_kv(
             ("k_norm", k_norm, (head_dim,)),
         ),
     )
-    require("nodes.positions", nodes.positions, (batch, num_nodes), torch.int32, qkv.device)
-    check_places(rope, nodes, (batch, head_dim), num_slots)
+    check_places(rope, nodes, (batch, num_nodes), k_cache)
     q = qkv.new_empty(batch, num_nodes, h_q, head_dim)
     if num_nodes:
         _rope_append_kv_kernel[(batch * num_nodes, h_q + 2 * h_kv)](

@@ -3,17 +3,11 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels import triton_math
-from kangaroo_kernels.checks import require, require_like, sizes
-from kangaroo_kernels.kernel_set import Target
+from kangaroo_kernels.checks import require, require_like, require_slots, sizes
 from kangaroo_kernels.nodes import NodeBatch
-from kangaroo_kernels.triton_attention import MAX_HEAD_DIM, attend, check_cache
+from kangaroo_kernels.triton_attention import attend, check_cache, unsupported
 
-
-def unsupported(target: Target) -> str | None:
-    if target.head_dim > MAX_HEAD_DIM:
-        return f"head_dim: expected at most {MAX_HEAD_DIM}, got {target.head_dim}"
-    return triton_math.unsupported(target)
+__all__ = ["tree_attention", "unsupported"]
 
 
 def tree_attention(
@@ -25,5 +19,6 @@ def tree_attention(
     like = (("q", q, q_shape), ("k_cache", k_cache, cache), ("v_cache", v_cache, cache))
     require_like(k_cache, like)
     require("nodes.positions", nodes.positions, (batch, num_nodes), torch.int32, q.device)
+    require_slots(nodes, num_slots)
     check_cache(k_cache, h_q, nodes)
     return attend(q, k_cache, v_cache, nodes, scale)

@@ -22,7 +22,7 @@ from tests.kernels.adapters import refresh_inputs, step_inputs
 from tests.kernels.conftest import DTYPES, parameter
 
 EPS = 1e-5
-NUM_CASES, NUM_FUZZ_CASES = 20, 70  # per op and dtype
+NUM_CASES, NUM_FUZZ_CASES = 21, 84  # per op and dtype
 
 
 @dataclass(frozen=True)

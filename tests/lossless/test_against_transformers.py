@@ -13,6 +13,7 @@ from kangaroo.config import DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.models.llama import Llama
 from tests.engines import (
+    BACKENDS,
     SMALL,
     NoisyDrafter,
     PerfectDrafter,
@@ -28,13 +29,14 @@ from tests.factories import FAMILIES, make_checkpoint
 
 NUM_TOKENS = 200
 CONFIG = DraftConfig(exit_layer=1, max_depth=6, confidence=0.25)
-# One of each kind in depth; its variants, and the slow reference backend, in passing.
+# One of each kind in depth; its variants, and the reference backend, in passing.
 IN_DEPTH = ("llama", "llama-gqa-llama3", "mistral", "qwen2", "qwen3")
-CASES = [("native", family, seed) for family in IN_DEPTH for seed in range(20)]
-CASES += [
-    ("native", family, seed) for family in sorted(FAMILIES.keys() - IN_DEPTH) for seed in (0, 1)
+CASES = [
+    (backend, family, seed)
+    for backend in BACKENDS
+    for family in FAMILIES
+    for seed in range(20 if (backend, family in IN_DEPTH) == ("native", True) else 2)
 ]
-CASES += [("reference", family, 20) for family in IN_DEPTH]
 
 
 @pytest.mark.parametrize(("backend", "family", "seed"), CASES)
