@@ -29,8 +29,10 @@ from triton.runtime.jit import JITFunction
 
 from benchmarks.models import EPS, LLAMA_8B, QWEN3_8B, VICUNA_7B, Model
 from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
+from kangaroo_kernels.draft_head import QUANTIZED, DraftChain, DraftHead
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
+from kangaroo_kernels.triton_rank import FLOAT8_CAPABILITY
 
 # Compute capability -> shared memory of a block, in bytes.
 ARCHITECTURES = {80: 166912, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
@@ -85,8 +87,8 @@ class AbsentGPU:
         return self.target
 
 
-def calls(dtype: torch.dtype) -> Iterator[Call]:
-    """Every op as models call it. Memory is reserved, never touched."""
+def calls(dtype: torch.dtype, sm: int) -> Iterator[Call]:
+    """Every op as models call it on `sm`. Memory is reserved, never touched."""
 
     def new(*shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype)
@@ -100,7 +102,10 @@ def calls(dtype: torch.dtype) -> Iterator[Call]:
         mlp = (x, new(2 * model.ffn, c), new(c, model.ffn), norm, EPS)
         yield Call("gated_mlp", name, mlp)
         yield Call("rms_norm", name, (x, norm, EPS))
-        yield Call("top1_confidence", name, (x, new(model.vocab, c), norm, EPS))
+        for kind, head in draft_heads(model, new, sm):
+            chain = DraftChain(ids, ids.int(), one, one, one.float())
+            yield Call("top1_confidence", name + kind, (x, head, norm, EPS), {"chain": chain})
+            yield Call("topk_confidence", name + kind, (x, head, norm, EPS, 10))
         yield Call("verify_tree", name, (new(1, 8, model.vocab), ids, ids))
         caches = [new(64, 1, model.heads.h_kv, NUM_SLOTS, 128), new(1, 1, 1, NUM_SLOTS, c)]
         yield Call("compact_kv", name, (caches, ids, one, one))
@@ -108,6 +113,18 @@ def calls(dtype: torch.dtype) -> Iterator[Call]:
         yield from adapter_calls(model, new)
     for heads in OTHER_HEADS:
         yield from attention_calls(f"D={heads.head_dim}", heads, new)
+
+
+def draft_heads(
+    model: Model, new: Callable[..., torch.Tensor], sm: int
+) -> Iterator[tuple[str, DraftHead]]:
+    """The target's own head, of some tokens, and the copies in one byte that `sm` reads."""
+    head, shape = new(model.vocab, model.hidden), (model.vocab, model.hidden)
+    yield "", DraftHead(head)
+    yield " ids", DraftHead(head, token_ids=torch.arange(0, model.vocab, 4).int())
+    for dtype in QUANTIZED if divmod(sm, 10) >= FLOAT8_CAPABILITY else QUANTIZED[:1]:
+        short = str(dtype).removeprefix("torch.")
+        yield f" {short}", DraftHead(torch.empty(shape, dtype=dtype), torch.empty(model.vocab))
 
 
 def attention_calls(name: str, heads: Heads, new: Callable[..., torch.Tensor]) -> Iterator[Call]:
@@ -194,7 +211,7 @@ def builds(architectures: list[int], dtypes: list[torch.dtype], case: str) -> It
     for sm in architectures:
         for dtype in dtypes:
             seen = set()
-            for call in calls(dtype):
+            for call in calls(dtype, sm):
                 if case not in call.case:
                     continue
                 module = import_module(f"kangaroo_kernels.{call.op}.triton_kernel")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from kangaroo_kernels.draft_head import MAX_K, QUANTIZED, DraftChain, DraftHead
 from kangaroo_kernels.nodes import NodeBatch
 
 
@@ -69,3 +70,40 @@ def require_slots(nodes: NodeBatch, num_slots: int) -> None:
     seqlens, behind = nodes.cache_seqlens, nodes.first_node + num_nodes
     require("cache_seqlens", seqlens, (batch,), torch.int32, nodes.positions.device)
     require_within("cache_seqlens", seqlens, 0, num_slots - behind + 1)
+
+
+def require_head(head: DraftHead, h: Tensor, k: int) -> None:
+    """A head for states `h` [B, N, C], with at least `k` tokens to choose from."""
+    shape = sizes("head.weight", head.weight, 2)
+    quantized = head.weight.dtype in QUANTIZED
+    dtype = head.weight.dtype if quantized else h.dtype
+    require("head.weight", head.weight, (shape[0], h.shape[-1]), dtype, h.device)
+    if quantized != (head.scale is not None):
+        wanted, got = ("one scale a row", "None") if quantized else ("None", "a tensor")
+        raise ValueError(f"head.scale: expected {wanted} for {head.weight.dtype}, got {got}")
+    if head.scale is not None:
+        require("head.scale", head.scale, (shape[0],), torch.float32, h.device)
+    if head.token_ids is not None:
+        ids = head.token_ids
+        require("head.token_ids", ids, (len(ids),), torch.int32, h.device)
+        require_within("head.token_ids", ids, 0, shape[0])
+        if ids.is_cpu and len(falls := (ids[1:] <= ids[:-1]).nonzero()):
+            pair = ids[int(falls[0]) :][:2].tolist()
+            raise ValueError(f"head.token_ids: expected strictly increasing ids, got {pair}")
+    if not 1 <= k <= min(MAX_K, head.num_ids):
+        raise ValueError(f"k: expected 1 to {min(MAX_K, head.num_ids)}, got {k}")
+
+
+def require_chain(chain: DraftChain | None, h: Tensor) -> None:
+    """One chain for each sequence of `h` [B, N, C]; N is at least 1."""
+    if chain is None:
+        return
+    batch, num_nodes, _ = h.shape
+    if num_nodes == 0:
+        raise ValueError("h: expected at least one node to append behind, got none")
+    at = (batch, sizes("chain.tokens", chain.tokens, 2)[1])
+    require("chain.tokens", chain.tokens, at, torch.int64, h.device)
+    require("chain.positions", chain.positions, at, torch.int32, h.device)
+    require("chain.num_nodes", chain.num_nodes, (batch,), torch.int32, h.device)
+    require("chain.stopped", chain.stopped, (batch,), torch.int32, h.device)
+    require("chain.threshold", chain.threshold, (batch,), torch.float32, h.device)

@@ -18,6 +18,7 @@ from kangaroo_kernels.linear import Linear
 from kangaroo_kernels.rms_norm import RMSNorm
 from kangaroo_kernels.rope_append_kv import RopeAppendKV
 from kangaroo_kernels.top1_confidence import Top1Confidence
+from kangaroo_kernels.topk_confidence import TopkConfidence
 from kangaroo_kernels.tree_attention import TreeAttention
 from kangaroo_kernels.verify_tree import VerifyTree
 
@@ -52,6 +53,7 @@ IMPLS: Mapping[str, tuple[Backend, ...]] = {
     "tree_attention": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "gated_mlp": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "top1_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "topk_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "adapter_step": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "adapter_refresh": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "verify_tree": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
@@ -137,6 +139,7 @@ class KernelSet:
     tree_attention: TreeAttention
     gated_mlp: GatedMLP
     top1_confidence: Top1Confidence
+    topk_confidence: TopkConfidence
     adapter_step: AdapterStep
     adapter_refresh: AdapterRefresh
     verify_tree: VerifyTree

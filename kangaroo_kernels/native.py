@@ -8,8 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require
-from kangaroo_kernels.kernel_set import Target
+from kangaroo_kernels.checks import require, sizes
+from kangaroo_kernels.draft_head import DraftHead
+from kangaroo_kernels.kernel_set import Target, UnsupportedError
 
 HOW_TO_BUILD = (
     "reinstall with a C++17 compiler; "
@@ -78,3 +79,19 @@ def optional_address(
 ) -> int:
     """Where `tensor` starts; 0 for one that is absent."""
     return 0 if tensor is None else address(name, tensor, shape, dtype)
+
+
+def head_address(head: DraftHead, width: int) -> tuple[int, int, int, int]:
+    """Weight, token ids, and how many rows and ids there are.
+
+    Raises:
+        UnsupportedError: the head is quantized.
+        ValueError: see `address`.
+    """
+    if head.scale is not None:
+        raise UnsupportedError(f"head: native ops read float32, not {head.weight.dtype}")
+    vocab = sizes("head.weight", head.weight, 2)[0]
+    weight = address("head.weight", head.weight, (vocab, width))
+    num_ids = head.num_ids
+    ids = optional_address("head.token_ids", head.token_ids, (num_ids,), torch.int32)
+    return weight, ids, vocab, num_ids

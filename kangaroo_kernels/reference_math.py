@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kangaroo_kernels.draft_head import DraftHead
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.tree_attention import KV_CHUNK
 
@@ -46,6 +47,26 @@ def linear(
     if bias is not None:
         out = out + bias
     return out if residual is None else residual + out
+
+
+def rank_tokens(
+    h: Tensor, head: DraftHead, norm_weight: Tensor, eps: float, k: int
+) -> tuple[Tensor, Tensor]:
+    """The k best tokens and their probabilities; see the contract of topk_confidence."""
+    rows = rms_normalize(h.flatten(0, 1), norm_weight, eps)
+    ids = None if head.token_ids is None else head.token_ids.long()
+    weight, scale = head.weight, head.scale
+    if ids is not None:
+        weight, scale = weight[ids], None if scale is None else scale[ids]
+    logits = tiled_linear(rows.float(), weight.float())  # float32 sums, never rounded
+    if scale is not None:
+        logits = logits * scale
+    best = logits.sort(dim=-1, descending=True, stable=True).indices[
+        :, :k
+    ]  # ties: the lowest first
+    probabilities = logits.softmax(-1).gather(-1, best)
+    tokens = best if ids is None else ids[best]
+    return tokens.view(*h.shape[:2], k), probabilities.view(*h.shape[:2], k)
 
 
 def rotate(x: Tensor, rope: Tensor, positions: Tensor) -> Tensor:

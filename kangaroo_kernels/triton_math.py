@@ -91,6 +91,8 @@ def sums_of_products(
             wide = x.to(tl.float32)
             squares += tl.sum(wide * wide, axis=1)
             norm = tl.load(norm_ptr + column, mask=inside, other=0.0).to(tl.float32)
-            x = (wide * norm[None, :]).to(weight.dtype)
+            x = (wide * norm[None, :]).to(x.dtype)
+        if weight.dtype != x.dtype:
+            weight = weight.to(tl.float32).to(x.dtype)  # exact: one byte each
         acc = exact_dot(x, weight, acc)
     return acc, squares

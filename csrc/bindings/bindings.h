@@ -40,6 +40,7 @@ void register_linear(pybind11::module_& module);
 void register_rms_norm(pybind11::module_& module);
 void register_rope_append_kv(pybind11::module_& module);
 void register_top1_confidence(pybind11::module_& module);
+void register_topk_confidence(pybind11::module_& module);
 void register_tree_attention(pybind11::module_& module);
 void register_verify_tree(pybind11::module_& module);
 

@@ -28,6 +28,7 @@ PYBIND11_MODULE(_C, module) {
   register_rms_norm(module);
   register_rope_append_kv(module);
   register_top1_confidence(module);
+  register_topk_confidence(module);
   register_tree_attention(module);
   register_verify_tree(module);
 }

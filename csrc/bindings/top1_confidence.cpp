@@ -1,22 +1,46 @@
 #include "kangaroo/top1_confidence.h"
 
-#include "bindings.h"
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "draft_head.h"
 
 namespace kangaroo::bindings {
+namespace {
+
+// (tokens, positions, num_nodes, stopped, threshold, batch, capacity)
+using Chain = std::tuple<Address, Address, Address, Address, Address, int64_t, int64_t>;
+
+kangaroo_draft_chain chain_of(const Chain& chain) {
+  const auto [tokens, positions, num_nodes, stopped, threshold, batch, capacity] = chain;
+  return {at<int64_t>(tokens),
+          at<int32_t>(positions),
+          at<int32_t>(num_nodes),
+          at<int32_t>(stopped),
+          at<float>(threshold),
+          batch,
+          capacity};
+}
+
+}  // namespace
 
 void register_top1_confidence(pybind11::module_& module) {
   module.def("top1_confidence",
-             [](Address h, Address head, Address norm_weight, Address tokens, Address confidence,
-                int64_t num_rows, int64_t width, int64_t vocab, float eps, int32_t num_threads) {
+             [](Address h, const Head& head, Address norm_weight, Address tokens,
+                Address confidence, const std::optional<Chain>& chain, int64_t num_rows,
+                int64_t width, float eps, int32_t num_threads) {
+               kangaroo_draft_chain appended = {};
+               if (chain) appended = chain_of(*chain);
                kangaroo_top1_confidence_params p = {};
                p.h = at<float>(h);
-               p.head = at<float>(head);
+               p.head = head_of(head);
                p.norm_weight = at<float>(norm_weight);
                p.tokens = at<int64_t>(tokens);
                p.confidence = at<float>(confidence);
+               p.chain = chain ? &appended : nullptr;
                p.num_rows = num_rows;
                p.width = width;
-               p.vocab = vocab;
                p.eps = eps;
                p.num_threads = num_threads;
                call(kangaroo_top1_confidence, p);

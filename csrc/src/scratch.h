@@ -6,8 +6,8 @@
 
 namespace kangaroo {
 
-enum class Scratch { kRows, kHidden, kParts, kAdapter };
-constexpr int kNumScratch = 4;
+enum class Scratch { kRows, kHidden, kParts, kCandidates, kAdapter };
+constexpr int kNumScratch = 5;
 
 // At least `bytes` bytes, 64-byte aligned; the contents of the last call for this use are lost.
 void* scratch_bytes(Scratch use, std::size_t bytes);

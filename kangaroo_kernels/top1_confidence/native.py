@@ -3,28 +3,37 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import sizes
-from kangaroo_kernels.native import C, address, unsupported
+from kangaroo_kernels.checks import require_chain, sizes
+from kangaroo_kernels.draft_head import DraftChain, DraftHead
+from kangaroo_kernels.native import C, address, head_address, unsupported
 
 __all__ = ["top1_confidence", "unsupported"]
 
 
 def top1_confidence(
-    h: Tensor, head: Tensor, norm_weight: Tensor, eps: float
+    h: Tensor,
+    head: DraftHead,
+    norm_weight: Tensor,
+    eps: float,
+    *,
+    chain: DraftChain | None = None,
 ) -> tuple[Tensor, Tensor]:
     batch, num_nodes, width = sizes("h", h, 3)
-    vocab = head.shape[0]
+    appended = None
+    if chain is not None:
+        require_chain(chain, h)
+        appended = (*(tensor.data_ptr() for tensor in chain), *chain.tokens.shape)
     tokens = torch.empty(batch, num_nodes, dtype=torch.int64)
     confidence = h.new_empty(batch, num_nodes)
     C.top1_confidence(
         address("h", h),
-        address("head", head, (vocab, width)),
+        head_address(head, width),
         address("norm_weight", norm_weight, (width,)),
         tokens.data_ptr(),
         confidence.data_ptr(),
+        appended,
         batch * num_nodes,
         width,
-        vocab,
         eps,
         torch.get_num_threads(),
     )

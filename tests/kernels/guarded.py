@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels import Backend, Target, testing
+from kangaroo_kernels.draft_head import DraftHead
 from kangaroo_kernels.kernel_set import IMPLS, load_impl
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
@@ -59,7 +60,11 @@ def calls() -> Iterator[tuple[str, dict[str, Any]]]:
             yield "linear", {"x": x, "weight": weight, "eps": EPS, **extras}
             yield "rms_norm", {"x": x, "weight": norm, "eps": EPS}
             yield "gated_mlp", {"x": x, **gates, "norm_weight": norm, "eps": EPS}
-            yield "top1_confidence", {"h": x, "head": weight, "norm_weight": norm, "eps": EPS}
+            ids = torch.arange(0, num_out, 2, dtype=torch.int32)
+            for head in (DraftHead(weight), DraftHead(weight, token_ids=ids)):
+                ranking = {"h": x, "head": head, "norm_weight": norm, "eps": EPS}
+                yield "top1_confidence", ranking
+                yield "topk_confidence", {**ranking, "k": min(5, head.num_ids)}
     for heads in (Heads(3, 3, 64), Heads(6, 2, 40), Heads(5, 1, 80), Heads(2, 1, 2)):
         for n in (1, 3, 17):
             nodes = testing.chain_nodes([64 - n], n)  # up to the last slot of the cache

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
+from kangaroo_kernels.draft_head import DraftHead
 from kangaroo_kernels.nodes import NodeBatch
 
 
@@ -36,8 +37,15 @@ def gated_mlp(x: Tensor, gate_up: Tensor, down: Tensor, norm_weight: Tensor, eps
     return x + torch.einsum("bnf,cf->bnc", gate / (1 + (-gate).exp()) * up, down)
 
 
-def logits(h: Tensor, head: Tensor, norm_weight: Tensor, eps: float) -> Tensor:
-    return torch.einsum("bnc,vc->bnv", rms_norm(h, norm_weight, eps), head)
+def draft_logits(h: Tensor, head: DraftHead, norm_weight: Tensor, eps: float) -> Tensor:
+    """[B, N, V]; -inf where a token may not be drafted."""
+    logits = torch.einsum("bnc,vc->bnv", rms_norm(h, norm_weight, eps), head.weight.to(h.dtype))
+    if head.scale is not None:
+        logits = logits * head.scale.to(h.dtype)
+    if head.token_ids is not None:
+        drafted = torch.isin(torch.arange(len(head.weight)), head.token_ids)
+        logits = logits.masked_fill(~drafted, float("-inf"))
+    return logits
 
 
 def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

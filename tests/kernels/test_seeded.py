@@ -20,6 +20,7 @@ from kangaroo_kernels.testing import Heads
 from tests.kernels import naive
 from tests.kernels.adapters import refresh_inputs, step_inputs
 from tests.kernels.conftest import DTYPES, parameter
+from tests.kernels.heads import EXACT, Ranked, make_head
 
 EPS = 1e-5
 NUM_CASES, NUM_FUZZ_CASES = 21, 84  # per op and dtype
@@ -97,26 +98,30 @@ def rms_norm(draw: random.Random, dtype: torch.dtype) -> Case:
     return rows_case(lambda op, some, rows: op(some, weight, EPS), maths, x, weight)
 
 
-def top1_confidence(draw: random.Random, dtype: torch.dtype) -> Case:
-    """The confidence; the token is checked by its logit, which may err as PyTorch's do."""
+def ranking(draw: random.Random, dtype: torch.dtype, k: int | None) -> Case:
+    """The confidences; tokens are checked by their logits, which may err as PyTorch's do."""
     x, vocab = projections(draw, dtype)
-    head = (3 * testing.random_weight(vocab, x.shape[2])).to(dtype)
+    head = make_head(draw.choice(EXACT), vocab, x.shape[2], dtype)
     norm = testing.random_norm_weight(x.shape[2], dtype)
+    ranked = Ranked(x, head, norm)
+    width = min(k or 1, head.num_ids)
 
-    exact = naive.logits(*testing.widen(x, head, norm), EPS)[0]
-    low = naive.logits(x, head, norm, EPS)[0]
-    slack = 2 * (low.double() - exact).abs().max() + torch.finfo(dtype).eps * exact.abs().max()
+    def run(op: Any, rows: slice) -> Tensor:
+        some = x[:, rows].contiguous(), head, norm, EPS
+        tokens, confidence = (t.view(1, -1, width) for t in op(*some, *[width] * (k is not None)))
+        ranked.check_tokens(tokens, rows)
+        return confidence[0].to(dtype)
 
-    def call(op: Any, some: Tensor, rows: slice) -> Tensor:
-        tokens, confidence = op(some, head, norm, EPS)
-        chosen = exact[rows].gather(1, tokens[0, :, None])[:, 0]
-        assert (chosen >= exact[rows].amax(-1) - 2 * slack).all()
-        return confidence.to(dtype)
+    exact, low = (logits.softmax(-1).topk(width).values[0] for logits in (ranked.exact, ranked.low))
+    return Case(run, exact, low, x.shape[1])
 
-    def maths(h: Tensor, head: Tensor, norm: Tensor) -> Tensor:
-        return naive.logits(h, head, norm, EPS).softmax(-1).amax(-1)
 
-    return rows_case(call, maths, x, head, norm)
+def top1_confidence(draw: random.Random, dtype: torch.dtype) -> Case:
+    return ranking(draw, dtype, None)
+
+
+def topk_confidence(draw: random.Random, dtype: torch.dtype) -> Case:
+    return ranking(draw, dtype, draw.choice([1, 2, 10, 16]))
 
 
 def places(draw: random.Random) -> tuple[Heads, NodeBatch]:
@@ -231,6 +236,7 @@ CASES = {
         gated_mlp,
         rms_norm,
         top1_confidence,
+        topk_confidence,
         tree_attention,
         adapter_step,
         adapter_refresh,

@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
+#include "kangaroo/draft_head.h"
 #include "kangaroo/status.h"
 
 #ifdef __cplusplus
@@ -11,14 +12,17 @@ extern "C" {
 #endif
 
 typedef struct kangaroo_top1_confidence_params {
-  const float* h;           /* [num_rows, width] */
-  const float* head;        /* [vocab, width] */
+  const float* h; /* [num_rows, width] */
+  kangaroo_draft_head head;
   const float* norm_weight; /* [width] */
   int64_t* tokens;          /* [num_rows], written; ties go to the lowest id */
   float* confidence;        /* [num_rows], written */
+  /* Written unless null, num_rows is a multiple of its batch: where a chain has not stopped, the
+   * token of its sequence's last row is appended; it stops where that was not sure enough, or at
+   * its capacity. */
+  const kangaroo_draft_chain* chain;
   int64_t num_rows;
   int64_t width;
-  int64_t vocab; /* at least 1 */
   float eps;
   int32_t num_threads;
 } kangaroo_top1_confidence_params;

@@ -13,6 +13,7 @@ from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
+from kangaroo_kernels.draft_head import DraftHead
 
 
 class KangarooDrafter:
@@ -20,6 +21,7 @@ class KangarooDrafter:
 
     def __init__(self, model: Llama, adapter: Adapter | None, config: DraftConfig):
         self.model, self.adapter, self.config = model, adapter, config
+        self.head = DraftHead(model.weights.lm_head)
 
     def new_cache(self, num_slots: int) -> SlotCache:
         """Rows for the adapter's keys and values; none without an adapter."""
@@ -78,7 +80,7 @@ class KangarooDrafter:
         nodes = state.adapter_kv.chain(h.shape[1], state.positions)
         h = adapter.step(h, state.adapter_kv, nodes, self.model.rope, self.model.kernels)
         token, confidence = self.model.kernels.top1_confidence(
-            h[:, -1:], self.model.weights.lm_head, adapter.norm, adapter.config.rms_norm_eps
+            h[:, -1:], self.head, adapter.norm, adapter.config.rms_norm_eps
         )
         return int(token), float(confidence)
 

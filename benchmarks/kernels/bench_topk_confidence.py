@@ -1,0 +1,40 @@
+"""topk_confidence: the ten children that a tree's drafter chooses from."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.harness import Case, Setting, main
+from benchmarks.models import EPS, NUM_NODES, models_for
+from kangaroo_kernels.draft_head import DraftHead
+from kangaroo_kernels.testing import random_norm_weight, random_weight
+
+K = 10
+
+
+def torch_topk(h: Tensor, head: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
+    logits = F.linear(F.rms_norm(h, norm.shape, norm, EPS), head).float()
+    confidence, token = logits.softmax(-1).topk(K)
+    return token, confidence
+
+
+def cases(setting: Setting) -> Iterator[Case]:
+    dtype = setting.dtype
+    for model in models_for(setting.device):
+        c, v = model.hidden, model.vocab
+        for n in NUM_NODES:
+            h, norm = torch.randn(1, n, c).to(dtype), random_norm_weight(c, dtype)
+            yield Case(
+                name=model.name,
+                shape={"N": n, "C": c, "V": v, "k": K},
+                num_bytes=(v * c + n * c) * dtype.itemsize,
+                data=(h, random_weight(v, c, dtype), norm),
+                run=lambda op, h, head, norm: op(h, DraftHead(head), norm, EPS, K),
+                peer=("torch", torch_topk),
+            )
+
+
+if __name__ == "__main__":
+    main("topk_confidence", cases)

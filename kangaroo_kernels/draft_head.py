@@ -1,0 +1,65 @@
+"""The head that drafts are taken from, and the chain of drafts that grows on the device."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+QUANTIZED = (torch.int8, torch.float8_e4m3fn)
+MAX_K = 16  # tokens of topk_confidence
+
+
+class DraftHead(NamedTuple):
+    """The target's own head, or a cheaper stand-in: acceptance depends on it, the output does not.
+
+    Attributes:
+        weight:    [V, C] in the dtype of the states, or int8 or float8_e4m3fn with `scale`.
+        scale:     [V] float32, by which the rows of a quantized weight are multiplied.
+        token_ids: [R] int32, strictly increasing: rows of the weight that may be drafted (FR-Spec,
+            arXiv 2502.14856); None: all.
+    """
+
+    weight: Tensor
+    scale: Tensor | None = None
+    token_ids: Tensor | None = None
+
+    @property
+    def num_ids(self) -> int:
+        """Tokens that may be drafted: R, or V."""
+        return len(self.weight if self.token_ids is None else self.token_ids)
+
+
+class DraftChain(NamedTuple):
+    """One chain of drafts per sequence, appended to where the device's memory is.
+
+    Attributes:
+        tokens:    [B, T] int64; node 0 is the root.
+        positions: [B, T] int32, RoPE indices.
+        num_nodes: [B] int32, nodes so far, the root included.
+        stopped:   [B] int32; not 0: nothing is drafted behind the newest node.
+        threshold: [B] float32, the confidence below which drafting stops; the token that was not
+            sure enough is kept.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    num_nodes: Tensor
+    stopped: Tensor
+    threshold: Tensor
+
+
+def quantize(weight: Tensor, dtype: torch.dtype, token_ids: Tensor | None = None) -> DraftHead:
+    """A copy of `weight` [V, C] for drafts alone, each row scaled by its largest element.
+
+    Raises:
+        ValueError: a dtype that is not int8 or float8_e4m3fn.
+    """
+    if dtype not in QUANTIZED:
+        raise ValueError(f"dtype: expected one of {QUANTIZED}, got {dtype}")
+    info = torch.iinfo(dtype) if dtype == torch.int8 else torch.finfo(dtype)
+    rows = weight.float()
+    scale = rows.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / info.max
+    rows = rows / scale[:, None]
+    return DraftHead((rows.round() if dtype == torch.int8 else rows).to(dtype), scale, token_ids)

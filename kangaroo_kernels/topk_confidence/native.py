@@ -1,0 +1,33 @@
+"""topk_confidence in C++ on the CPU."""
+
+import torch
+from torch import Tensor
+
+from kangaroo_kernels.checks import sizes
+from kangaroo_kernels.draft_head import DraftHead
+from kangaroo_kernels.native import C, address, head_address, unsupported
+
+__all__ = ["topk_confidence", "unsupported"]
+
+
+def topk_confidence(
+    h: Tensor, head: DraftHead, norm_weight: Tensor, eps: float, k: int
+) -> tuple[Tensor, Tensor]:
+    batch, num_nodes, width = sizes("h", h, 3)
+    if k < 1:
+        raise ValueError(f"k: expected at least 1, got {k}")
+    tokens = torch.empty(batch, num_nodes, k, dtype=torch.int64)
+    confidence = h.new_empty(batch, num_nodes, k)
+    C.topk_confidence(
+        address("h", h),
+        head_address(head, width),
+        address("norm_weight", norm_weight, (width,)),
+        tokens.data_ptr(),
+        confidence.data_ptr(),
+        batch * num_nodes,
+        width,
+        k,
+        eps,
+        torch.get_num_threads(),
+    )
+    return tokens, confidence

@@ -1,0 +1,195 @@
+"""The k best tokens of the vocabulary in two launches, shared by top1_confidence and
+topk_confidence.
+
+A program of the first multiplies a tile of the head and keeps the tile's k best and its part of the
+softmax's sum: logits live in registers only. A program of the second merges the sorted lists of one
+row, and appends to the row's chain of drafts.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kangaroo_kernels.checks import require_chain, require_head, require_like, sizes
+from kangaroo_kernels.draft_head import DraftChain, DraftHead
+from kangaroo_kernels.kernel_set import UnsupportedError
+from kangaroo_kernels.triton_math import ROW_TILE, pad_to_power_of_2, sums_of_products
+
+BLOCK_V = 64
+FLOAT8_CAPABILITY = (8, 9)
+
+
+@triton.jit
+def _score_kernel(
+    h_ptr,
+    norm_ptr,
+    weight_ptr,
+    scale_ptr,
+    ids_ptr,
+    top_ptr,  # [M, tiles, K] float32: largest logits of the tile, in descending order
+    token_ptr,  # [M, tiles, K] int32: whose they are
+    mass_ptr,  # [M, tiles] float32: sum of exp(logit - largest)
+    num_rows,
+    eps,
+    num_ids,
+    width: tl.constexpr,
+    vocab: tl.constexpr,
+    K: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    tile = tl.program_id(0)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    row_live = row < num_rows
+    lane = tl.arange(0, BLOCK_V)
+    token = tile * BLOCK_V + lane
+    known = token < num_ids
+    if ids_ptr is not None:
+        token = tl.load(ids_ptr + token, mask=known, other=0)
+        known &= (token >= 0) & (token < vocab)  # memory stays whole
+    logits, squares = sums_of_products(
+        h_ptr, norm_ptr, weight_ptr, row, row_live, token, known, 0, width, width, width, True,
+        BLOCK_K,
+    )  # fmt: skip
+    if scale_ptr is not None:
+        logits *= tl.load(scale_ptr + token, mask=known, other=0.0)[None, :]
+    logits *= tl.rsqrt(squares / width + eps)[:, None]
+    logits = tl.where(row_live[:, None] & known[None, :], logits, float("-inf"))
+    top = tl.max(logits, axis=1)
+    mass = tl.sum(tl.exp(logits - top[:, None]), axis=1)
+    place = row.to(tl.int64) * tl.num_programs(0) + tile
+    tl.store(mass_ptr + place, mass, mask=row_live)
+    for rank in range(K):
+        best = tl.max(logits, axis=1)
+        chosen = lane[None, :] == tl.argmax(logits, axis=1)[:, None]
+        tl.store(top_ptr + place * K + rank, best, mask=row_live)
+        best_token = tl.sum(tl.where(chosen, token[None, :], 0), axis=1)
+        tl.store(token_ptr + place * K + rank, best_token, mask=row_live)
+        logits = tl.where(chosen, float("-inf"), logits)
+
+
+@triton.jit
+def _merge_kernel(
+    top_ptr,
+    token_ptr,
+    mass_ptr,
+    best_ptr,  # [M, K] int64
+    confidence_ptr,  # [M, K] float32
+    chain_tokens_ptr,
+    chain_positions_ptr,
+    chain_num_nodes_ptr,
+    chain_stopped_ptr,
+    chain_threshold_ptr,
+    num_tiles,
+    vocab,
+    num_nodes,
+    capacity,
+    K: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    tile = tl.arange(0, BLOCK)
+    live = tile < num_tiles
+    place = row * num_tiles + tile
+    top = tl.load(top_ptr + place * K, mask=live, other=float("-inf"))
+    highest = tl.max(top, axis=0)
+    mass = tl.load(mass_ptr + place, mask=live, other=0.0)
+    total = tl.sum(mass * tl.exp(top - highest), axis=0)
+    cursor = tl.zeros((BLOCK,), tl.int32)
+    for rank in range(K):
+        best = tl.max(top, axis=0)
+        at = place * K + cursor
+        token = tl.load(token_ptr + at, mask=live & (top == best), other=vocab - 1)
+        chosen = tl.min(token, axis=0)
+        tl.store(best_ptr + row * K + rank, chosen.to(tl.int64))
+        tl.store(confidence_ptr + row * K + rank, tl.exp(best - highest) / total)
+        taken = live & (top == best) & (token == chosen)
+        left = taken & (cursor + 1 < K)
+        top = tl.where(taken, tl.load(top_ptr + at + 1, mask=left, other=float("-inf")), top)
+        cursor += left.to(tl.int32)
+        if rank == 0:
+            if chain_tokens_ptr is not None:
+                if row % num_nodes == num_nodes - 1:
+                    _append(
+                        row // num_nodes, chosen, 1.0 / total, chain_tokens_ptr,
+                        chain_positions_ptr, chain_num_nodes_ptr, chain_stopped_ptr,
+                        chain_threshold_ptr, capacity,
+                    )  # fmt: skip
+
+
+@triton.jit
+def _append(
+    sequence,
+    token,
+    confidence,
+    tokens_ptr,
+    positions_ptr,
+    num_nodes_ptr,
+    stopped_ptr,
+    threshold_ptr,
+    capacity,
+):
+    """The token becomes the chain's next node, unless drafting has stopped."""
+    node = tl.load(num_nodes_ptr + sequence)
+    stopped = tl.load(stopped_ptr + sequence)
+    if stopped == 0:
+        if node > 0:
+            if node < capacity:
+                place = sequence * capacity + node
+                tl.store(tokens_ptr + place, token.to(tl.int64))
+                tl.store(positions_ptr + place, tl.load(positions_ptr + place - 1) + 1)
+                tl.store(num_nodes_ptr + sequence, node + 1)
+                threshold = tl.load(threshold_ptr + sequence)
+                goes_on = (confidence >= threshold) & (node + 1 < capacity)
+                tl.store(stopped_ptr + sequence, tl.where(goes_on, 0, 1))
+
+
+def rank_tokens(
+    h: Tensor,
+    head: DraftHead,
+    norm_weight: Tensor,
+    eps: float,
+    k: int,
+    chain: DraftChain | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The k best tokens and their probabilities, each [B, N, k]; the best one of the last node
+    joins `chain`.
+
+    Raises:
+        ValueError: names argument, expected and got.
+        UnsupportedError: a head in float8 on a GPU that cannot read it.
+    """
+    batch, num_nodes, width = sizes("h", h, 3)
+    require_like(h, (("h", h, h.shape), ("norm_weight", norm_weight, (width,))))
+    require_head(head, h, k)
+    require_chain(chain, h)
+    if head.weight.dtype == torch.float8_e4m3fn and h.is_cuda:
+        if (capability := torch.cuda.get_device_capability(h.device)) < FLOAT8_CAPABILITY:
+            raise UnsupportedError(
+                f"head: float8_e4m3fn needs compute capability {FLOAT8_CAPABILITY}, "
+                f"not {capability}"
+            )
+    num_rows, num_tiles = batch * num_nodes, triton.cdiv(head.num_ids, BLOCK_V)
+    best = h.new_empty(batch, num_nodes, k, dtype=torch.int64)
+    confidence = h.new_empty(batch, num_nodes, k, dtype=torch.float32)
+    if num_rows == 0:
+        return best, confidence
+    top = h.new_empty(num_rows, num_tiles, k, dtype=torch.float32)
+    token = h.new_empty(num_rows, num_tiles, k, dtype=torch.int32)
+    mass = h.new_empty(num_rows, num_tiles, dtype=torch.float32)
+    _score_kernel[(num_tiles, triton.cdiv(num_rows, ROW_TILE))](
+        h, norm_weight, *head, top, token, mass, num_rows, eps, head.num_ids, width=width,
+        vocab=len(head.weight), K=k, ROWS=ROW_TILE, BLOCK_V=BLOCK_V,
+        BLOCK_K=min(128, pad_to_power_of_2(width, 16)), num_warps=4, num_stages=4,
+        enable_fp_fusion=True,
+    )  # fmt: skip
+    _merge_kernel[(num_rows,)](
+        top, token, mass, best, confidence, *(chain or [None] * 5), num_tiles, len(head.weight),
+        num_nodes, 0 if chain is None else chain.tokens.shape[1], K=k,
+        BLOCK=pad_to_power_of_2(num_tiles), num_warps=8, enable_fp_fusion=True,
+    )  # fmt: skip
+    return best, confidence
