@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kangaroo_kernels.triton_math import ROW_TILE, pad_to_power_of_2, sums_of_products
 
-WAVE = 264  # programs that fill a large GPU twice
+WAVE = 256  # programs: about two for each multiprocessor of a large GPU
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Tiling:
 
     @classmethod
     def of(cls, num_out: int, width: int) -> Tiling:
-        """Where there are few outputs the sums over columns are split, so that enough programs
-        read.
+        """As wide as leaves a wave of programs; where the narrowest tiles are too few, the sums
+        over columns are split.
         """
         block_k = min(128, pad_to_power_of_2(width, 16))
-        block_n = 64 if num_out >= 64 * WAVE else 32
+        block_n = next((n for n in (64, 32) if num_out >= n * WAVE), 16)
         enough = WAVE // -(-num_out // block_n)
         return cls(block_n, block_k, max(1, min(8, enough, width // (4 * block_k))))
 

@@ -1,5 +1,5 @@
 """adapter_step in Triton, four launches: norm, projection, rotation and append; attention (two);
-output projection and residual (a fifth where its sum is split).
+output projection and residual (a fifth in models so small that its sum is split).
 """
 
 import torch

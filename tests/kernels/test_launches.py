@@ -1,0 +1,94 @@
+"""How many kernels an op launches at the shapes of real models. Nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from torch import Tensor
+
+from kangaroo_kernels import Backend, Target
+from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
+from kangaroo_kernels.draft_head import DraftChain, DraftHead
+from kangaroo_kernels.kernel_set import load_impl
+from kangaroo_kernels.nodes import NodeBatch
+from kangaroo_kernels.testing import Heads
+
+pytestmark = [
+    pytest.mark.skipif(not find_spec("triton"), reason="Triton is not installed"),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="counts launches of the interpreter"),
+]
+
+EPS = 1e-5
+NUM_SLOTS = 4096
+# Heads, MLP width, vocabulary; hidden size 4096: Vicuna-7B, Llama-3.1-8B, Qwen3-8B.
+MODELS = [(Heads(32, 32, 128), 11008, 32000), (Heads(32, 8, 128), 14336, 128256)]
+MODELS += [(Heads(32, 8, 128), 12288, 151936)]
+
+
+@contextmanager
+def recorded() -> Iterator[list[str]]:
+    """Names of the kernels that are launched in here, none of which runs."""
+    from triton.runtime.interpreter import InterpretedFunction
+
+    names: list[str] = []
+
+    def launch(self: Any, *_args: Any, **_options: Any) -> None:
+        names.append(self.fn.__name__)
+
+    with patch.object(InterpretedFunction, "run", launch):
+        yield names
+
+
+def new(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """Without memory."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def nodes(num_nodes: int) -> NodeBatch:
+    i32 = torch.int32
+    return NodeBatch(new(1, num_nodes, dtype=i32), new(1, dtype=i32))
+
+
+def calls(heads: Heads, ffn: int, vocab: int) -> dict[str, tuple[int, Callable[[Any], object]]]:
+    """Op -> its launches, and a call of it."""
+    c, i32, i64 = 4096, torch.int32, torch.int64
+    q_width, kv_width = heads.h_q * heads.head_dim, heads.h_kv * heads.head_dim
+    x, norm, cache = new(1, 2, c), new(c), new(1, heads.h_kv, NUM_SLOTS, heads.head_dim)
+    qkv = new(q_width + 2 * kv_width, c)
+    rope = new(2, NUM_SLOTS, heads.head_dim // 2, dtype=torch.float32)
+    step = StepWeights(norm, qkv, new(c, q_width))
+    deep = RefreshWeights(norm, norm, new(2 * kv_width, 2 * c))
+    head, one = DraftHead(new(vocab, c)), new(1, dtype=i32)
+    chain = DraftChain(new(1, 8, dtype=i64), new(1, 8, dtype=i32), one, one, one.float())
+    tree = new(1, 8, dtype=i64), new(1, 8, dtype=i64)
+    rows = [new(4, 1, heads.h_kv, NUM_SLOTS, heads.head_dim)] * 3 + [new(1, 1, 1, NUM_SLOTS, c)]
+    where, q = (cache, cache, nodes(2)), new(1, 2, heads.h_q, heads.head_dim)
+    return {
+        "linear": (1, lambda op: op(x, qkv, norm_weight=norm, eps=EPS)),
+        "rms_norm": (1, lambda op: op(x, norm, EPS)),
+        "rope_append_kv": (1, lambda op: op(new(1, 2, len(qkv)), *where, rope)),
+        "tree_attention": (2, lambda op: op(q, *where, 1.0)),
+        "gated_mlp": (2, lambda op: op(x, new(2 * ffn, c), new(c, ffn), norm, EPS)),
+        "top1_confidence": (2, lambda op: op(x, head, norm, EPS, chain=chain)),
+        "topk_confidence": (2, lambda op: op(x, head, norm, EPS, 10)),
+        "adapter_step": (4, lambda op: op(x, step, *where, rope, eps=EPS)),
+        "adapter_refresh": (1, lambda op: op((x, x), deep, *where, rope, eps=EPS)),
+        "verify_tree": (2, lambda op: op(new(1, 8, vocab), *tree)),
+        "compact_kv": (1, lambda op: op(rows, tree[0], one, one)),
+    }
+
+
+@pytest.mark.parametrize("op", list(calls(*MODELS[0])))
+@pytest.mark.parametrize("model", MODELS)
+def test_launches(op: str, model: tuple[Heads, int, int]) -> None:
+    implementation = load_impl(op, Backend.TRITON, Target(torch.device("cpu"), torch.bfloat16, 128))
+    num_launches, call = calls(*model)[op]
+    with recorded() as names:
+        call(implementation)
+    assert len(names) == num_launches, names
