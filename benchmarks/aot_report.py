@@ -97,7 +97,10 @@ def calls(dtype: torch.dtype, sm: int) -> Iterator[Call]:
     for model in (VICUNA_7B, LLAMA_8B, QWEN3_8B):
         name, c, x, norm = model.name, model.hidden, new(1, 8, model.hidden), new(model.hidden)
         qkv = {"norm_weight": norm, "eps": EPS}
+        yield Call("embedding", name, (ids, new(model.vocab, c)))
         yield Call("linear", f"{name} qkv", (x, new(model.qkv_width, c)), qkv)
+        logits = {**qkv, "out": torch.empty(1, 8, model.vocab)}
+        yield Call("linear", f"{name} logits", (x, new(model.vocab, c)), logits)
         yield Call("linear", f"{name} o", (x, new(c, c)), {"residual": x})
         mlp = (x, new(2 * model.ffn, c), new(c, model.ffn), norm, EPS)
         yield Call("gated_mlp", name, mlp)

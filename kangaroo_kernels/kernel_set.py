@@ -13,6 +13,7 @@ import torch
 from kangaroo_kernels.adapter_refresh import AdapterRefresh
 from kangaroo_kernels.adapter_step import AdapterStep
 from kangaroo_kernels.compact_kv import CompactKV
+from kangaroo_kernels.embedding import Embedding
 from kangaroo_kernels.gated_mlp import GatedMLP
 from kangaroo_kernels.linear import Linear
 from kangaroo_kernels.rms_norm import RMSNorm
@@ -47,6 +48,7 @@ class Target:
 
 # One row per op, its implementations in order of preference under "auto".
 IMPLS: Mapping[str, tuple[Backend, ...]] = {
+    "embedding": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "linear": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "rms_norm": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "rope_append_kv": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
@@ -133,6 +135,7 @@ def auto_backend(op: str, target: Target) -> Backend:
 class KernelSet:
     """One callable per op, typed by its contract."""
 
+    embedding: Embedding
     linear: Linear
     rms_norm: RMSNorm
     rope_append_kv: RopeAppendKV

@@ -38,15 +38,20 @@ def linear(
     norm_weight: Tensor | None = None,
     eps: float = 0.0,
     residual: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """residual + rms_norm(x) W^T + bias; see the contract of linear."""
     rows = x.flatten(0, 1)
     if norm_weight is not None:
         rows = rms_normalize(rows, norm_weight, eps)
-    out = tiled_linear(rows, weight).view(*x.shape[:2], -1)
+    if out is not None and out.dtype != x.dtype:
+        rows, weight = rows.to(out.dtype), weight.to(out.dtype)
+    result = tiled_linear(rows, weight).view(*x.shape[:2], -1)
     if bias is not None:
-        out = out + bias
-    return out if residual is None else residual + out
+        result = result + bias
+    if residual is not None:
+        result = residual + result
+    return result if out is None else out.copy_(result)
 
 
 def rank_tokens(

@@ -43,7 +43,7 @@ class Epilogue:
 
     Attributes:
         norm_weight: [C], with eps: RMSNorm in front.
-        bias: [O]; residual: [M, O].
+        bias: [O]; residual: [..., O].
         gated: the weight is [2 O, C], gate rows first, and silu(gate) * up is the result.
     """
 
@@ -154,16 +154,16 @@ def _sum_splits_kernel(
     _store_rows(acc, row, column, live, bias_ptr, residual_ptr, out_ptr, num_out)
 
 
-def product(x: Tensor, weight: Tensor, around: Epilogue) -> Tensor:
-    """residual + f(rms_norm(x) W^T) + bias: x [M, C] -> [M, O]; f is the gate, or nothing.
+def product(x: Tensor, weight: Tensor, around: Epilogue, out: Tensor) -> None:
+    """out <- residual + f(rms_norm(x) W^T) + bias: x [..., C], out [..., O]; f is the gate, or
+    nothing.
 
     One launch, or two where the sum is split. Checks nothing.
     """
-    num_rows, width = x.shape
-    num_out = len(weight) // (2 if around.gated else 1)
-    out = x.new_empty(num_rows, num_out)
+    width, num_out = x.shape[-1], out.shape[-1]
+    num_rows = x.shape[:-1].numel()
     if num_rows == 0:
-        return out
+        return
     tiling = Tiling.of(num_out, width)
     split_k = 1 if around.gated else tiling.split_k
     part = squares = None
@@ -183,4 +183,3 @@ def product(x: Tensor, weight: Tensor, around: Epilogue) -> Tensor:
             HAS_NORM=norm is not None, SPLIT_K=split_k, BLOCK_N=512, num_warps=4,
             enable_fp_fusion=True,
         )  # fmt: skip
-    return out

@@ -85,9 +85,10 @@ class PerfectDrafter(KangarooDrafter):
         super().__init__(model, adapter, config)
         self.tokens = tokens
 
-    def _next_token(self, adapter: Adapter, state: DecodeState) -> tuple[int, float]:
+    def _next_token(self, adapter: Adapter, state: DecodeState) -> tuple[Tensor, Tensor]:
         super()._next_token(adapter, state)
-        return self.say(state.exit_hidden.length)
+        token, confidence = self.say(state.exit_hidden.length)
+        return torch.tensor([[token]]), torch.tensor([[confidence]])
 
     def say(self, position: int) -> tuple[int, float]:
         """The token at `position`, and how sure the drafter is of it."""

@@ -47,9 +47,9 @@ def test_a_layer_is_a_view_of_its_keys_and_values() -> None:
 def test_hidden_states_are_appended_behind_the_live_slots() -> None:
     cache = SlotCache((1, 1, 1), 10, 8, LIKE)
     h = torch.randn(1, 7, 8)
-    cache.append_hidden(h[:, :3])
-    cache.append_hidden(h[:, 3:4])
-    cache.append_hidden(h[:, 4:])
+    cache.next_hidden(3).copy_(h[:, :3])
+    cache.next_hidden(1).copy_(h[:, 3:4])
+    cache.next_hidden(h.shape[1] - 4).copy_(h[:, 4:])
     assert (cache.length, cache.committed) == (7, 0)
     assert torch.equal(cache.hidden(0, 7), h)
     assert torch.equal(cache.hidden(2, 5), h[:, 2:5])
@@ -60,9 +60,9 @@ def test_rejected_hidden_states_are_overwritten() -> None:
     """What a commit forgets is written over by the next round, and what it keeps is not."""
     cache = SlotCache((1, 1, 1), 10, 8, LIKE)
     first, second = torch.randn(1, 6, 8), torch.randn(1, 2, 8)
-    cache.append_hidden(first)
+    cache.next_hidden(first.shape[1]).copy_(first)
     cache.commit(4)
-    cache.append_hidden(second)
+    cache.next_hidden(second.shape[1]).copy_(second)
     assert cache.length == 6
     assert torch.equal(cache.hidden(0, 4), first[:, :4])
     assert torch.equal(cache.hidden(4, 6), second)

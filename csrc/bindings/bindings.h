@@ -35,6 +35,7 @@ void register_adapter_refresh(pybind11::module_& module);
 void register_adapter_step(pybind11::module_& module);
 void register_compact_kv(pybind11::module_& module);
 void register_compact_kv_cuda(pybind11::module_& module);
+void register_embedding(pybind11::module_& module);
 void register_gated_mlp(pybind11::module_& module);
 void register_linear(pybind11::module_& module);
 void register_rms_norm(pybind11::module_& module);

@@ -23,6 +23,7 @@ PYBIND11_MODULE(_C, module) {
 #ifdef KANGAROO_CUDA
   register_compact_kv_cuda(module);
 #endif
+  register_embedding(module);
   register_gated_mlp(module);
   register_linear(module);
   register_rms_norm(module);

@@ -5,6 +5,7 @@
 #include "kangaroo/adapter_step.h"
 #include "kangaroo/compact_kv.h"
 #include "kangaroo/draft_head.h"
+#include "kangaroo/embedding.h"
 #include "kangaroo/gated_mlp.h"
 #include "kangaroo/linear.h"
 #include "kangaroo/rms_norm.h"

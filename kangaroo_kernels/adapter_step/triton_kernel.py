@@ -102,5 +102,6 @@ def adapter_step(
         enable_fp_fusion=True,
     )  # fmt: skip
     heads = attend(q, k_cache, v_cache, nodes, head_dim**-0.5)
-    rows = heads.view(num_rows, h_q * head_dim)
-    return product(rows, weights.o, Epilogue(residual=h.flatten(0, 1))).view_as(h)
+    out = torch.empty_like(h)
+    product(heads.flatten(2), weights.o, Epilogue(residual=h), out)
+    return out

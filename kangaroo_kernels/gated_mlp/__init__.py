@@ -7,7 +7,14 @@ from torch import Tensor
 
 class GatedMLP(Protocol):
     def __call__(
-        self, x: Tensor, gate_up: Tensor, down: Tensor, norm_weight: Tensor, eps: float
+        self,
+        x: Tensor,
+        gate_up: Tensor,
+        down: Tensor,
+        norm_weight: Tensor,
+        eps: float,
+        *,
+        out: Tensor | None = None,
     ) -> Tensor:
         """x + (silu(g) * u) W_down^T with [g; u] = rms_norm(x) W_gate_up^T (SwiGLU).
 
@@ -18,7 +25,8 @@ class GatedMLP(Protocol):
             gate_up:     [2 F, C], gate rows first.
             down:        [C, F]
             norm_weight: [C]
+            out:         [B, N, C], where the result is written; it overlaps no other argument.
         Returns:
-            [B, N, C], x.dtype.
+            `out`, or else a new [B, N, C]; x.dtype.
         """
         ...

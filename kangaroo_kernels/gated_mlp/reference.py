@@ -11,7 +11,16 @@ def unsupported(target: Target) -> str | None:
     return None
 
 
-def gated_mlp(x: Tensor, gate_up: Tensor, down: Tensor, norm_weight: Tensor, eps: float) -> Tensor:
+def gated_mlp(
+    x: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    norm_weight: Tensor,
+    eps: float,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
     rows = rms_normalize(x.flatten(0, 1), norm_weight, eps)
     gate, up = tiled_linear(rows, gate_up).chunk(2, dim=-1)
-    return x + tiled_linear(F.silu(gate) * up, down).view_as(x)
+    result = x + tiled_linear(F.silu(gate) * up, down).view_as(x)
+    return result if out is None else out.copy_(result)

@@ -9,7 +9,15 @@ from kangaroo_kernels.triton_math import unsupported
 __all__ = ["gated_mlp", "unsupported"]
 
 
-def gated_mlp(x: Tensor, gate_up: Tensor, down: Tensor, norm_weight: Tensor, eps: float) -> Tensor:
+def gated_mlp(
+    x: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    norm_weight: Tensor,
+    eps: float,
+    *,
+    out: Tensor | None = None,
+) -> Tensor:
     shape = sizes("x", x, 3)
     width, inner = shape[2], len(gate_up) // 2
     require_like(
@@ -19,8 +27,11 @@ def gated_mlp(x: Tensor, gate_up: Tensor, down: Tensor, norm_weight: Tensor, eps
             ("gate_up", gate_up, (2 * inner, width)),
             ("down", down, (width, inner)),
             ("norm_weight", norm_weight, (width,)),
+            ("out", out, shape),
         ),
     )
-    rows = x.flatten(0, 1)
-    gated = product(rows, gate_up, Epilogue(norm_weight, eps, gated=True))
-    return product(gated, down, Epilogue(residual=rows)).view(shape)
+    gated = x.new_empty(*shape[:2], inner)
+    out = x.new_empty(shape) if out is None else out
+    product(x, gate_up, Epilogue(norm_weight, eps, gated=True), gated)
+    product(gated, down, Epilogue(residual=x), out)
+    return out

@@ -15,6 +15,7 @@ class Linear(Protocol):
         norm_weight: Tensor | None = None,
         eps: float = 0.0,
         residual: Tensor | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
         """residual + rms_norm(x) W^T + bias; the absent parts are left out.
 
@@ -26,7 +27,9 @@ class Linear(Protocol):
             bias:        [O]
             norm_weight: [C], with `eps`: RMSNorm in front.
             residual:    [B, N, O]
+            out:         [B, N, O] of x.dtype or float32, where the result is written; it overlaps
+                no other argument.
         Returns:
-            [B, N, O], x.dtype, accumulated in float32.
+            `out`, or else a new [B, N, O] of x.dtype; accumulated in float32.
         """
         ...

@@ -17,17 +17,19 @@ def linear(
     norm_weight: Tensor | None = None,
     eps: float = 0.0,
     residual: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     batch, num_nodes, width = sizes("x", x, 3)
     out_width = weight.shape[0]
-    out = x.new_empty(batch, num_nodes, out_width)
+    if out is None:
+        out = x.new_empty(batch, num_nodes, out_width)
     C.linear(
         address("x", x),
         address("weight", weight, (out_width, width)),
         optional_address("bias", bias, (out_width,)),
         optional_address("norm_weight", norm_weight, (width,)),
         optional_address("residual", residual, (batch, num_nodes, out_width)),
-        out.data_ptr(),
+        address("out", out, (batch, num_nodes, out_width)),
         batch * num_nodes,
         width,
         out_width,

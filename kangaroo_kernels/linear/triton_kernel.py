@@ -1,8 +1,9 @@
 """linear in Triton."""
 
+import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require_like, sizes
+from kangaroo_kernels.checks import require, require_like, sizes
 from kangaroo_kernels.triton_gemm import Epilogue, product
 from kangaroo_kernels.triton_math import unsupported
 
@@ -17,6 +18,7 @@ def linear(
     norm_weight: Tensor | None = None,
     eps: float = 0.0,
     residual: Tensor | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     batch, num_nodes, width = sizes("x", x, 3)
     num_out = len(weight)
@@ -30,6 +32,10 @@ def linear(
             ("residual", residual, (batch, num_nodes, num_out)),
         ),
     )
-    rows = None if residual is None else residual.flatten(0, 1)
-    around = Epilogue(norm_weight, eps, bias, rows)
-    return product(x.flatten(0, 1), weight, around).view(batch, num_nodes, num_out)
+    if out is None:
+        out = x.new_empty(batch, num_nodes, num_out)
+    dtype = torch.float32 if out.dtype == torch.float32 else x.dtype
+    require("out", out, (batch, num_nodes, num_out), dtype, x.device)
+    around = Epilogue(norm_weight, eps, bias, residual)
+    product(x, weight, around, out)
+    return out

@@ -41,10 +41,10 @@ class SlotCache:
         """Hidden states of slots [start, stop): [B, stop - start, C]."""
         return self.rows[0, :, 0, start:stop]
 
-    def append_hidden(self, h: Tensor) -> None:
-        """Write h [B, N, C] behind the live slots."""
-        self.rows[0, :, 0, self.length : self.length + h.shape[1]] = h
-        self.length += h.shape[1]
+    def next_hidden(self, num_nodes: int) -> Tensor:
+        """The next slots, to be written: [B, num_nodes, C]."""
+        self.length += num_nodes
+        return self.hidden(self.length - num_nodes, self.length)
 
     def chain(self, num_nodes: int, positions: Tensor) -> NodeBatch:
         """The next `num_nodes` slots as a chain, each seeing all before it; `positions` [B, S] is

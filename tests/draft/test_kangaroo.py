@@ -43,14 +43,19 @@ def lengths(state: DecodeState) -> tuple[int, int, int]:
 class CheckedDrafter(KangarooDrafter):
     """Checks the caches before and after all that it is asked to do."""
 
+    live = 0  # rows of the adapter
+
     def prefill(self, state: DecodeState, h_deep: Tensor) -> None:
         super().prefill(state, h_deep)
-        assert state.adapter_kv.length == state.adapter_kv.committed == state.exit_hidden.length
+        assert state.adapter_kv.length == state.exit_hidden.length
+        self.live = state.adapter_kv.length
 
     def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
         """Every node has its shallow rows and exit state, all but the leaf their adapter row."""
         prefix_len = state.prefix_len
         assert lengths(state) == (prefix_len, prefix_len, prefix_len)
+        assert state.adapter_kv.length == state.adapter_kv.committed == min(prefix_len, self.live)
+        self.log.append(prefix_len - state.adapter_kv.length)
         tree = super().draft(state, max_depth)
         assert tree.tokens[0] == state.tokens[-1]
         assert tree.parents == list(range(-1, len(tree) - 1))
@@ -61,14 +66,13 @@ class CheckedDrafter(KangarooDrafter):
         self.live = state.adapter_kv.length
         return tree
 
-    def commit(self, state: DecodeState, h_deep: Tensor) -> None:
-        """`deep_prefix` has a row of every committed slot, `paper` of those kept that it had."""
-        super().commit(state, h_deep)
-        prefix_len = state.prefix_len
-        behind = prefix_len if self.adapter.config.kind == "deep_prefix" else self.live
-        assert lengths(state) == (prefix_len, prefix_len, prefix_len)
-        assert state.adapter_kv.length == state.adapter_kv.committed == min(prefix_len, behind)
-        self.log.append(prefix_len - state.adapter_kv.length)
+    def verified(self, state: DecodeState, h_deep: Tensor) -> None:
+        """`deep_prefix` has a row of every verified slot, `paper` of those that it had."""
+        super().verified(state, h_deep)
+        if self.adapter.config.kind == "deep_prefix":
+            self.live = state.exit_hidden.length
+        assert state.adapter_kv.length == self.live
+        assert state.adapter_kv.committed <= state.prefix_len
 
 
 class CheckedPerfect(CheckedDrafter, PerfectDrafter):
@@ -96,7 +100,7 @@ def test_lengths_through_every_round(
     checked.log = []
     run = decoder_of(checked).run(prompt, NUM_TOKENS)
     full = [r.num_drafted == r.num_accepted > 0 for r in run.rounds]
-    assert checked.log[:-1] == [int(all_kept and kind == "paper") for all_kept in full[:-1]]
+    assert checked.log[1:] == [int(all_kept and kind == "paper") for all_kept in full[:-1]]
     assert any(full[:-1]) == (drafter is not CheckedWrong)
 
 

@@ -1,8 +1,9 @@
-"""Two repairs of Triton's interpreter, for tests.
+"""Repairs of Triton's interpreter, for tests.
 
 It makes a bfloat16 by cutting bits off a float32, where GPUs round to nearest. And it multiplies by
 BLAS, where a row's order of summation depends on its place in the tile; tensor cores sum all rows
-alike.
+alike. And it swaps the whole language for its own again in every call of a device function, which
+takes longer than most of them run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from triton.runtime import interpreter
 
 CUTTING = interpreter._convert_float
+SWAPPING = interpreter._patch_lang
 
 
 def to_bfloat16(x: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -45,8 +47,14 @@ def faithful() -> Iterator[None]:
         product = alike(a.data, b.data, acc.data.dtype)
         return interpreter.TensorHandle(product + acc.data, acc.dtype.scalar)
 
+    def swap(fn: Any) -> Any:
+        seen = [x for x in fn.__globals__.values() if x is tl or x is tl.core]
+        swapped = not any(tl.core.is_builtin(lang.load) for lang in seen)
+        return interpreter._LangPatchScope() if swapped else SWAPPING(fn)
+
     with (
         patch.object(interpreter, "_convert_float", convert),
+        patch.object(interpreter, "_patch_lang", swap),
         patch.object(interpreter.InterpreterBuilder, "create_dot", dot),
     ):
         yield

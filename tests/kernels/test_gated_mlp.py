@@ -63,6 +63,15 @@ def test_saturated_gates(gated_mlp: GatedMLP) -> None:
     testing.assert_within_budget(gated_mlp(*inputs, EPS), exact, low_precision)
 
 
+def test_out_is_written(gated_mlp: GatedMLP, dtype: torch.dtype) -> None:
+    x, weights = torch.randn(1, 3, 40).to(dtype), make_weights((40, 37), dtype)
+    place = torch.full((5, 40), torch.nan).to(dtype)
+    out = place[1:4][None]
+    assert gated_mlp(x, **weights, eps=EPS, out=out) is out
+    testing.assert_same_bits(place[1:4], gated_mlp(x, **weights, eps=EPS)[0])
+    assert place[[0, 4]].isnan().all()
+
+
 def test_inputs_are_left_alone(gated_mlp: GatedMLP) -> None:
     inputs = {"x": torch.randn(2, 5, 40), **make_weights((40, 37), torch.float32)}
     before = {name: t.clone() for name, t in inputs.items()}
@@ -86,6 +95,8 @@ def test_strided_input(fast_gated_mlp: GatedMLP) -> None:
         ("down", torch.zeros(40, 38)),
         ("down", torch.zeros(41, 37)),
         ("norm_weight", torch.zeros(39)),
+        ("out", torch.zeros(1, 2, 40)),
+        ("out", torch.zeros(1, 3, 40, dtype=torch.float64)),
     ],
 )
 def test_bad_inputs(fast_gated_mlp: GatedMLP, name: str, bad: Tensor) -> None:

@@ -70,6 +70,7 @@ def calls(heads: Heads, ffn: int, vocab: int) -> dict[str, tuple[int, Callable[[
     rows = [new(4, 1, heads.h_kv, NUM_SLOTS, heads.head_dim)] * 3 + [new(1, 1, 1, NUM_SLOTS, c)]
     where, q = (cache, cache, nodes(2)), new(1, 2, heads.h_q, heads.head_dim)
     return {
+        "embedding": (1, lambda op: op(tree[0], head.weight)),
         "linear": (1, lambda op: op(x, qkv, norm_weight=norm, eps=EPS)),
         "rms_norm": (1, lambda op: op(x, norm, EPS)),
         "rope_append_kv": (1, lambda op: op(new(1, 2, len(qkv)), *where, rope)),

@@ -48,6 +48,22 @@ def test_error_budget(
     budget.check()
 
 
+@pytest.mark.parametrize("shape", [(40, 37), (1100, 5)])
+def test_out_is_written(linear: Linear, dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    """What is asked for in float32 has float32's accuracy, for it is not rounded on the way."""
+    x, weight, bias, norm_weight, residual = make_inputs(2, 3, shape, dtype)
+    around = {"bias": bias, "norm_weight": norm_weight, "eps": EPS, "residual": residual}
+    out = torch.empty_like(residual)
+    assert linear(x, weight, **around, out=out) is out
+    testing.assert_same_bits(out, linear(x, weight, **around))
+    wide = torch.empty_like(residual, dtype=torch.float32)
+    assert linear(x, weight, bias=bias, residual=residual, out=wide) is wide
+    operands = (x, weight, bias, None, residual)
+    low = naive.linear(*(t if t is None else t.float() for t in operands), eps=EPS)
+    exact = naive.linear(*testing.widen(*operands), eps=EPS)
+    testing.assert_within_budget(wide, exact, low)
+
+
 @pytest.mark.parametrize("shape", [*SHAPES, (512, 192), (1001, 9)])
 @pytest.mark.thorough
 def test_row_invariance(linear: Linear, dtype: torch.dtype, shape: tuple[int, int]) -> None:
@@ -86,6 +102,9 @@ def test_inputs_are_left_alone(linear: Linear) -> None:
         ("norm_weight", torch.zeros(39)),
         ("residual", torch.zeros(1, 3, 36)),
         ("residual", torch.zeros(1, 2, 37)),
+        ("out", torch.zeros(1, 3, 36)),
+        ("out", torch.zeros(1, 3, 37, dtype=torch.float64)),
+        ("out", torch.zeros(1, 37, 3).mT),
     ],
 )
 def test_bad_inputs(fast_linear: Linear, name: str, bad: torch.Tensor) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.tree import DraftTree
 from kangaroo.engine import decode
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.llama import Llama
@@ -162,17 +163,10 @@ def test_a_prompt_can_be_written_by_decoding(model: Llama, prompt_len: int) -> N
 class PoisoningDrafter(KangarooDrafter):
     """Leaves NaN in every slot that no one has a right to read."""
 
-    def prefill(self, state: DecodeState, h_deep: Tensor) -> None:
-        super().prefill(state, h_deep)
-        self.poison(state)
-
-    def commit(self, state: DecodeState, h_deep: Tensor) -> None:
-        super().commit(state, h_deep)
-        self.poison(state)
-
-    def poison(self, state: DecodeState) -> None:
+    def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
         for cache in (state.shallow_kv, state.deep_kv, state.exit_hidden, state.adapter_kv):
             cache.rows[..., cache.length :, :] = torch.nan
+        return super().draft(state, max_depth)
 
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)

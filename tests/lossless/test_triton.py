@@ -1,11 +1,16 @@
-"""The whole engine on Triton: the reference's tokens, and L1, in the interpreter."""
+"""The whole engine on Triton: the reference's tokens, L1, and nothing between the kernels."""
 
 from __future__ import annotations
 
+from typing import Any
+from unittest.mock import patch
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo_kernels import testing
 from tests.engines import NoisyDrafter, autoregressive, decoder_of, load, make_adapter, make_prompt
 from tests.factories import make_checkpoint
@@ -15,6 +20,8 @@ SMALLEST = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
     "max_position_embeddings": 128,
 }
 PROMPT_LEN, NUM_TOKENS, DEPTH = 58, 12, 3  # over the end of a chunk
@@ -39,3 +46,49 @@ def test_tokens_of_the_reference_and_bits_of_plain_decoding(
     assert run.tokens == plain.tokens
     assert 0 < run.num_accepted < run.num_drafted
     testing.assert_same_bits(run.logits, plain.logits)
+
+
+# What a round may ask of torch: memory, views, tokens from and to the host, the lengths of the
+# commit; and, with tensors on a CPU, the checks of their values.
+HARMLESS = {"new_empty", "empty_like", "select", "slice", "flatten", "item", "fill_", "aminmax"}
+HARMLESS |= {
+    "lift_fresh",
+    "detach",
+    "detach_",
+    "resolve_conj",
+    "resolve_neg",
+}  # of torch.tensor and tolist
+
+
+class Recorder(TorchDispatchMode):
+    """Names of torch's ops, those inside an interpreted kernel left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_no_torch_op_stands_between_the_kernels_of_a_round(
+    tmp_path_factory: pytest.TempPathFactory, kind: AdapterKind
+) -> None:
+    from triton.runtime.interpreter import InterpretedFunction
+
+    interpret = InterpretedFunction.run
+
+    def unrecorded(*args: Any, **kwargs: Any) -> Any:
+        with _disable_current_modes():
+            return interpret(*args, **kwargs)
+
+    model = load(make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **SMALLEST), "triton")
+    config = DraftConfig(exit_layer=1, max_depth=DEPTH, confidence=0.0)
+    drafter = KangarooDrafter(model, make_adapter(model, kind, 1), config)
+    rounds = decoder_of(drafter).generate(make_prompt(model, 4), NUM_TOKENS)
+    next(rounds)
+    with patch.object(InterpretedFunction, "run", unrecorded), Recorder() as recorder:
+        assert next(rounds).num_drafted == DEPTH
+    assert {"new_empty", "item"} <= recorder.names <= HARMLESS, recorder.names - HARMLESS

@@ -31,8 +31,8 @@ class Drafter(Protocol):
         """
         ...
 
-    def commit(self, state: DecodeState, h_deep: Tensor) -> None:
-        """The last N slots of `state` have just been committed; their last states are h_deep [B, N,
-        C].
+    def verified(self, state: DecodeState, h_deep: Tensor) -> None:
+        """The nodes of the round, N with the root, have last states h_deep [B, N, C]; which of them
+        are accepted is known next, when `state` is committed.
         """
         ...

@@ -42,36 +42,32 @@ class KangarooDrafter:
         is not drafted.
         """
         tree = DraftTree.root(state.tokens[-1])
-        self._shallow(state, tree.tokens[-1])
+        self._shallow(state, torch.tensor([tree.tokens], device=state.positions.device))
         while self.adapter is not None and len(tree) <= max_depth:
             token, confidence = self._next_token(self.adapter, state)
-            tree.add(token, parent=len(tree) - 1)
+            tree.add(int(token), parent=len(tree) - 1)
             self._shallow(state, token)
-            if confidence < self.config.confidence:
+            if float(confidence) < self.config.confidence:
                 break
         return tree
 
-    def commit(self, state: DecodeState, h_deep: Tensor) -> None:
-        """`paper` keeps the accepted rows it has; `deep_prefix` rewrites them with what
-        verification has learnt.
+    def verified(self, state: DecodeState, h_deep: Tensor) -> None:
+        """`paper` keeps the rows that it has; `deep_prefix` rewrites those of all nodes with what
+        verification has learnt: a row costs nothing beside the weights, and a rejected one goes
+        with its slot.
         """
-        if self.adapter is None:
-            return
-        if self.adapter.config.kind == "paper":
-            state.adapter_kv.commit(min(state.adapter_kv.length, state.prefix_len))
-        else:
-            state.adapter_kv.commit(state.prefix_len - h_deep.shape[1])
+        if self.adapter is not None and self.adapter.config.kind == "deep_prefix":
+            state.adapter_kv.length = state.prefix_len
             self._write_verified(self.adapter, state, h_deep)
 
-    def _shallow(self, state: DecodeState, token: int) -> None:
-        """One node through layers [0, E)."""
-        h = self.model.embed(torch.tensor([[token]], device=state.positions.device))
-        nodes = state.shallow_kv.chain(1, state.positions)
-        h = self.model.layers(h, 0, self.config.exit_layer, state.shallow_kv, nodes)
-        state.exit_hidden.append_hidden(h)
+    def _shallow(self, state: DecodeState, token: Tensor) -> None:
+        """One node [1, 1] through layers [0, E)."""
+        nodes, exit_layer = state.shallow_kv.chain(1, state.positions), self.config.exit_layer
+        out = state.exit_hidden.next_hidden(1)
+        self.model.layers(self.model.embed(token), 0, exit_layer, state.shallow_kv, nodes, out)
 
-    def _next_token(self, adapter: Adapter, state: DecodeState) -> tuple[int, float]:
-        """The token after the newest node, and its probability.
+    def _next_token(self, adapter: Adapter, state: DecodeState) -> tuple[Tensor, Tensor]:
+        """The token after the newest node, and its probability: [1, 1] each.
 
         The adapter passes over every slot it has not seen: one, or two after a fully accepted
             round.
@@ -79,10 +75,9 @@ class KangarooDrafter:
         h = state.exit_hidden.hidden(state.adapter_kv.length, state.exit_hidden.length)
         nodes = state.adapter_kv.chain(h.shape[1], state.positions)
         h = adapter.step(h, state.adapter_kv, nodes, self.model.rope, self.model.kernels)
-        token, confidence = self.model.kernels.top1_confidence(
+        return self.model.kernels.top1_confidence(
             h[:, -1:], self.head, adapter.norm, adapter.config.rms_norm_eps
         )
-        return int(token), float(confidence)
 
     def _write_verified(self, adapter: Adapter, state: DecodeState, h_deep: Tensor) -> None:
         start, num_slots = state.adapter_kv.length, h_deep.shape[1]
@@ -91,4 +86,4 @@ class KangarooDrafter:
         adapter.write_verified(
             h, h_deep, state.adapter_kv, nodes, self.model.rope, kernels=self.model.kernels
         )
-        state.adapter_kv.commit(start + num_slots)
+        state.adapter_kv.length = start + num_slots

@@ -68,8 +68,8 @@ class Decoder:
             tokens = until(
                 [tree.tokens[node] for node in path[1:].tolist()] + verdict.bonus.tolist(), eos_ids
             )
+            self.drafter.verified(state, h_deep)
             state.commit(verdict, tokens, self.model.kernels)
-            self.drafter.commit(state, h_deep[:, path[: len(tokens)]])
             committed = perf_counter()
             seconds = (drafted - started, verified - drafted, committed - verified)
             yield Round(tokens, len(tree) - 1, min(len(path) - 1, len(tokens)), seconds)
@@ -88,11 +88,11 @@ class Decoder:
         for tokens in history.split(PREFILL_CHUNK, dim=1) if history.numel() else ():
             num_nodes = tokens.shape[1]
             nodes = state.shallow_kv.chain(num_nodes, state.positions)
-            h = model.layers(model.embed(tokens), 0, exit_layer, state.shallow_kv, nodes)
-            state.exit_hidden.append_hidden(h)
+            h = state.exit_hidden.next_hidden(num_nodes)
+            model.layers(model.embed(tokens), 0, exit_layer, state.shallow_kv, nodes, out=h)
             h = model.layers(h, exit_layer, num_layers, state.deep_kv, nodes)
             self.drafter.prefill(state, h)
-            for cache in (state.shallow_kv, state.deep_kv, state.exit_hidden):
+            for cache in (state.shallow_kv, state.deep_kv, state.exit_hidden, state.adapter_kv):
                 cache.commit(cache.length)
         state.tokens = list(prompt)
         return state

@@ -24,7 +24,7 @@ class DecodeState:
     Attributes:
         tokens: prompt and committed tokens.
         shallow_kv, deep_kv: the target's layers [0, E) and [E, L).
-        adapter_kv: the adapter's own; its drafter commits it.
+        adapter_kv: the adapter's own, written by the drafter.
         exit_hidden: exit states, what verification and the adapter start from.
         positions: [1, S] int32, every position: NodeBatches are cut from it without making tensors.
     """
@@ -63,14 +63,12 @@ class DecodeState:
         return len(self.tokens) - 1
 
     def commit(self, verdict: Verdict, tokens: list[int], kernels: KernelSet) -> None:
-        """Make the accepted path and `tokens` history: the one place where the target's caches
-        shrink.
-        """
-        caches = (self.shallow_kv, self.deep_kv, self.exit_hidden)
+        """Make the accepted path and `tokens` history: the one place where caches shrink."""
+        caches = (self.shallow_kv, self.deep_kv, self.exit_hidden, self.adapter_kv)
         path = verdict.path[0, : len(tokens)].tolist()
         if path[-1] != len(path) - 1:  # a chain is in place already
-            rows = [cache.rows for cache in (*caches, self.adapter_kv)]
+            rows = [cache.rows for cache in caches]
             kernels.compact_kv(rows, verdict.path, verdict.path_len, self.deep_kv.cache_seqlens)
         self.tokens += tokens
         for cache in caches:
-            cache.commit(self.prefix_len)
+            cache.commit(min(cache.length, self.prefix_len))

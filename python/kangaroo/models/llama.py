@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kangaroo.cache import SlotCache
@@ -64,11 +63,19 @@ class Llama:
 
     def embed(self, tokens: Tensor) -> Tensor:
         """tokens [B, N] int64 -> [B, N, C]."""
-        return F.embedding(tokens, self.weights.embed)
+        return self.kernels.embedding(tokens, self.weights.embed)
 
-    def layers(self, h: Tensor, start: int, stop: int, kv: SlotCache, nodes: NodeBatch) -> Tensor:
+    def layers(
+        self,
+        h: Tensor,
+        start: int,
+        stop: int,
+        kv: SlotCache,
+        nodes: NodeBatch,
+        out: Tensor | None = None,
+    ) -> Tensor:
         """Run layers [start, stop) on h [B, N, C] and append their keys and values to `kv`, which
-        begins at `start`.
+        begins at `start`; the result is written to `out` [B, N, C] where it is given.
         """
         kernels, eps, scale = self.kernels, self.config.rms_norm_eps, self.config.head_dim**-0.5
         for index in range(start, stop):
@@ -80,13 +87,14 @@ class Llama:
             )
             heads = kernels.tree_attention(q, k_cache, v_cache, nodes, scale)
             h = kernels.linear(heads.flatten(2), w.o, bias=w.o_bias, residual=h)
-            h = kernels.gated_mlp(h, w.gate_up, w.down, w.post_norm, eps)
+            place = out if index == stop - 1 else None
+            h = kernels.gated_mlp(h, w.gate_up, w.down, w.post_norm, eps, out=place)
         kv.length += h.shape[1]
         return h
 
     def logits(self, h: Tensor) -> Tensor:
         """Final norm and head: [B, N, C] -> [B, N, V] float32."""
-        out = self.kernels.linear(
-            h, self.weights.lm_head, norm_weight=self.weights.norm, eps=self.config.rms_norm_eps
-        )
-        return out.float()
+        head, norm = self.weights.lm_head, self.weights.norm
+        out = h.new_empty(*h.shape[:2], len(head), dtype=torch.float32)
+        eps = self.config.rms_norm_eps
+        return self.kernels.linear(h, head, norm_weight=norm, eps=eps, out=out)

@@ -1,0 +1,31 @@
+"""embedding of the tokens of a call."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.harness import Case, Setting, main
+from benchmarks.models import NUM_NODES, models_for
+from kangaroo_kernels.testing import random_weight
+
+
+def cases(setting: Setting) -> Iterator[Case]:
+    dtype = setting.dtype
+    for model in models_for(setting.device):
+        for n in NUM_NODES:
+            yield Case(
+                name=model.name,
+                shape={"N": n, "C": model.hidden, "V": model.vocab},
+                num_bytes=2 * n * model.hidden * dtype.itemsize,
+                data=(
+                    torch.randint(model.vocab, (1, n)),
+                    random_weight(model.vocab, model.hidden, dtype),
+                ),
+                run=lambda op, tokens, weight: op(tokens, weight),
+                peer=("torch", F.embedding),
+            )
+
+
+if __name__ == "__main__":
+    main("embedding", cases)
