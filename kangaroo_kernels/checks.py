@@ -64,6 +64,13 @@ def require_within(name: str, values: Tensor, least: int, limit: int) -> None:
         raise ValueError(f"{name}: expected values in [{least}, {limit}), got {low} to {high}")
 
 
+def require_increasing(name: str, values: Tensor) -> None:
+    """Each of `values` [R] larger than the one before, where the host can see them."""
+    if values.is_cpu and len(falls := (values[1:] <= values[:-1]).nonzero()):
+        pair = values[int(falls[0]) :][:2].tolist()
+        raise ValueError(f"{name}: expected strictly increasing values, got {pair}")
+
+
 def require_slots(nodes: NodeBatch, num_slots: int) -> None:
     """cache_seqlens of the right kind, and the nodes' slots inside a cache of `num_slots`."""
     batch, num_nodes = nodes.positions.shape
@@ -87,9 +94,7 @@ def require_head(head: DraftHead, h: Tensor, k: int) -> None:
         ids = head.token_ids
         require("head.token_ids", ids, (len(ids),), torch.int32, h.device)
         require_within("head.token_ids", ids, 0, shape[0])
-        if ids.is_cpu and len(falls := (ids[1:] <= ids[:-1]).nonzero()):
-            pair = ids[int(falls[0]) :][:2].tolist()
-            raise ValueError(f"head.token_ids: expected strictly increasing ids, got {pair}")
+        require_increasing("head.token_ids", ids)
     if not 1 <= k <= min(MAX_K, head.num_ids):
         raise ValueError(f"k: expected 1 to {min(MAX_K, head.num_ids)}, got {k}")
 

@@ -63,6 +63,7 @@ def _split_kernel(
     sequence = tl.program_id(0) // H_KV
     kv_head = tl.program_id(0) % H_KV
     committed = tl.load(seqlens_ptr + sequence)
+    committed = tl.minimum(tl.maximum(committed, 0), num_slots)  # memory stays whole
     unit = tl.program_id(1)
     rows = tl.arange(0, ROWS)
     packed = unit < num_tiles * num_splits
@@ -87,8 +88,8 @@ def _split_kernel(
         live = head < GROUP
         place = sequence * num_nodes + own
         ancestors, path_len = _path_to(ancestors_ptr, place, first_node + own + 1, TREE)
-        visible_stop = committed + path_len
-        busy = (split * SPLIT < visible_stop) & (visible_stop <= num_slots)
+        visible_stop = committed + tl.minimum(path_len, num_tree_nodes)
+        busy = (split * SPLIT < visible_stop) & (committed + num_tree_nodes <= num_slots)
     if busy:
         row = ((sequence * num_nodes + node).to(tl.int64) * H_KV + kv_head) * GROUP + head
         dim = tl.arange(0, BLOCK_D)

@@ -99,7 +99,7 @@ def compact_kv(
         planes, _, heads, num_slots, width = sizes("cache", cache, 5)
         shape = (planes, batch, heads, num_slots, width)
         require("cache", cache, shape, cache.dtype, path.device)
-    _check_paths(path, path_len, cache_seqlens, min((c.shape[3] for c in caches), default=0))
+    require_paths(path, path_len, cache_seqlens, min((c.shape[3] for c in caches), default=0))
     moved = [c.view(AS_INTEGERS[c.element_size()]) for c in caches if c.numel()]
     for start in range(0, len(moved), PER_LAUNCH):
         _launch(moved[start : start + PER_LAUNCH], path, path_len, cache_seqlens)
@@ -120,7 +120,7 @@ def _launch(
     )  # fmt: skip
 
 
-def _check_paths(path: Tensor, path_len: Tensor, cache_seqlens: Tensor, num_slots: int) -> None:
+def require_paths(path: Tensor, path_len: Tensor, cache_seqlens: Tensor, num_slots: int) -> None:
     """What the host can see: paths strictly increasing from node 0, and inside every cache."""
     if not path.is_cpu or num_slots == 0:
         return

@@ -1,7 +1,8 @@
-"""Runs every native op on tensors that end, or start, at a page which must not be touched.
+"""Runs every op on tensors that end, or start, at a page which must not be touched.
 
-A program of its own (`python -m tests.kernels.guarded`): an access outside a tensor kills it, and
-the last line it wrote says in which call. Its operands are aligned to one element only.
+A program of its own (`python -m tests.kernels.guarded native`, or `triton` in the interpreter): an
+access outside a tensor kills it, and the last line it wrote says in which call. Its operands are
+aligned to one element only.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ import ctypes
 import math
 import mmap
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from importlib import import_module
+from itertools import product
 from typing import Any
 from unittest.mock import patch
 
@@ -19,8 +23,8 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels import Backend, Target, testing
-from kangaroo_kernels.draft_head import DraftHead
-from kangaroo_kernels.kernel_set import IMPLS, load_impl
+from kangaroo_kernels.draft_head import DraftChain, DraftHead
+from kangaroo_kernels.kernel_set import IMPLS, MODULES, load_impl
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
 from tests.kernels.adapters import EPS, SIZES, refresh_inputs, step_inputs
@@ -32,6 +36,10 @@ LIBC.mmap.restype = ctypes.c_void_p
 LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
 LIBC.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 EMPTY = torch.empty
+HOSTILE = (-1, 66, -(2**63))
+
+
+WITHOUT_INTEGERS = {"linear", "rms_norm", "gated_mlp"}
 
 
 def guarded(shape: tuple[int, ...], dtype: torch.dtype, at_end: bool) -> Tensor:
@@ -48,16 +56,17 @@ def guarded(shape: tuple[int, ...], dtype: torch.dtype, at_end: bool) -> Tensor:
     return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
-def calls() -> Iterator[tuple[str, dict[str, Any]]]:
+def calls(node_counts: tuple[int, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Ops and arguments, sizes no multiple of any vector."""
     for width, num_out in [(40, 37), (193, 3), (65, 130), (1, 1), (16, 64)]:
         norm = testing.random_norm_weight(width)
         weight = testing.random_weight(num_out, width)
-        for n in (1, 3, 17):
+        for n in node_counts:
             x, out = torch.randn(1, n, width), torch.randn(1, n, num_out)
             gates = {"gate_up": torch.cat([weight, weight]), "down": weight.T.contiguous()}
             extras = {"bias": torch.randn(num_out), "norm_weight": norm, "residual": out}
             yield "linear", {"x": x, "weight": weight, "eps": EPS, **extras}
+            yield "embedding", {"tokens": torch.randint(num_out, (1, n)), "weight": weight}
             yield "rms_norm", {"x": x, "weight": norm, "eps": EPS}
             yield "gated_mlp", {"x": x, **gates, "norm_weight": norm, "eps": EPS}
             ids = torch.arange(0, num_out, 2, dtype=torch.int32)
@@ -66,7 +75,7 @@ def calls() -> Iterator[tuple[str, dict[str, Any]]]:
                 yield "top1_confidence", ranking
                 yield "topk_confidence", {**ranking, "k": min(5, head.num_ids)}
     for heads in (Heads(3, 3, 64), Heads(6, 2, 40), Heads(5, 1, 80), Heads(2, 1, 2)):
-        for n in (1, 3, 17):
+        for n in node_counts:
             nodes = testing.chain_nodes([64 - n], n)  # up to the last slot of the cache
             inputs = testing.attention_inputs(heads, nodes)
             caches = {
@@ -76,8 +85,17 @@ def calls() -> Iterator[tuple[str, dict[str, Any]]]:
             yield "tree_attention", {"q": inputs.q, **caches, "nodes": nodes, "scale": inputs.scale}
             qkv = torch.randn(1, n, (heads.h_q + 2 * heads.h_kv) * heads.head_dim)
             rope = testing.rope_table(64, heads.head_dim)
+            tree = testing.tree_nodes(testing.random_parents(1, n), [64 - n])
+            yield "tree_attention", {"q": inputs.q, **caches, "nodes": tree, "scale": inputs.scale}
             yield "rope_append_kv", {"qkv": qkv, **caches, "nodes": nodes, "rope": rope}
-    yield from adapter_calls()
+    yield from adapter_calls(node_counts)
+    i32 = torch.int32
+    chain = DraftChain(
+        torch.tensor([[3, -1]]), *torch.tensor([[[7, -1]]], dtype=i32), torch.ones(1, dtype=i32),
+        torch.zeros(1, dtype=i32), torch.ones(1),
+    )  # fmt: skip
+    ranking = {"h": torch.randn(1, 2, 5), "head": DraftHead(torch.randn(9, 5))}
+    yield "top1_confidence", {**ranking, "norm_weight": torch.ones(5), "eps": EPS, "chain": chain}
     cache = torch.randn(3, 1, 2, 10, 5)
     lengths = torch.tensor([2], dtype=torch.int32), torch.tensor([6], dtype=torch.int32)
     path = {"path": torch.tensor([[0, 3]]), "path_len": lengths[0], "cache_seqlens": lengths[1]}
@@ -87,11 +105,11 @@ def calls() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "verify_tree", {"logits": logits, "tokens": tokens, "parents": parents}
 
 
-def adapter_calls() -> Iterator[tuple[str, dict[str, Any]]]:
+def adapter_calls(node_counts: tuple[int, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """adapter_step and adapter_refresh, up to the last slot of the cache."""
     names = ("h", "weights", "k_cache", "v_cache", "nodes", "rope")
     for heads, width in SIZES:
-        for n in (1, 3, 17):
+        for n in node_counts:
             nodes = testing.chain_nodes([64 - n], n)
             for op, make in (("adapter_step", step_inputs), ("adapter_refresh", refresh_inputs)):
                 args = dict(zip(names, make(heads, width, nodes).args, strict=True))
@@ -102,19 +120,33 @@ def adapter_calls() -> Iterator[tuple[str, dict[str, Any]]]:
                 yield op, {**args, "eps": EPS}
 
 
-def guard(value: Any, at_end: bool) -> Any:
-    """The argument with every tensor in it moved beside a forbidden page."""
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The argument with every tensor in it changed."""
     if isinstance(value, Tensor):
-        return guarded(tuple(value.shape), value.dtype, at_end).copy_(value)
+        return change(value)
     if isinstance(value, list):
-        return [guard(item, at_end) for item in value]
+        return [mapped(item, change) for item in value]
     if isinstance(value, tuple):
-        moved = [guard(item, at_end) for item in value]
-        return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
+        items = [mapped(item, change) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     if isinstance(value, NodeBatch):
-        positions, seqlens = guard(value.positions, at_end), guard(value.cache_seqlens, at_end)
-        return NodeBatch(positions, seqlens, value.first_node)
+        tensors = (value.positions, value.cache_seqlens, value.ancestors)
+        positions, seqlens, ancestors = mapped(tensors, change)
+        return NodeBatch(positions, seqlens, value.first_node, ancestors)
     return value
+
+
+def moved(x: Tensor, at_end: bool) -> Tensor:
+    """A copy beside a forbidden page."""
+    return guarded(tuple(x.shape), x.dtype, at_end).copy_(x)
+
+
+def spoilt(x: Tensor, fill: int) -> Tensor:
+    """Lengths, positions, ids and masks that are all `fill`, cut to their dtype's range."""
+    if x.is_floating_point():
+        return x
+    info = torch.iinfo(x.dtype)
+    return torch.full_like(x, min(max(fill, info.min), info.max))
 
 
 def guarded_empty(
@@ -125,25 +157,55 @@ def guarded_empty(
     return guarded(tuple(sizes), dtype, at_end)
 
 
-def main() -> None:
+def run(op: str, backend: Backend, arguments: dict[str, Any], at_end: bool) -> None:
+    """Call the op on guarded operands; its results are guarded too."""
+    shapes = [list(x.shape) for x in arguments.values() if isinstance(x, Tensor)]
+    sys.stdout.write(f"{op} {shapes} {'before' if at_end else 'behind'} a forbidden page\n")
+    sys.stdout.flush()
+    operands = {k: mapped(v, partial(moved, at_end=at_end)) for k, v in arguments.items()}
+    new = partial(guarded_empty, at_end)
+
+    def new_like(x: Tensor, *sizes: Any, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
+        return new(*sizes, dtype=dtype or x.dtype)
+
     target = Target(torch.device("cpu"), torch.float32, head_dim=64)
+    with (
+        patch.object(torch, "empty", new),
+        patch.object(torch, "empty_like", lambda x: moved(x, at_end)),
+        patch.object(Tensor, "new_empty", new_like),
+    ):
+        load_impl(op, backend, target)(**operands)
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Values are not looked at before a launch, as on a GPU."""
+    with ExitStack() as stack:
+        for op in IMPLS:
+            import_module(f"kangaroo_kernels.{op}.{MODULES[Backend.TRITON]}")
+        for name, module in list(sys.modules.items()):
+            for check in {"require_within", "require_increasing", "require_paths"} & vars(
+                module
+            ).keys():
+                if name.startswith("kangaroo_kernels"):
+                    stack.enter_context(patch.object(module, check, lambda *_: None))
+        yield
+
+
+def main(backend: Backend) -> None:
+    node_counts = (1, 3, 17) if backend == Backend.NATIVE else (1, 3)  # the interpreter is slow
     for at_end in (True, False):
-        for op, arguments in calls():
-            if Backend.NATIVE not in IMPLS[op]:
-                continue
-            shapes = [list(x.shape) for x in arguments.values() if isinstance(x, Tensor)]
-            sys.stdout.write(f"{op} {shapes} {'before' if at_end else 'behind'} a forbidden page\n")
-            sys.stdout.flush()
-            operands = {name: guard(value, at_end) for name, value in arguments.items()}
-            new = partial(guarded_empty, at_end)
-            with (
-                patch.object(torch, "empty", new),
-                patch.object(torch, "empty_like", lambda x, end=at_end: guard(x, end)),
-                patch.object(Tensor, "new_empty", lambda x, *sizes, new=new: new(*sizes)),
-            ):
-                load_impl(op, Backend.NATIVE, target)(**operands)
+        for op, arguments in calls(node_counts):
+            if backend in IMPLS[op]:
+                run(op, backend, arguments, at_end)
+    if backend == Backend.TRITON:
+        with unchecked():
+            for fill, (op, arguments) in product(HOSTILE, calls((3,))):
+                if op not in WITHOUT_INTEGERS:
+                    bad = {k: mapped(v, partial(spoilt, fill=fill)) for k, v in arguments.items()}
+                    run(op, backend, bad, at_end=fill > 0)
     sys.stdout.write("done\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(Backend(sys.argv[1]))

@@ -1,5 +1,6 @@
-"""Native ops touch no byte outside their tensors, whatever the sizes and the alignment."""
+"""Ops touch no byte outside their tensors, whatever the sizes and the alignment."""
 
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,12 +12,17 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs mmap and mprotect of Linux")
-@pytest.mark.skipif(
-    not find_spec("kangaroo_kernels._C"), reason="the native extension is not built"
+@pytest.mark.parametrize(
+    ("backend", "module"), [("native", "kangaroo_kernels._C"), ("triton", "triton")]
 )
-def test_native_ops_stay_inside_their_tensors() -> None:
-    command = [sys.executable, "-m", "tests.kernels.guarded"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def test_ops_stay_inside_their_tensors(backend: str, module: str) -> None:
+    if not find_spec(module):
+        pytest.skip(f"{module} is not there")
+    command = [sys.executable, "-m", "tests.kernels.guarded", backend]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment
+    )
     last = done.stdout.splitlines()[-1] if done.stdout else "nothing ran"
     assert done.returncode == 0, f"exit status {done.returncode} in {last}\n{done.stderr}"
     assert last == "done"
