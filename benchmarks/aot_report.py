@@ -1,6 +1,6 @@
 """Compile every Triton kernel as its launcher launches it, for GPUs that need not be there.
 
-`python -m benchmarks.aot_report` prints registers, spills, shared memory and tensor-core
+`python benchmarks/aot_report.py` prints registers, spills, shared memory and tensor-core
 instructions of each kernel; `--json` one object per kernel. Exit status 1: a kernel does not
 compile, spills, needs more shared memory than the architecture has, or multiplies without tensor
 cores.
@@ -26,6 +26,8 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `benchmarks` when run as a file
 
 from benchmarks.models import EPS, LLAMA_8B, QWEN3_8B, VICUNA_7B, Model
 from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights

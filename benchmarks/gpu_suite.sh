@@ -1,10 +1,8 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one command: build, tests on the device, then every benchmark.
-# Figures are appended to benchmarks/results/*.jsonl; arguments go to the benchmarks.
+# Figures are appended to benchmarks/results/*.jsonl; arguments, e.g. --quick, go to the benchmarks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python -m pip install -q --no-build-isolation --no-deps -e .
 python -m pytest -q -m gpu --junitxml=build/gate.xml
-for file in benchmarks/kernels/bench_*.py; do
-  python -m "benchmarks.kernels.$(basename "$file" .py)" --device cuda --gate build/gate.xml "$@"
-done
+python benchmarks/kernels/run.py --device cuda --gate build/gate.xml "$@"

@@ -1,28 +1,20 @@
-"""Times the implementations of one op, cold, beside a peer, and appends one JSON line per figure.
+"""Times calls, cold: on copies of their data that were touched longest ago, all callers in turns.
 
-Run `python -m benchmarks.kernels.bench_linear` from the root of the repository. No figure without
-a green gate: the op's tests run first, or `--gate` names the JUnit report of one run for many ops,
-made by `pytest tests/kernels --junitxml=gate.xml` after the last change of a source file.
+The commands are `benchmarks/kernels/run.py` and its cases `bench_<op>.py`.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.models import models_for
-from benchmarks.provenance import ROOT, machine, run_gate
-from kangaroo_kernels import Backend, Target
-from kangaroo_kernels.kernel_set import explain, load_impl
+from benchmarks.models import Sweep
 
 CPU_ROTATION_BYTES = 256 * 2**20  # several times any last-level cache of a workstation
 MAX_COPIES = 4096
@@ -40,7 +32,7 @@ class Case:
         num_bytes: what one call has to move at least: weights and caches read, results written.
         data: what a call reads; copies of its tensors are rotated, so that they are cold.
         run: calls the op, its first argument, on one copy of the data.
-        peer: a name, and what others would do with the same copy.
+        peers: by name, what others would do with the same copy.
     """
 
     name: str
@@ -48,7 +40,7 @@ class Case:
     num_bytes: int
     data: tuple[Any, ...]
     run: Callable[..., object]
-    peer: tuple[str, Callable[..., object]] | None = None
+    peers: Mapping[str, Callable[..., object]] = field(default_factory=dict)
 
     def copy(self) -> tuple[Any, ...]:
         """The data, its tensors cloned."""
@@ -62,11 +54,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all figures of a run share."""
+    """What all figures of a run share.
+
+    Attributes:
+        compiled: torch.compile(max-autotune) is one of the peers; each shape takes it long.
+    """
 
     device: torch.device
     dtype: torch.dtype
     repeats: int
+    sweep: Sweep
+    compiled: bool = False
 
     @property
     def rotation_bytes(self) -> int:
@@ -132,81 +130,52 @@ def copy_bandwidth(setting: Setting) -> float:
     return 2 * setting.rotation_bytes / quantiles(samples)[1] / 1e3
 
 
-def parse(op: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=f"time {op}")
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument(
-        "--backend", choices=[b.value for b in Backend], help="default: all that run"
-    )
-    parser.add_argument("--dtype", default=None, help="default: float32 on a CPU, else bfloat16")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--gate", type=Path, help="JUnit report of a run of the tests")
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / f"{op}.jsonl")
-    return parser.parse_args()
+def able(
+    peers: Mapping[str, Call], copy: tuple[Any, ...]
+) -> tuple[dict[str, Call], dict[str, str]]:
+    """The peers that can do it; and why the others cannot, in their own words."""
+    calls, failed = {}, {}
+    for name, call in peers.items():
+        try:
+            call(*copy)
+        except Exception as error:  # others' code may fail as it likes
+            failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+        else:
+            calls[name] = call
+    return calls, failed
 
 
-def backends(op: str, target: Target, asked: str | None) -> dict[str, Callable[..., Any]]:
-    """The implementations to time; one that was asked for must run."""
-    wanted = [Backend(asked)] if asked else [b for b, why in explain(op, target).items() if not why]
-    return {backend.value: load_impl(op, backend, target) for backend in wanted}
-
-
-def main(op: str, cases: Callable[[Setting], Iterable[Case]]) -> None:
-    """Gate, measure the copy bandwidth, then every case with every backend."""
-    arguments = parse(op)
-    gate = run_gate(op, arguments.gate)
-    torch.set_num_threads(arguments.threads)
-    torch.manual_seed(0)
-    dtype = arguments.dtype or ("float32" if arguments.device == "cpu" else "bfloat16")
-    setting = Setting(torch.device(arguments.device), getattr(torch, dtype), arguments.repeats)
-    head_dim = models_for(setting.device)[-1].heads.head_dim
-    target = Target(setting.device, setting.dtype, head_dim)
-    implementations = backends(op, target, arguments.backend)
-    with setting.device, torch.inference_mode():
-        shared = {"op": op, "dtype": dtype, "gate": gate, **machine(setting.device)}
-        shared["copy_gb_per_s"] = round(copy_bandwidth(setting), 2)
-        print(op, *(f"{key}={shared[key]}" for key in ("device", "copy_gb_per_s", "load_1min")))
-        for case in cases(setting):
-            record(case, implementations, setting, shared, out=arguments.out)
-
-
-def record(
-    case: Case,
-    implementations: Mapping[str, Callable[..., Any]],
-    setting: Setting,
-    shared: Mapping[str, Any],
-    *,
-    out: Path,
-) -> None:
-    """Measure one case: all backends and the peer in turns on the same copies; print and append."""
-    calls: list[Call] = [partial(case.run, op) for op in implementations.values()]
-    peer, peer_call = case.peer or (None, None)
+def measure(
+    case: Case, implementations: Mapping[str, Call], setting: Setting, copy_gb_per_s: float
+) -> list[dict[str, Any]]:
+    """All implementations and peers in turns on the same copies: one figure per implementation."""
     copies = [case.copy() for _ in range(case.num_copies(setting.rotation_bytes))]
-    samples = setting.timer(calls + [peer_call] * bool(peer), copies, setting.repeats)
-    peer_us = quantiles(samples[-1])[1] if peer else None
+    peers, failed = able(case.peers, copies[0])
+    calls: list[Call] = [partial(case.run, op) for op in implementations.values()]
+    samples = setting.timer([*calls, *peers.values()], copies, setting.repeats)
+    theirs = samples[len(calls) :]
+    peers_us = {
+        name: round(quantiles(taken)[1], 3) for name, taken in zip(peers, theirs, strict=True)
+    }
+    figures = []
     for backend, taken in zip(implementations, samples, strict=False):
         p20, p50, p80 = quantiles(taken)
         gb_per_s = case.num_bytes / p50 / 1e3
-        percent = 100 * gb_per_s / shared["copy_gb_per_s"]
-        figure = {
-            "backend": backend,
-            "case": case.name,
-            "shape": dict(case.shape),
-            "p20_us": round(p20, 3),
-            "p50_us": round(p50, 3),
-            "p80_us": round(p80, 3),
-            "repeats": len(taken),
-            "rotated_bytes": len(copies) * case.num_bytes,
-            "num_bytes": case.num_bytes,
-            "gb_per_s": round(gb_per_s, 3),
-            "percent_of_copy": round(percent, 2),
-            "peer": peer,
-            "peer_p50_us": round(peer_us, 3) if peer_us else None,
-        }
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with out.open("a") as file:
-            file.write(json.dumps({**shared, **figure}) + "\n")
-        beside = f"{peer} {peer_us:9.1f} us, x{peer_us / p50:.2f}" if peer_us else ""
-        shape = " ".join(f"{key}={size}" for key, size in case.shape.items())
-        print(f"{case.name:24} {shape:32} {backend:10} {p50:9.1f} us {percent:6.1f} %  {beside}")
+        figures.append(
+            {
+                "backend": backend,
+                "case": case.name,
+                "shape": dict(case.shape),
+                "p20_us": round(p20, 3),
+                "p50_us": round(p50, 3),
+                "p80_us": round(p80, 3),
+                "repeats": len(taken),
+                "rotated_bytes": len(copies) * case.num_bytes,
+                "num_bytes": case.num_bytes,
+                "gb_per_s": round(gb_per_s, 3),
+                "percent_of_copy": round(100 * gb_per_s / copy_gb_per_s, 2),
+                "peers_p50_us": peers_us,
+                "failed_peers": failed,
+            }
+        )
+    return figures

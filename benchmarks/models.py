@@ -1,16 +1,12 @@
-"""The shapes of the models whose ops are timed."""
+"""The shapes that ops are timed at."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from kangaroo_kernels.testing import Heads
 
 EPS = 1e-5
-# A step of plain decoding, a chain of drafts being verified, a full tile.
-NUM_NODES = (1, 6, 16)
 
 
 @dataclass(frozen=True)
@@ -31,10 +27,27 @@ class Model:
 TINY_PY = Model("tiny-py", 192, Heads(3, 3, 64), 512, 4096)
 VICUNA_7B = Model("Vicuna-7B", 4096, Heads(32, 32, 128), 11008, 32000)
 LLAMA_8B = Model("Llama-3.1-8B", 4096, Heads(32, 8, 128), 14336, 128256)
-
 QWEN3_8B = Model("Qwen3-8B", 4096, Heads(32, 8, 128), 12288, 151936)
 
 
-def models_for(device: torch.device) -> tuple[Model, ...]:
-    """What fits the device."""
-    return (TINY_PY, VICUNA_7B, LLAMA_8B, QWEN3_8B) if device.type == "cuda" else (TINY_PY,)
+@dataclass(frozen=True)
+class Sweep:
+    """Every op at every model; attention at every context and batch besides.
+
+    Attributes:
+        num_nodes: rows of a call, from a step of plain decoding to the largest tree.
+    """
+
+    models: tuple[Model, ...]
+    num_nodes: tuple[int, ...]
+    contexts: tuple[int, ...]
+    batches: tuple[int, ...]
+
+
+SWEEPS = {
+    "cpu": Sweep((TINY_PY,), (1, 6, 16), (256, 960), (1,)),
+    "quick": Sweep((LLAMA_8B,), (1, 16), (1024, 8192), (1,)),
+    "cuda": Sweep(
+        (VICUNA_7B, LLAMA_8B, QWEN3_8B), (1, 4, 8, 16, 64), (1024, 8192, 32768), (1, 4, 16)
+    ),
+}

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import Case, Setting, main
-from benchmarks.kernels.bench_rope_append_kv import PREFIX_LEN, eager
-from benchmarks.models import EPS, models_for
+from benchmarks.harness import Case, Setting
+from benchmarks.models import EPS
+from benchmarks.peers import rope_append
 from kangaroo_kernels.adapter_weights import RefreshWeights
 from kangaroo_kernels.testing import (
     chain_nodes,
@@ -19,15 +19,17 @@ from kangaroo_kernels.testing import (
     rope_table,
 )
 
+PREFIX_LEN = 256
+
 
 def peer(h: Tensor, h_deep: Tensor, norms: Tensor, weight: Tensor, *caches_and_places: Any) -> None:
     pair = [F.rms_norm(x, w.shape, w, EPS) for x, w in zip((h, h_deep), norms, strict=True)]
-    eager(F.linear(torch.cat(pair, dim=-1), weight), *caches_and_places)
+    rope_append(F.linear(torch.cat(pair, dim=-1), weight), *caches_and_places)
 
 
 def cases(setting: Setting) -> Iterator[Case]:
     dtype = setting.dtype
-    for model in models_for(setting.device):
+    for model in setting.sweep.models:
         c, heads = model.hidden, model.heads
         kv_width = 2 * heads.h_kv * heads.head_dim
         for n in (1, 4, 7):
@@ -49,9 +51,5 @@ def cases(setting: Setting) -> Iterator[Case]:
                 run=lambda op, h, h_deep, norms, weight, *rest: op(
                     (h, h_deep), RefreshWeights(norms[0], norms[1], weight), *rest, eps=EPS
                 ),
-                peer=("torch", peer),
+                peers={"torch": peer},
             )
-
-
-if __name__ == "__main__":
-    main("adapter_refresh", cases)

@@ -5,34 +5,29 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from benchmarks.harness import Case, Setting, main
-from benchmarks.models import models_for
+from benchmarks.harness import Case, Setting
 
-NUM_LAYERS = 16
 PREFIX_LEN = 256
 
 
 def torch_compact(cache: Tensor, path: Tensor, path_len: Tensor, seqlens: Tensor) -> None:
     kept = cache.index_select(3, PREFIX_LEN + path[0])
-    cache[:, :, :, PREFIX_LEN : PREFIX_LEN + path.shape[1]] = kept
+    cache[:, :, :, PREFIX_LEN : PREFIX_LEN + path.shape[1]].copy_(kept)
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    for model in models_for(setting.device):
+    num_layers = 32 if setting.device.type == "cuda" else 16
+    for model in setting.sweep.models:
         heads = model.heads
-        cache = torch.randn(2 * NUM_LAYERS, 1, heads.h_kv, PREFIX_LEN + 64, heads.head_dim)
-        for kept in (2, 6):
+        cache = torch.randn(2 * num_layers, 1, heads.h_kv, PREFIX_LEN + 64, heads.head_dim)
+        for kept in (2, 8):
             lengths = (torch.tensor([n], dtype=torch.int32) for n in (kept, PREFIX_LEN))
-            moved = 2 * NUM_LAYERS * heads.h_kv * (kept - 1) * heads.head_dim
+            moved = 2 * num_layers * heads.h_kv * (kept - 1) * heads.head_dim
             yield Case(
                 name=model.name,
-                shape={"rows": kept, "layers": NUM_LAYERS, "H_kv": heads.h_kv},
+                shape={"rows": kept, "layers": num_layers, "H_kv": heads.h_kv},
                 num_bytes=2 * moved * setting.dtype.itemsize,
                 data=(cache.to(setting.dtype), torch.arange(0, 2 * kept, 2)[None], *lengths),
                 run=lambda op, cache, *path: op([cache], *path),
-                peer=("torch", torch_compact),
+                peers={"index_select": torch_compact},
             )
-
-
-if __name__ == "__main__":
-    main("compact_kv", cases)

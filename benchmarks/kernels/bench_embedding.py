@@ -5,15 +5,14 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from benchmarks.harness import Case, Setting, main
-from benchmarks.models import NUM_NODES, models_for
+from benchmarks.harness import Case, Setting
 from kangaroo_kernels.testing import random_weight
 
 
 def cases(setting: Setting) -> Iterator[Case]:
     dtype = setting.dtype
-    for model in models_for(setting.device):
-        for n in NUM_NODES:
+    for model in setting.sweep.models:
+        for n in setting.sweep.num_nodes:
             yield Case(
                 name=model.name,
                 shape={"N": n, "C": model.hidden, "V": model.vocab},
@@ -23,9 +22,5 @@ def cases(setting: Setting) -> Iterator[Case]:
                     random_weight(model.vocab, model.hidden, dtype),
                 ),
                 run=lambda op, tokens, weight: op(tokens, weight),
-                peer=("torch", F.embedding),
+                peers={"torch": F.embedding},
             )
-
-
-if __name__ == "__main__":
-    main("embedding", cases)

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import Case, Setting, main
-from benchmarks.models import EPS, NUM_NODES, models_for
+from benchmarks.harness import Case, Setting
+from benchmarks.models import EPS
+from benchmarks.peers import with_compiled
 from kangaroo_kernels.testing import random_norm_weight, random_weight
 
 
@@ -18,10 +19,10 @@ def torch_gated_mlp(x: Tensor, gate_up: Tensor, down: Tensor, norm: Tensor) -> T
 
 def cases(setting: Setting) -> Iterator[Case]:
     dtype = setting.dtype
-    for model in models_for(setting.device):
+    for model in setting.sweep.models:
         c, f = model.hidden, model.ffn
         weights = (random_weight(2 * f, c, dtype), random_weight(c, f, dtype))
-        for n in NUM_NODES:
+        for n in setting.sweep.num_nodes:
             x = torch.randn(1, n, c).to(dtype)
             yield Case(
                 name=model.name,
@@ -29,9 +30,5 @@ def cases(setting: Setting) -> Iterator[Case]:
                 num_bytes=(3 * c * f + 2 * n * c) * dtype.itemsize,
                 data=(x, *weights, random_norm_weight(c, dtype)),
                 run=lambda op, x, gate_up, down, norm: op(x, gate_up, down, norm, EPS),
-                peer=("torch", torch_gated_mlp),
+                peers=with_compiled(setting, torch_gated_mlp),
             )
-
-
-if __name__ == "__main__":
-    main("gated_mlp", cases)

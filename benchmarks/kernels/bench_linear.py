@@ -1,41 +1,48 @@
-"""linear at the projections of attention: norm in front of qkv, residual behind the output."""
+"""linear at the projections of a layer and at the head."""
 
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from benchmarks.harness import Case, Setting, main
-from benchmarks.models import EPS, NUM_NODES, models_for
+from benchmarks.harness import Case, Setting
+from benchmarks.models import EPS
+from benchmarks.peers import with_compiled
 from kangaroo_kernels.testing import random_norm_weight, random_weight
 
 
+def torch_normed(x: Tensor, weight: Tensor, norm: Tensor) -> Tensor:
+    return F.linear(F.rms_norm(x, norm.shape, norm, EPS), weight)
+
+
+def torch_residual(x: Tensor, weight: Tensor, residual: Tensor) -> Tensor:
+    return residual + F.linear(x, weight)
+
+
 def cases(setting: Setting) -> Iterator[Case]:
+    """Norm in front of qkv and of the head, residual behind the output of attention."""
     dtype = setting.dtype
-    for model in models_for(setting.device):
-        c, o = model.hidden, model.qkv_width
-        for n in NUM_NODES:
+    for model in setting.sweep.models:
+        c, q_width = model.hidden, model.heads.h_q * model.heads.head_dim
+        normed = {"qkv": model.qkv_width, "head": model.vocab}
+        for n in setting.sweep.num_nodes:
             x = torch.randn(1, n, c).to(dtype)
-            yield Case(
-                name=f"{model.name} norm, qkv",
-                shape={"N": n, "C": c, "O": o},
-                num_bytes=(o * c + n * (c + o)) * dtype.itemsize,
-                data=(x, random_weight(o, c, dtype), random_norm_weight(c, dtype)),
-                run=lambda op, x, w, norm: op(x, w, norm_weight=norm, eps=EPS),
-                peer=(
-                    "torch",
-                    lambda x, w, norm: F.linear(F.rms_norm(x, norm.shape, norm, EPS), w),
-                ),
-            )
+            for place, o in normed.items():
+                yield Case(
+                    name=f"{model.name} norm, {place}",
+                    shape={"N": n, "C": c, "O": o},
+                    num_bytes=(o * c + n * (c + o)) * dtype.itemsize,
+                    data=(x, random_weight(o, c, dtype), random_norm_weight(c, dtype)),
+                    run=lambda op, x, w, norm: op(x, w, norm_weight=norm, eps=EPS),
+                    peers=with_compiled(setting, torch_normed),
+                )
+            heads = torch.randn(1, n, q_width).to(dtype)
             yield Case(
                 name=f"{model.name} output",
-                shape={"N": n, "C": c, "O": c},
-                num_bytes=(c * c + 3 * n * c) * dtype.itemsize,
-                data=(x, random_weight(c, c, dtype), x),
+                shape={"N": n, "C": q_width, "O": c},
+                num_bytes=(c * q_width + n * (q_width + 2 * c)) * dtype.itemsize,
+                data=(heads, random_weight(c, q_width, dtype), x),
                 run=lambda op, x, w, residual: op(x, w, residual=residual),
-                peer=("torch", lambda x, w, residual: residual + F.linear(x, w)),
+                peers=with_compiled(setting, torch_residual),
             )
-
-
-if __name__ == "__main__":
-    main("linear", cases)

@@ -3,27 +3,23 @@
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 
-from benchmarks.harness import Case, Setting, main
-from benchmarks.models import EPS, NUM_NODES, models_for
+from benchmarks.harness import Case, Setting
+from benchmarks.models import EPS
+from benchmarks.peers import rms_norm_peers
 from kangaroo_kernels.testing import random_norm_weight
 
 
 def cases(setting: Setting) -> Iterator[Case]:
     dtype = setting.dtype
-    for model in models_for(setting.device):
+    for model in setting.sweep.models:
         c = model.hidden
-        for n in NUM_NODES:
+        for n in setting.sweep.num_nodes:
             yield Case(
                 name=model.name,
                 shape={"N": n, "C": c},
                 num_bytes=(2 * n + 1) * c * dtype.itemsize,
                 data=(torch.randn(1, n, c).to(dtype), random_norm_weight(c, dtype)),
                 run=lambda op, x, weight: op(x, weight, EPS),
-                peer=("torch", lambda x, weight: F.rms_norm(x, weight.shape, weight, EPS)),
+                peers=rms_norm_peers(setting, EPS),
             )
-
-
-if __name__ == "__main__":
-    main("rms_norm", cases)

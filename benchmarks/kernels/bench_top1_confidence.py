@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import Case, Setting, main
-from benchmarks.models import EPS, NUM_NODES, Model, models_for
+from benchmarks.harness import Case, Setting
+from benchmarks.models import EPS, Model
 from kangaroo_kernels.draft_head import QUANTIZED, DraftHead, quantize
 from kangaroo_kernels.testing import random_norm_weight, random_weight
 
@@ -26,7 +26,7 @@ def run(op: Callable[..., object], h: Tensor, norm: Tensor, *head: Any) -> objec
 def own_heads(setting: Setting, model: Model) -> Iterator[Case]:
     """The target's own head."""
     c, v, dtype = model.hidden, model.vocab, setting.dtype
-    for n in NUM_NODES:
+    for n in setting.sweep.num_nodes:
         yield Case(
             name=model.name,
             shape={"N": n, "C": c, "V": v},
@@ -37,7 +37,7 @@ def own_heads(setting: Setting, model: Model) -> Iterator[Case]:
                 random_weight(v, c, dtype),
             ),
             run=run,
-            peer=("torch", torch_top1),
+            peers={"torch": torch_top1},
         )
 
 
@@ -61,10 +61,6 @@ def stand_ins(setting: Setting, model: Model) -> Iterator[Case]:
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    for model in models_for(setting.device):
+    for model in setting.sweep.models:
         yield from own_heads(setting, model)
         yield from stand_ins(setting, model)
-
-
-if __name__ == "__main__":
-    main("top1_confidence", cases)

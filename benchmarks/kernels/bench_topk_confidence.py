@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import Case, Setting, main
-from benchmarks.models import EPS, NUM_NODES, models_for
+from benchmarks.harness import Case, Setting
+from benchmarks.models import EPS
 from kangaroo_kernels.draft_head import DraftHead
 from kangaroo_kernels.testing import random_norm_weight, random_weight
 
@@ -22,9 +22,9 @@ def torch_topk(h: Tensor, head: Tensor, norm: Tensor) -> tuple[Tensor, Tensor]:
 
 def cases(setting: Setting) -> Iterator[Case]:
     dtype = setting.dtype
-    for model in models_for(setting.device):
+    for model in setting.sweep.models:
         c, v = model.hidden, model.vocab
-        for n in NUM_NODES:
+        for n in setting.sweep.num_nodes:
             h, norm = torch.randn(1, n, c).to(dtype), random_norm_weight(c, dtype)
             yield Case(
                 name=model.name,
@@ -32,9 +32,5 @@ def cases(setting: Setting) -> Iterator[Case]:
                 num_bytes=(v * c + n * c) * dtype.itemsize,
                 data=(h, random_weight(v, c, dtype), norm),
                 run=lambda op, h, head, norm: op(h, DraftHead(head), norm, EPS, K),
-                peer=("torch", torch_topk),
+                peers={"torch": torch_topk},
             )
-
-
-if __name__ == "__main__":
-    main("topk_confidence", cases)

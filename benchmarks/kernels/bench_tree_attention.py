@@ -1,43 +1,41 @@
-"""tree_attention of a chain behind prefixes of several lengths, beside SDPA with the same mask."""
+"""tree_attention of chains and random trees behind prefixes of several lengths."""
 
 from collections.abc import Iterator
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from benchmarks.harness import Case, Setting, main
-from benchmarks.models import NUM_NODES, models_for
-from kangaroo_kernels.testing import attention_inputs, chain_nodes
-
-PREFIX_LENS = (256, 2048)
+from benchmarks.harness import Case, Setting
+from benchmarks.models import Model
+from benchmarks.peers import attention_peers
+from kangaroo_kernels.nodes import NodeBatch
+from kangaroo_kernels.testing import attention_inputs, chain_nodes, random_parents, tree_nodes
 
 
-def sdpa(q: Tensor, k_cache: Tensor, v_cache: Tensor, mask: Tensor) -> Tensor:
-    k, v = (cache[:, :, : mask.shape[1]] for cache in (k_cache, v_cache))
-    q = q.transpose(1, 2)
-    return F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=q.shape[1] != k.shape[1])
+def drafts(batch: int, num_nodes: int, context: int) -> Iterator[tuple[str, NodeBatch]]:
+    """The nodes of a call: a single one is a chain only."""
+    seqlens = [context] * batch
+    yield "chain", chain_nodes(seqlens, num_nodes)
+    if num_nodes > 1:
+        yield "tree", tree_nodes(random_parents(batch, num_nodes), seqlens)
+
+
+def case_of(setting: Setting, model: Model, kind: str, nodes: NodeBatch, context: int) -> Case:
+    heads, dtype = model.heads, setting.dtype
+    batch, num_nodes = nodes.positions.shape
+    inputs = attention_inputs(heads, nodes, dtype)
+    rows = batch * (2 * (context + num_nodes) * heads.h_kv + 2 * num_nodes * heads.h_q)
+    return Case(
+        name=f"{model.name} {kind}",
+        shape={"B": batch, "N": num_nodes, "context": context},
+        num_bytes=rows * heads.head_dim * dtype.itemsize,
+        data=(inputs.q, inputs.k_cache, inputs.v_cache),
+        run=lambda op, q, k, v: op(q, k, v, inputs.nodes, inputs.scale),
+        peers=attention_peers(setting, inputs),
+    )
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    dtype = setting.dtype
-    for model in models_for(setting.device):
-        heads = model.heads
-        for prefix in PREFIX_LENS:
-            for n in NUM_NODES:
-                inputs = attention_inputs(heads, chain_nodes([prefix], n), dtype)
-                mask = torch.ones(n, prefix + n, dtype=torch.bool).tril(prefix)
-                rows = 2 * (prefix + n) * heads.h_kv + 2 * n * heads.h_q
-                nodes, scale = inputs.nodes, inputs.scale
-                yield Case(
-                    name=model.name,
-                    shape={"N": n, "prefix": prefix, "H_q": heads.h_q, "H_kv": heads.h_kv},
-                    num_bytes=rows * heads.head_dim * dtype.itemsize,
-                    data=(inputs.q, inputs.k_cache, inputs.v_cache, mask, nodes, scale),
-                    run=lambda op, q, k, v, mask, nodes, scale: op(q, k, v, nodes, scale),
-                    peer=("SDPA", lambda q, k, v, mask, nodes, scale: sdpa(q, k, v, mask)),
-                )
-
-
-if __name__ == "__main__":
-    main("tree_attention", cases)
+    sweep = setting.sweep
+    shapes = [(b, c, n) for b in sweep.batches for c in sweep.contexts for n in sweep.num_nodes]
+    for model in sweep.models:
+        for batch, context, num_nodes in shapes:
+            for kind, nodes in drafts(batch, num_nodes, context):
+                yield case_of(setting, model, kind, nodes, context)

@@ -4,13 +4,12 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.harness import Case, Setting, main
-from benchmarks.models import NUM_NODES, models_for
+from benchmarks.harness import Case, Setting
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    for model in models_for(setting.device):
-        for n in NUM_NODES:
+    for model in setting.sweep.models:
+        for n in setting.sweep.num_nodes:
             logits = torch.randn(1, n, model.vocab)
             tokens = torch.cat([torch.zeros(1, 1, dtype=torch.int64), logits.argmax(-1)[:, :-1]], 1)
             parents = torch.arange(-1, n - 1)[None]
@@ -20,9 +19,5 @@ def cases(setting: Setting) -> Iterator[Case]:
                 num_bytes=logits.numel() * logits.itemsize,
                 data=(logits, tokens, parents),
                 run=lambda op, *inputs: op(*inputs),
-                peer=("argmax", lambda logits, tokens, parents: logits.argmax(-1)),
+                peers={"argmax": lambda logits, tokens, parents: logits.argmax(-1)},
             )
-
-
-if __name__ == "__main__":
-    main("verify_tree", cases)

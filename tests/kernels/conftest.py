@@ -4,7 +4,7 @@ or, where there is none, in its interpreter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,6 +15,7 @@ from kangaroo_kernels.kernel_set import IMPLS, Backend, Target, UnsupportedError
 
 INTERPRETED = find_spec("triton") is not None and not torch.cuda.is_available()
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+NUM_CASES, NUM_FUZZ_CASES = 21, 84  # seeded, per op and dtype
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -48,6 +49,17 @@ def implementations(op: str, backends: list[Backend], thorough: bool = False) ->
     """Pytest parameters: `op` in float32 by each of `backends`."""
     params = [parameter(op, backend, torch.float32, thorough) for backend in backends]
     return [pytest.param(p.values[0], marks=p.marks, id=p.id) for p in params]
+
+
+def seeded(ops: Iterable[str]) -> list[Any]:
+    """Pytest parameters: (op, implementation, dtype), all but the reference in every dtype."""
+    return [
+        pytest.param(op, *p.values, marks=p.marks, id=f"{op}-{p.id}")
+        for op in ops
+        for backend in IMPLS[op]
+        if backend != Backend.REFERENCE
+        for p in (parameter(op, backend, dtype) for dtype in DTYPES)
+    ]
 
 
 def parameter(op: str, backend: Backend, dtype: torch.dtype, thorough: bool = False) -> Any:

@@ -13,17 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from kangaroo_kernels import Backend, testing
-from kangaroo_kernels.kernel_set import IMPLS
+from kangaroo_kernels import testing
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
 from tests.kernels import naive
 from tests.kernels.adapters import refresh_inputs, step_inputs
-from tests.kernels.conftest import DTYPES, parameter
+from tests.kernels.conftest import NUM_CASES, NUM_FUZZ_CASES, seeded
 from tests.kernels.heads import EXACT, Ranked, make_head
 
 EPS = 1e-5
-NUM_CASES, NUM_FUZZ_CASES = 21, 84  # per op and dtype
 
 
 @dataclass(frozen=True)
@@ -243,13 +241,7 @@ CASES = {
         rope_append_kv,
     )
 }
-PARAMETERS = [
-    pytest.param(op, *p.values, marks=p.marks, id=f"{op}-{p.id}")
-    for op in CASES
-    for backend in IMPLS[op]
-    if backend != Backend.REFERENCE
-    for p in (parameter(op, backend, dtype) for dtype in DTYPES)
-]
+PARAMETERS = seeded(CASES)
 
 
 def check(op: str, implementation: Callable[..., Any], dtype: torch.dtype, seeds: range) -> None:

@@ -1,0 +1,172 @@
+"""What others offer for the same work, where it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.harness import Setting
+from kangaroo_kernels.nodes import NodeBatch
+from kangaroo_kernels.reference_math import visible_slots
+from kangaroo_kernels.testing import AttentionInputs
+
+PACKAGES = {"flash-attn": "flash_attn", "FlashInfer": "flashinfer", "Liger": "liger_kernel"}
+Peers = dict[str, Callable[..., object]]
+
+
+def absent() -> list[str]:
+    """Peers that are not installed here."""
+    return [name for name, module in PACKAGES.items() if not find_spec(module)]
+
+
+def with_compiled(setting: Setting, eager: Callable[..., Any]) -> Peers:
+    """`eager` by PyTorch's libraries, and as torch.compile makes it."""
+    peers: Peers = {"torch": eager}
+    if setting.compiled:
+        peers["torch.compile"] = torch.compile(
+            eager, mode="max-autotune-no-cudagraphs", dynamic=False
+        )
+    return peers
+
+
+def rms_norm_peers(setting: Setting, eps: float) -> Peers:
+    """Norms of x [B, N, C] by weight [C]."""
+    peers: Peers = {"torch": lambda x, weight: F.rms_norm(x, weight.shape, weight, eps)}
+    if setting.device.type == "cuda" and find_spec(PACKAGES["Liger"]):
+        from liger_kernel.ops.rms_norm import LigerRMSNormFunction
+
+        peers["Liger"] = lambda x, weight: LigerRMSNormFunction.apply(x, weight, eps)
+    return peers
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-b, a], dim=-1) * sin
+
+
+def rope_append(
+    qkv: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, rope: Tensor
+) -> Tensor:
+    """The rotation of transformers and a slice assignment, of a chain at the table's last
+    positions; q [B, H_q, N, D].
+    """
+    h_kv, n, stop = k_cache.shape[1], qkv.shape[1], rope.shape[1]
+    heads = qkv.unflatten(-1, (-1, k_cache.shape[3])).transpose(1, 2)
+    q, k, v = heads.split([heads.shape[1] - 2 * h_kv, h_kv, h_kv], dim=1)
+    cos, sin = (table[stop - n :].repeat(1, 2).to(q.dtype) for table in rope)
+    k_cache[:, :, stop - n : stop] = rotate(k, cos, sin)
+    v_cache[:, :, stop - n : stop] = v
+    return rotate(q, cos, sin)
+
+
+def attention_peers(setting: Setting, inputs: AttentionInputs) -> Peers:
+    """tree_attention of (q, k_cache, v_cache), whose nodes and scale are those of `inputs`."""
+    nodes, num_nodes = inputs.nodes, inputs.q.shape[1]
+    used = int(nodes.cache_seqlens.max()) + num_nodes
+    peers: Peers = {"SDPA": sdpa(inputs, used), "FlexAttention": flex(setting, inputs, used)}
+    if setting.device.type == "cuda":
+        if nodes.ancestors is None and find_spec(PACKAGES["flash-attn"]):
+            peers["flash-attn"] = flash_attn(inputs)
+        if find_spec(PACKAGES["FlashInfer"]):
+            peers["FlashInfer"] = flashinfer(inputs, used)
+    return peers
+
+
+def visible(nodes: NodeBatch, used: int) -> Tensor:
+    """[B, N, used] bool."""
+    return torch.stack([visible_slots(nodes, b, used) for b in range(len(nodes.cache_seqlens))])
+
+
+def sdpa(inputs: AttentionInputs, used: int) -> Callable[..., object]:
+    """Masked scaled_dot_product_attention over the slots in use."""
+    mask = visible(inputs.nodes, used)[:, None]
+    grouped = inputs.q.shape[2] != inputs.k_cache.shape[1]
+
+    def run(q: Tensor, k_cache: Tensor, v_cache: Tensor) -> Tensor:
+        k, v = k_cache[:, :, :used], v_cache[:, :, :used]
+        out = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k, v, mask, scale=inputs.scale, enable_gqa=grouped
+        )
+        return out.transpose(1, 2)
+
+    return run
+
+
+def flex(setting: Setting, inputs: AttentionInputs, used: int) -> Callable[..., object]:
+    """FlexAttention with the tree as its mask; compiled on a GPU."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    seqlens, ancestors = inputs.nodes.cache_seqlens, inputs.nodes.ancestors
+    batch, num_nodes = inputs.nodes.positions.shape
+
+    def sees(b: Tensor, h: Tensor, q: Tensor, slot: Tensor) -> Tensor:
+        node = slot - seqlens[b]
+        if ancestors is None:
+            return node <= q
+        return (node < 0) | (((ancestors[b, q] >> node.clamp(0, 63)) & 1 == 1) & (node < num_nodes))
+
+    mask = create_block_mask(sees, batch, None, num_nodes, used, device=setting.device)
+    attend = torch.compile(flex_attention) if setting.device.type == "cuda" else flex_attention
+    grouped = inputs.q.shape[2] != inputs.k_cache.shape[1]
+
+    def run(q: Tensor, k_cache: Tensor, v_cache: Tensor) -> Tensor:
+        k, v = k_cache[:, :, :used], v_cache[:, :, :used]
+        out: Tensor = attend(
+            q.transpose(1, 2), k, v, block_mask=mask, scale=inputs.scale, enable_gqa=grouped
+        )
+        return out.transpose(1, 2)
+
+    return run
+
+
+def flash_attn(inputs: AttentionInputs) -> Callable[..., object]:
+    """A chain by flash_attn_with_kvcache."""
+    from flash_attn import flash_attn_with_kvcache
+
+    lengths = inputs.nodes.cache_seqlens + inputs.q.shape[1]
+
+    def run(q: Tensor, k_cache: Tensor, v_cache: Tensor) -> Tensor:
+        k, v = k_cache.transpose(1, 2), v_cache.transpose(1, 2)
+        out: Tensor = flash_attn_with_kvcache(
+            q, k, v, cache_seqlens=lengths, softmax_scale=inputs.scale, causal=True
+        )
+        return out
+
+    return run
+
+
+def flashinfer(inputs: AttentionInputs, used: int) -> Callable[..., object]:
+    """The tree as a packed custom mask; a sequence's cache is one page."""
+    from flashinfer import BatchPrefillWithPagedKVCacheWrapper
+
+    batch, num_nodes, h_q, head_dim = inputs.q.shape
+    _, h_kv, num_slots, _ = inputs.k_cache.shape
+    rows = torch.arange(batch + 1, dtype=torch.int32)
+    workspace = torch.empty(256 * 2**20, dtype=torch.uint8)
+    wrapper = BatchPrefillWithPagedKVCacheWrapper(workspace, "HND")
+    lengths = (inputs.nodes.cache_seqlens + num_nodes).tolist()
+    masks = visible(inputs.nodes, used)
+    wrapper.plan(
+        rows * num_nodes,
+        rows,
+        rows[:-1],
+        inputs.nodes.cache_seqlens + num_nodes,
+        h_q,
+        h_kv,
+        head_dim,
+        num_slots,
+        custom_mask=torch.cat([m[:, :n].flatten() for m, n in zip(masks, lengths, strict=True)]),
+        sm_scale=inputs.scale,
+        q_data_type=inputs.q.dtype,
+    )
+
+    def run(q: Tensor, k_cache: Tensor, v_cache: Tensor) -> Tensor:
+        out: Tensor = wrapper.run(q.flatten(0, 1), (k_cache, v_cache))
+        return out.view_as(q)
+
+    return run
