@@ -27,12 +27,14 @@ class Tiling:
     split_k: int
 
     @classmethod
-    def of(cls, num_out: int, width: int) -> Tiling:
+    def of(cls, num_out: int, width: int, itemsize: int) -> Tiling:
         """As wide as leaves a wave of programs; where the narrowest tiles are too few, the sums
-        over columns are split.
+        over columns are split. Narrow tiles of 16-bit weights are longer: what a program has in
+        flight must hide the memory's latency.
         """
-        block_k = min(128, pad_to_power_of_2(width, 16))
         block_n = next((n for n in (64, 32) if num_out >= n * WAVE), 16)
+        longest = 256 if (block_n, itemsize) == (16, 2) else 128
+        block_k = min(longest, pad_to_power_of_2(width, 16))
         enough = WAVE // -(-num_out // block_n)
         return cls(block_n, block_k, max(1, min(8, enough, width // (4 * block_k))))
 
@@ -86,13 +88,14 @@ def _product_kernel(
     SPLIT_K: tl.constexpr,
 ):
     HAS_NORM: tl.constexpr = norm_ptr is not None
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    # Tiles of rows stand side by side in the grid: all but the first find the weights in L2.
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_live = row < num_rows
     split = tl.program_id(2)
     per_split: tl.constexpr = tl.cdiv(tl.cdiv(width, BLOCK_K), SPLIT_K) * BLOCK_K
     k_start = split * per_split
     k_stop = tl.minimum(k_start + per_split, width)
-    first = tl.program_id(0) * BLOCK_N
+    first = tl.program_id(1) * BLOCK_N
     column = first + tl.arange(0, BLOCK_N)
     live = row_live[:, None] & (column < num_out)[None, :]
     if GATED:  # neighbouring lanes: a gate and its up
@@ -117,7 +120,7 @@ def _product_kernel(
         part_row = split.to(tl.int64) * num_rows + row
         tl.store(part_ptr + part_row[:, None] * num_out + column[None, :], acc, mask=live)
         if HAS_NORM:
-            if tl.program_id(0) == 0:
+            if tl.program_id(1) == 0:
                 tl.store(squares_ptr + part_row, squares, mask=row_live)
 
 
@@ -164,14 +167,14 @@ def product(x: Tensor, weight: Tensor, around: Epilogue, out: Tensor) -> None:
     num_rows = x.shape[:-1].numel()
     if num_rows == 0:
         return
-    tiling = Tiling.of(num_out, width)
+    tiling = Tiling.of(num_out, width, weight.itemsize)
     split_k = 1 if around.gated else tiling.split_k
     part = squares = None
     if split_k > 1:
         part = x.new_empty(split_k, num_rows, num_out, dtype=torch.float32)
         squares = x.new_empty(split_k, num_rows, dtype=torch.float32)
     norm, bias, residual = around.norm_weight, around.bias, around.residual
-    grid = (triton.cdiv(num_out, tiling.block_n), triton.cdiv(num_rows, ROW_TILE), split_k)
+    grid = (triton.cdiv(num_rows, ROW_TILE), triton.cdiv(num_out, tiling.block_n), split_k)
     _product_kernel[grid](
         x, weight, norm, bias, residual, out, part, squares, num_rows, around.eps,
         width=width, num_out=num_out, GATED=around.gated, ROWS=ROW_TILE, BLOCK_N=tiling.block_n,

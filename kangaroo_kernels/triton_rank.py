@@ -42,8 +42,8 @@ def _score_kernel(
     BLOCK_V: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    tile = tl.program_id(0)
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    tile = tl.program_id(1)
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_live = row < num_rows
     lane = tl.arange(0, BLOCK_V)
     token = tile * BLOCK_V + lane
@@ -61,7 +61,7 @@ def _score_kernel(
     logits = tl.where(row_live[:, None] & known[None, :], logits, float("-inf"))
     top = tl.max(logits, axis=1)
     mass = tl.sum(tl.exp(logits - top[:, None]), axis=1)
-    place = row.to(tl.int64) * tl.num_programs(0) + tile
+    place = row.to(tl.int64) * tl.num_programs(1) + tile
     tl.store(mass_ptr + place, mass, mask=row_live)
     for rank in range(K):
         best = tl.max(logits, axis=1)
@@ -181,7 +181,7 @@ def rank_tokens(
     top = h.new_empty(num_rows, num_tiles, k, dtype=torch.float32)
     token = h.new_empty(num_rows, num_tiles, k, dtype=torch.int32)
     mass = h.new_empty(num_rows, num_tiles, dtype=torch.float32)
-    _score_kernel[(num_tiles, triton.cdiv(num_rows, ROW_TILE))](
+    _score_kernel[(triton.cdiv(num_rows, ROW_TILE), num_tiles)](
         h, norm_weight, *head, top, token, mass, num_rows, eps, head.num_ids, width=width,
         vocab=len(head.weight), K=k, ROWS=ROW_TILE, BLOCK_V=BLOCK_V,
         BLOCK_K=min(128, pad_to_power_of_2(width, 16)), num_warps=4, num_stages=4,

@@ -10,8 +10,6 @@ from torch import Tensor
 from kangaroo_kernels.checks import require, require_slots, require_within
 from kangaroo_kernels.nodes import NodeBatch
 
-PAIRS = 16  # of one head's rotation, per program of a fused projection
-
 
 @triton.jit
 def place_heads(

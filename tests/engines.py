@@ -35,21 +35,28 @@ SMALL = {
 }
 
 
-def kernel_set(backend: str, head_dim: int, dtype: torch.dtype = torch.float32) -> KernelSet:
+def kernel_set(
+    backend: str, head_dim: int, dtype: torch.dtype = torch.float32, device: torch.device = CPU
+) -> KernelSet:
     """Ops by `backend`, or by the reference where it has none; skips the test if one cannot run."""
     ops = [op for op, backends in IMPLS.items() if Backend(backend) in backends]
-    target = Target(CPU, dtype, head_dim)
+    target = Target(device, dtype, head_dim)
     try:
         return KernelSet.resolve(target, "reference", **dict.fromkeys(ops, backend))
     except UnsupportedError as refusal:
         pytest.skip(str(refusal))
 
 
-def load(path: Path, backend: str = "reference", dtype: torch.dtype = torch.float32) -> Llama:
+def load(
+    path: Path,
+    backend: str = "reference",
+    dtype: torch.dtype = torch.float32,
+    device: torch.device = CPU,
+) -> Llama:
     """The checkpoint in folder `path`."""
     config = model_config(path)
-    kernels = kernel_set(backend, config.head_dim, dtype)
-    return Llama(config, load_target(path, config, dtype, CPU), kernels)
+    kernels = kernel_set(backend, config.head_dim, dtype, device)
+    return Llama(config, load_target(path, config, dtype, device), kernels)
 
 
 def make_adapter(model: Llama, kind: AdapterKind, exit_layer: int, seed: int = 0) -> Adapter:
@@ -61,12 +68,12 @@ def make_adapter(model: Llama, kind: AdapterKind, exit_layer: int, seed: int = 0
     adapter.reset(seed)
     adapter.requires_grad_(False)
     adapter.o.mul_(0.5 * adapter.o.shape[1] ** -0.5 / adapter.o.std())
-    adapter.norm.copy_(model.weights.norm)
+    adapter.norm.copy_(model.weights.norm.cpu())
     generator = torch.Generator().manual_seed(seed)
     for p in adapter.parameters():
         if p.ndim == 1:
             p.add_(torch.empty(p.shape).normal_(0.0, 0.1, generator=generator))
-    return adapter.to(model.weights.norm.dtype)
+    return adapter.to(model.weights.norm)
 
 
 def make_prompt(model: Llama, num_tokens: int, seed: int = 0) -> list[int]:
@@ -88,7 +95,8 @@ class PerfectDrafter(KangarooDrafter):
     def _next_token(self, adapter: Adapter, state: DecodeState) -> tuple[Tensor, Tensor]:
         super()._next_token(adapter, state)
         token, confidence = self.say(state.exit_hidden.length)
-        return torch.tensor([[token]]), torch.tensor([[confidence]])
+        device = state.positions.device
+        return torch.tensor([[token]], device=device), torch.tensor([[confidence]], device=device)
 
     def say(self, position: int) -> tuple[int, float]:
         """The token at `position`, and how sure the drafter is of it."""

@@ -9,7 +9,7 @@ from kangaroo_kernels.checks import require_like, sizes
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.triton_gemm import Tiling
 from kangaroo_kernels.triton_math import ROW_TILE, sums_of_products, unsupported
-from kangaroo_kernels.triton_rope import PAIRS, check_places, interleaved, place_heads
+from kangaroo_kernels.triton_rope import check_places, interleaved, place_heads
 
 __all__ = ["adapter_refresh", "unsupported"]
 
@@ -40,9 +40,9 @@ def _adapter_refresh_kernel(
     BLOCK_K: tl.constexpr,
 ):
     tiles: tl.constexpr = tl.cdiv(D // 2, PAIRS)
-    head = tl.program_id(0) // tiles
-    first = tl.program_id(0) % tiles * PAIRS
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    head = tl.program_id(1) // tiles
+    first = tl.program_id(1) % tiles * PAIRS
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_live = row < num_rows
     in_head, known = interleaved(first, tl.arange(0, 2 * PAIRS), D)
     weight_row = head * D + in_head
@@ -92,13 +92,15 @@ def adapter_refresh(
         ),
     )
     check_places(rope, nodes, (batch, num_nodes), k_cache)
-    num_rows, tiles = batch * num_nodes, triton.cdiv(head_dim // 2, PAIRS)
+    num_rows, tiling = batch * num_nodes, Tiling.of(len(weights.deep_kv), width, h.itemsize)
+    pairs = tiling.block_n // 2
     if num_rows == 0:
         return
-    _adapter_refresh_kernel[(2 * h_kv * tiles, triton.cdiv(num_rows, ROW_TILE))](
+    grid = (triton.cdiv(num_rows, ROW_TILE), 2 * h_kv * triton.cdiv(head_dim // 2, pairs))
+    _adapter_refresh_kernel[grid](
         h, h_deep, weights.input_norm, weights.deep_norm, weights.deep_kv, k_cache, v_cache, rope,
         nodes.positions, nodes.cache_seqlens, nodes.first_node, num_nodes, num_rows, num_slots,
-        rope.shape[1], eps, width=width, H_KV=h_kv, D=head_dim, PAIRS=PAIRS, ROWS=ROW_TILE,
-        BLOCK_K=Tiling.of(len(weights.deep_kv), width).block_k, num_warps=4, num_stages=4,
+        rope.shape[1], eps, width=width, H_KV=h_kv, D=head_dim, PAIRS=pairs, ROWS=ROW_TILE,
+        BLOCK_K=tiling.block_k, num_warps=4, num_stages=4,
         enable_fp_fusion=True,
     )  # fmt: skip

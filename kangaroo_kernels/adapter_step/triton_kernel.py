@@ -13,7 +13,7 @@ from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.triton_attention import attend, check_cache, unsupported
 from kangaroo_kernels.triton_gemm import Epilogue, Tiling, product
 from kangaroo_kernels.triton_math import ROW_TILE, sums_of_products
-from kangaroo_kernels.triton_rope import PAIRS, check_places, interleaved, place_heads
+from kangaroo_kernels.triton_rope import check_places, interleaved, place_heads
 
 __all__ = ["adapter_step", "unsupported"]
 
@@ -44,9 +44,9 @@ def _project_and_append_kernel(
     BLOCK_K: tl.constexpr,
 ):
     tiles: tl.constexpr = tl.cdiv(D // 2, PAIRS)
-    head = tl.program_id(0) // tiles
-    first = tl.program_id(0) % tiles * PAIRS
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    head = tl.program_id(1) // tiles
+    first = tl.program_id(1) % tiles * PAIRS
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_live = row < num_rows
     weight_row, known = interleaved(first, tl.arange(0, 2 * PAIRS), D)
     acc, squares = sums_of_products(
@@ -93,12 +93,14 @@ def adapter_step(
     q = h.new_empty(batch, num_nodes, h_q, head_dim)
     if num_nodes == 0:
         return torch.empty_like(h)
-    num_rows, tiles = batch * num_nodes, triton.cdiv(head_dim // 2, PAIRS)
-    _project_and_append_kernel[((h_q + 2 * h_kv) * tiles, triton.cdiv(num_rows, ROW_TILE))](
+    num_rows, tiling = batch * num_nodes, Tiling.of(len(weights.qkv), width, h.itemsize)
+    pairs = tiling.block_n // 2
+    grid = (triton.cdiv(num_rows, ROW_TILE), (h_q + 2 * h_kv) * triton.cdiv(head_dim // 2, pairs))
+    _project_and_append_kernel[grid](
         h, weights.input_norm, weights.qkv, q, k_cache, v_cache, rope, nodes.positions,
         nodes.cache_seqlens, nodes.first_node, num_nodes, num_rows, num_slots, rope.shape[1], eps,
-        width=width, H_Q=h_q, H_KV=h_kv, D=head_dim, PAIRS=PAIRS, ROWS=ROW_TILE,
-        BLOCK_K=Tiling.of(len(weights.qkv), width).block_k, num_warps=4, num_stages=4,
+        width=width, H_Q=h_q, H_KV=h_kv, D=head_dim, PAIRS=pairs, ROWS=ROW_TILE,
+        BLOCK_K=tiling.block_k, num_warps=4, num_stages=4,
         enable_fp_fusion=True,
     )  # fmt: skip
     heads = attend(q, k_cache, v_cache, nodes, head_dim**-0.5)
