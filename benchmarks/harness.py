@@ -18,8 +18,10 @@ from benchmarks.models import Sweep
 
 CPU_ROTATION_BYTES = 256 * 2**20  # several times any last-level cache of a workstation
 MAX_COPIES = 4096
+REPLAY_US = 1000.0  # a graph's launch costs about 10
 Call = Callable[..., object]
 Copies = Sequence[tuple[Any, ...]]
+Sample = Callable[[], float]  # microseconds of one call
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ class Case:
         return tuple(x.clone() if isinstance(x, torch.Tensor) else x for x in self.data)
 
     def num_copies(self, rotation_bytes: int) -> int:
-        """So many that together they exceed `rotation_bytes`."""
+        """So many that their tensors exceed `rotation_bytes`, up to MAX_COPIES. A call that touches
+        a small part of its tensors finds that part in a cache: the figure says `cold` or not.
+        """
         size = sum(x.numel() * x.itemsize for x in self.data if isinstance(x, torch.Tensor))
         return min(max(2, math.ceil(rotation_bytes / size)), MAX_COPIES)
 
@@ -73,8 +77,8 @@ class Setting:
         return 4 * int(torch.cuda.get_device_properties(self.device).L2_cache_size)
 
     @property
-    def timer(self) -> Callable[[Sequence[Call], Copies, int], list[list[float]]]:
-        return time_cuda if self.device.type == "cuda" else time_cpu
+    def prepare(self) -> Callable[[Call, Copies], Sample]:
+        return prepared_cuda if self.device.type == "cuda" else prepared_cpu
 
 
 def quantiles(samples_us: Sequence[float]) -> tuple[float, float, float]:
@@ -84,65 +88,70 @@ def quantiles(samples_us: Sequence[float]) -> tuple[float, float, float]:
     return p20, p50, p80
 
 
-def time_cpu(calls: Sequence[Call], copies: Copies, repeats: int) -> list[list[float]]:
-    """Microseconds of each call, in turns, each on the copy that was touched longest ago."""
-    samples: list[list[float]] = [[] for _ in calls]
-    for call in calls:
-        call(*copies[0])  # first calls load code and grow arenas
+def prepared_cpu(call: Call, copies: Copies) -> Sample:
+    """One call a sample, on the copy that was touched longest ago."""
+    call(*copies[0])  # first calls load code and grow arenas
     turn = 0
-    for _ in range(repeats):
-        for call, taken in zip(calls, samples, strict=True):
-            copy = copies[turn % len(copies)]
-            turn += 1
-            start = time.perf_counter_ns()
-            call(*copy)
-            taken.append((time.perf_counter_ns() - start) / 1e3)
-    return samples
+
+    def sample() -> float:
+        nonlocal turn
+        copy = copies[turn % len(copies)]
+        turn += 1
+        start = time.perf_counter_ns()
+        call(*copy)
+        return (time.perf_counter_ns() - start) / 1e3
+
+    return sample
 
 
-def time_cuda(calls: Sequence[Call], copies: Copies, repeats: int) -> list[list[float]]:
-    """Microseconds of each call: one graph over all copies per call, replayed in turns."""
-    graphs = []
-    for call in calls:
-        call(*copies[0])  # compiles before capture
+def prepared_cuda(call: Call, copies: Copies) -> Sample:
+    """One replay a sample, of a graph over all copies as often as hides the cost of its launch."""
+
+    def elapsed_us(run: Callable[[], object]) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end) * 1e3
+
+    def captured(times: int) -> torch.cuda.CUDAGraph:
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            for copy in copies:
-                call(*copy)
-        graphs.append(graph)
-    samples: list[list[float]] = [[] for _ in calls]
-    for _ in range(repeats):
-        for graph, taken in zip(graphs, samples, strict=True):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            graph.replay()
-            end.record()
-            end.synchronize()
-            taken.append(start.elapsed_time(end) * 1e3 / len(copies))
-    return samples
+            for _ in range(times):
+                for copy in copies:
+                    call(*copy)
+        return graph
+
+    call(*copies[0])  # compiles before capture
+    once = captured(1)
+    once.replay()
+    times = min(64, math.ceil(REPLAY_US / max(1.0, elapsed_us(once.replay))))
+    graph = once if times == 1 else captured(times)
+    return lambda: elapsed_us(graph.replay) / (times * len(copies))
 
 
 def copy_bandwidth(setting: Setting) -> float:
     """GB/s, read and written, of a plain copy beyond all caches."""
-    pair = tuple(torch.ones(setting.rotation_bytes // 4) for _ in range(2))
-    [samples] = setting.timer([torch.Tensor.copy_], [pair], max(5, setting.repeats // 10))
+    size = setting.rotation_bytes // 4
+    pair = tuple(torch.ones(size, device=setting.device) for _ in range(2))
+    sample = setting.prepare(torch.Tensor.copy_, [pair])
+    samples = [sample() for _ in range(max(5, setting.repeats // 10))]
     return 2 * setting.rotation_bytes / quantiles(samples)[1] / 1e3
 
 
 def able(
-    peers: Mapping[str, Call], copy: tuple[Any, ...]
-) -> tuple[dict[str, Call], dict[str, str]]:
+    peers: Mapping[str, Call], copies: Copies, setting: Setting
+) -> tuple[dict[str, Sample], dict[str, str]]:
     """The peers that can do it; and why the others cannot, in their own words."""
-    calls, failed = {}, {}
+    samples, failed = {}, {}
     for name, call in peers.items():
         try:
-            call(*copy)
+            samples[name] = setting.prepare(call, copies)
         except Exception as error:  # others' code may fail as it likes
             failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
-        else:
-            calls[name] = call
-    return calls, failed
+    return samples, failed
 
 
 def measure(
@@ -150,16 +159,19 @@ def measure(
 ) -> list[dict[str, Any]]:
     """All implementations and peers in turns on the same copies: one figure per implementation."""
     copies = [case.copy() for _ in range(case.num_copies(setting.rotation_bytes))]
-    peers, failed = able(case.peers, copies[0])
-    calls: list[Call] = [partial(case.run, op) for op in implementations.values()]
-    samples = setting.timer([*calls, *peers.values()], copies, setting.repeats)
-    theirs = samples[len(calls) :]
-    peers_us = {
-        name: round(quantiles(taken)[1], 3) for name, taken in zip(peers, theirs, strict=True)
+    ours = {
+        name: setting.prepare(partial(case.run, op), copies) for name, op in implementations.items()
     }
+    theirs, failed = able(case.peers, copies, setting)
+    taken: dict[str, list[float]] = {name: [] for name in (*ours, *theirs)}
+    for _ in range(setting.repeats):
+        for name, sample in (*ours.items(), *theirs.items()):
+            taken[name].append(sample())
+    peers_us = {name: round(quantiles(taken[name])[1], 3) for name in theirs}
+    rotated_bytes = len(copies) * case.num_bytes
     figures = []
-    for backend, taken in zip(implementations, samples, strict=False):
-        p20, p50, p80 = quantiles(taken)
+    for backend in ours:
+        p20, p50, p80 = quantiles(taken[backend])
         gb_per_s = case.num_bytes / p50 / 1e3
         figures.append(
             {
@@ -169,8 +181,9 @@ def measure(
                 "p20_us": round(p20, 3),
                 "p50_us": round(p50, 3),
                 "p80_us": round(p80, 3),
-                "repeats": len(taken),
-                "rotated_bytes": len(copies) * case.num_bytes,
+                "repeats": setting.repeats,
+                "rotated_bytes": rotated_bytes,
+                "cold": rotated_bytes >= setting.rotation_bytes,
                 "num_bytes": case.num_bytes,
                 "gb_per_s": round(gb_per_s, 3),
                 "percent_of_copy": round(100 * gb_per_s / copy_gb_per_s, 2),

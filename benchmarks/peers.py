@@ -14,6 +14,7 @@ from benchmarks.harness import Setting
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.reference_math import visible_slots
 from kangaroo_kernels.testing import AttentionInputs
+from kangaroo_kernels.tree_attention import KV_CHUNK
 
 PACKAGES = {"flash-attn": "flash_attn", "FlashInfer": "flashinfer", "Liger": "liger_kernel"}
 Peers = dict[str, Callable[..., object]]
@@ -49,19 +50,23 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos + torch.cat([-b, a], dim=-1) * sin
 
 
-def rope_append(
-    qkv: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, rope: Tensor
-) -> Tensor:
+def rope_append(rope: Tensor, num_nodes: int, dtype: torch.dtype) -> Callable[..., Tensor]:
     """The rotation of transformers and a slice assignment, of a chain at the table's last
-    positions; q [B, H_q, N, D].
+    positions: (qkv, k_cache, v_cache, ...) -> q [B, H_q, N, D].
     """
-    h_kv, n, stop = k_cache.shape[1], qkv.shape[1], rope.shape[1]
-    heads = qkv.unflatten(-1, (-1, k_cache.shape[3])).transpose(1, 2)
-    q, k, v = heads.split([heads.shape[1] - 2 * h_kv, h_kv, h_kv], dim=1)
-    cos, sin = (table[stop - n :].repeat(1, 2).to(q.dtype) for table in rope)
-    k_cache[:, :, stop - n : stop] = rotate(k, cos, sin)
-    v_cache[:, :, stop - n : stop] = v
-    return rotate(q, cos, sin)
+    stop = rope.shape[1]
+    start = stop - num_nodes
+    cos, sin = (table[start:].repeat(1, 2).to(dtype) for table in rope)
+
+    def run(qkv: Tensor, k_cache: Tensor, v_cache: Tensor, *_: Any) -> Tensor:
+        h_kv = k_cache.shape[1]
+        heads = qkv.unflatten(-1, (-1, k_cache.shape[3])).transpose(1, 2)
+        q, k, v = heads.split([heads.shape[1] - 2 * h_kv, h_kv, h_kv], dim=1)
+        k_cache[:, :, start:stop] = rotate(k, cos, sin)
+        v_cache[:, :, start:stop] = v
+        return rotate(q, cos, sin)
+
+    return run
 
 
 def attention_peers(setting: Setting, inputs: AttentionInputs) -> Peers:
@@ -83,16 +88,20 @@ def visible(nodes: NodeBatch, used: int) -> Tensor:
 
 
 def sdpa(inputs: AttentionInputs, used: int) -> Callable[..., object]:
-    """Masked scaled_dot_product_attention over the slots in use."""
-    mask = visible(inputs.nodes, used)[:, None]
-    grouped = inputs.q.shape[2] != inputs.k_cache.shape[1]
+    """scaled_dot_product_attention over the slots in use: the heads of a group are rows of their
+    key head, for with `enable_gqa` a mask leaves only the slow path; a single node needs no mask.
+    """
+    batch, num_nodes, h_q, head_dim = inputs.q.shape
+    h_kv = inputs.k_cache.shape[1]
+    rows = (batch, num_nodes, h_kv, h_q // h_kv, head_dim)
+    whole = num_nodes == 1 and bool((inputs.nodes.cache_seqlens == used - 1).all())
+    mask = visible(inputs.nodes, used).repeat_interleave(h_q // h_kv, dim=1)[:, None]
 
     def run(q: Tensor, k_cache: Tensor, v_cache: Tensor) -> Tensor:
         k, v = k_cache[:, :, :used], v_cache[:, :, :used]
-        out = F.scaled_dot_product_attention(
-            q.transpose(1, 2), k, v, mask, scale=inputs.scale, enable_gqa=grouped
-        )
-        return out.transpose(1, 2)
+        q = q.view(rows).transpose(1, 2).flatten(2, 3)
+        out = F.scaled_dot_product_attention(q, k, v, None if whole else mask, scale=inputs.scale)
+        return out.unflatten(2, (num_nodes, -1)).transpose(1, 2).flatten(2, 3)
 
     return run
 
@@ -111,7 +120,8 @@ def flex(setting: Setting, inputs: AttentionInputs, used: int) -> Callable[..., 
         return (node < 0) | (((ancestors[b, q] >> node.clamp(0, 63)) & 1 == 1) & (node < num_nodes))
 
     mask = create_block_mask(sees, batch, None, num_nodes, used, device=setting.device)
-    attend = torch.compile(flex_attention) if setting.device.type == "cuda" else flex_attention
+    on_gpu = setting.device.type == "cuda"
+    attend = torch.compile(flex_attention, dynamic=False) if on_gpu else flex_attention
     grouped = inputs.q.shape[2] != inputs.k_cache.shape[1]
 
     def run(q: Tensor, k_cache: Tensor, v_cache: Tensor) -> Tensor:
@@ -141,32 +151,41 @@ def flash_attn(inputs: AttentionInputs) -> Callable[..., object]:
 
 
 def flashinfer(inputs: AttentionInputs, used: int) -> Callable[..., object]:
-    """The tree as a packed custom mask; a sequence's cache is one page."""
+    """A chain causally, a tree as a packed custom mask. A page of KV_CHUNK slots is a view: page j
+    of sequence b begins at slot j of its first head, and a head is as far away as in the cache.
+    """
     from flashinfer import BatchPrefillWithPagedKVCacheWrapper
 
     batch, num_nodes, h_q, head_dim = inputs.q.shape
     _, h_kv, num_slots, _ = inputs.k_cache.shape
-    rows = torch.arange(batch + 1, dtype=torch.int32)
-    workspace = torch.empty(256 * 2**20, dtype=torch.uint8)
-    wrapper = BatchPrefillWithPagedKVCacheWrapper(workspace, "HND")
     lengths = (inputs.nodes.cache_seqlens + num_nodes).tolist()
+    pages = [-(-length // KV_CHUNK) for length in lengths]
+    per_sequence = h_kv * num_slots // KV_CHUNK
+    indices = [b * per_sequence + j for b, count in enumerate(pages) for j in range(count)]
     masks = visible(inputs.nodes, used)
+    packed = torch.cat([m[:, :n].flatten() for m, n in zip(masks, lengths, strict=True)])
+    wrapper = BatchPrefillWithPagedKVCacheWrapper(torch.empty(256 * 2**20).byte(), "HND")
     wrapper.plan(
-        rows * num_nodes,
-        rows,
-        rows[:-1],
-        inputs.nodes.cache_seqlens + num_nodes,
+        torch.arange(batch + 1, dtype=torch.int32) * num_nodes,
+        torch.tensor([0, *pages], dtype=torch.int32).cumsum(0, dtype=torch.int32),
+        torch.tensor(indices, dtype=torch.int32),
+        torch.tensor([(n - 1) % KV_CHUNK + 1 for n in lengths], dtype=torch.int32),
         h_q,
         h_kv,
         head_dim,
-        num_slots,
-        custom_mask=torch.cat([m[:, :n].flatten() for m, n in zip(masks, lengths, strict=True)]),
+        KV_CHUNK,
+        custom_mask=None if inputs.nodes.ancestors is None else packed,
+        causal=inputs.nodes.ancestors is None,
         sm_scale=inputs.scale,
         q_data_type=inputs.q.dtype,
     )
 
+    def paged(cache: Tensor) -> Tensor:
+        shape = (max(indices) + 1, h_kv, KV_CHUNK, head_dim)
+        return cache.as_strided(shape, (KV_CHUNK * head_dim, num_slots * head_dim, head_dim, 1))
+
     def run(q: Tensor, k_cache: Tensor, v_cache: Tensor) -> Tensor:
-        out: Tensor = wrapper.run(q.flatten(0, 1), (k_cache, v_cache))
+        out: Tensor = wrapper.run(q.flatten(0, 1), (paged(k_cache), paged(v_cache)))
         return out.view_as(q)
 
     return run

@@ -75,6 +75,8 @@ def require_slots(nodes: NodeBatch, num_slots: int) -> None:
     """cache_seqlens of the right kind, and the nodes' slots inside a cache of `num_slots`."""
     batch, num_nodes = nodes.positions.shape
     seqlens, behind = nodes.cache_seqlens, nodes.first_node + num_nodes
+    if nodes.first_node < 0:
+        raise ValueError(f"nodes.first_node: expected at least 0, got {nodes.first_node}")
     require("cache_seqlens", seqlens, (batch,), torch.int32, nodes.positions.device)
     require_within("cache_seqlens", seqlens, 0, num_slots - behind + 1)
 
@@ -92,7 +94,7 @@ def require_head(head: DraftHead, h: Tensor, k: int) -> None:
         require("head.scale", head.scale, (shape[0],), torch.float32, h.device)
     if head.token_ids is not None:
         ids = head.token_ids
-        require("head.token_ids", ids, (len(ids),), torch.int32, h.device)
+        require("head.token_ids", ids, sizes("head.token_ids", ids, 1), torch.int32, h.device)
         require_within("head.token_ids", ids, 0, shape[0])
         require_increasing("head.token_ids", ids)
     if not 1 <= k <= min(MAX_K, head.num_ids):

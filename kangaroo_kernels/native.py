@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, sizes
+from kangaroo_kernels.checks import require, require_head
 from kangaroo_kernels.draft_head import DraftHead
 from kangaroo_kernels.kernel_set import Target, UnsupportedError
 
@@ -81,17 +81,15 @@ def optional_address(
     return 0 if tensor is None else address(name, tensor, shape, dtype)
 
 
-def head_address(head: DraftHead, width: int) -> tuple[int, int, int, int]:
-    """Weight, token ids, and how many rows and ids there are.
+def head_address(head: DraftHead, h: Tensor, k: int) -> tuple[int, int, int, int]:
+    """Weight, token ids, and how many rows and ids there are; for `k` tokens behind `h`.
 
     Raises:
         UnsupportedError: the head is quantized.
-        ValueError: see `address`.
+        ValueError: see `require_head`.
     """
-    if head.scale is not None:
+    require_head(head, h, k)
+    if head.weight.dtype != torch.float32:
         raise UnsupportedError(f"head: native ops read float32, not {head.weight.dtype}")
-    vocab = sizes("head.weight", head.weight, 2)[0]
-    weight = address("head.weight", head.weight, (vocab, width))
-    num_ids = head.num_ids
-    ids = optional_address("head.token_ids", head.token_ids, (num_ids,), torch.int32)
-    return weight, ids, vocab, num_ids
+    ids = 0 if head.token_ids is None else head.token_ids.data_ptr()
+    return head.weight.data_ptr(), ids, len(head.weight), head.num_ids

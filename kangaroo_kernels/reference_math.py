@@ -12,6 +12,7 @@ from kangaroo_kernels.tree_attention import KV_CHUNK
 
 # Library GEMMs choose their order of summation by the number of rows: always multiply this many.
 ROW_TILE = 16
+WIDE_ROWS = 4096
 
 
 def tiled_linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -22,6 +23,12 @@ def tiled_linear(x: Tensor, weight: Tensor) -> Tensor:
         return tiled_linear(x, F.pad(weight, (0, 0, 0, ROW_TILE - len(weight))))[:, : len(weight)]
     padded = F.pad(x, (0, 0, 0, -len(x) % ROW_TILE))
     return torch.cat([F.linear(tile, weight) for tile in padded.split(ROW_TILE)])[: len(x)]
+
+
+def wide_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """The same in float32 throughout; of the weight only a part is made wide at a time."""
+    parts = [tiled_linear(x.float(), some.float()) for some in weight.split(WIDE_ROWS)]
+    return torch.cat(parts, dim=1)
 
 
 def rms_normalize(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -44,9 +51,8 @@ def linear(
     rows = x.flatten(0, 1)
     if norm_weight is not None:
         rows = rms_normalize(rows, norm_weight, eps)
-    if out is not None and out.dtype != x.dtype:
-        rows, weight = rows.to(out.dtype), weight.to(out.dtype)
-    result = tiled_linear(rows, weight).view(*x.shape[:2], -1)
+    unrounded = out is not None and out.dtype != x.dtype
+    result = (wide_linear if unrounded else tiled_linear)(rows, weight).view(*x.shape[:2], -1)
     if bias is not None:
         result = result + bias
     if residual is not None:
@@ -63,9 +69,11 @@ def rank_tokens(
     weight, scale = head.weight, head.scale
     if ids is not None:
         weight, scale = weight[ids], None if scale is None else scale[ids]
-    logits = tiled_linear(rows.float(), weight.float())  # float32 sums, never rounded
+    logits = wide_linear(rows, weight)
     if scale is not None:
         logits = logits * scale
+    # What is no number, or -inf, ranks below all others.
+    logits = logits.nan_to_num(torch.finfo(torch.float32).min, posinf=float("inf"))
     best = logits.sort(dim=-1, descending=True, stable=True).indices[
         :, :k
     ]  # ties: the lowest first

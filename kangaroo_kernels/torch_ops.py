@@ -24,7 +24,7 @@ from kangaroo_kernels.nodes import NodeBatch
 LIBRARY = Library("kangaroo", "DEF")
 
 _CACHES = "Tensor(a!) k_cache, Tensor(b!) v_cache"
-_NODES = "Tensor positions, Tensor cache_seqlens, int first_node, Tensor? ancestors"
+_NODES = "Tensor positions, Tensor cache_seqlens, SymInt first_node, Tensor? ancestors"
 _HEAD = "Tensor weight, Tensor? scale, Tensor? token_ids"
 _CHAIN = (
     "Tensor(a!) chain_tokens, Tensor(b!) chain_positions, Tensor(c!) chain_num_nodes, "
@@ -150,7 +150,8 @@ def _top1_confidence_append(h: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 
 
 @_op(
-    f"topk_confidence(Tensor h, {_HEAD}, Tensor norm_weight, float eps, int k) -> (Tensor, Tensor)",
+    f"topk_confidence(Tensor h, {_HEAD}, Tensor norm_weight, float eps, SymInt k) "
+    "-> (Tensor, Tensor)",
     lambda h, *rest: _fake_ranking(h, rest[-1]),
 )
 def _topk_confidence(h: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:

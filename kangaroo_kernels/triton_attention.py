@@ -60,11 +60,11 @@ def _split_kernel(
     CHUNK: tl.constexpr,
     TREE: tl.constexpr,
 ):
-    sequence = tl.program_id(0) // H_KV
-    kv_head = tl.program_id(0) % H_KV
+    sequence = tl.program_id(1) // H_KV
+    kv_head = tl.program_id(1) % H_KV
     committed = tl.load(seqlens_ptr + sequence)
     committed = tl.minimum(tl.maximum(committed, 0), num_slots)  # memory stays whole
-    unit = tl.program_id(1)
+    unit = tl.program_id(0)
     rows = tl.arange(0, ROWS)
     packed = unit < num_tiles * num_splits
     if packed:
@@ -242,7 +242,7 @@ def attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale:
     acc = q.new_empty(num_rows, num_splits, head_dim, dtype=torch.float32)
     top, mass = (q.new_empty(num_rows, num_splits, dtype=torch.float32) for _ in range(2))
     is_tree = nodes.ancestors is not None
-    _split_kernel[(batch * h_kv, num_tiles * num_splits + walks)](
+    _split_kernel[(num_tiles * num_splits + walks, batch * h_kv)](
         q, k_cache, v_cache, nodes.cache_seqlens, nodes.ancestors, acc, top, mass, scale,
         nodes.first_node, num_nodes, num_slots, num_splits, num_tiles, H_KV=h_kv, GROUP=group,
         D=head_dim, BLOCK_D=block_d, ROWS=ROW_TILE, SPLIT=SPLIT, CHUNK=KV_CHUNK, TREE=is_tree,

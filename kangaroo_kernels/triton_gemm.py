@@ -140,8 +140,8 @@ def _sum_splits_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """The partial sums of one row in the order of the splits, and what stands behind."""
-    row = tl.program_id(1) + tl.arange(0, 1)
-    column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row = tl.program_id(0) + tl.arange(0, 1)
+    column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     live = (column < num_out)[None, :]
     acc = tl.zeros((1, BLOCK_N), tl.float32)
     squares = tl.zeros((1,), tl.float32)
@@ -181,7 +181,7 @@ def product(x: Tensor, weight: Tensor, around: Epilogue, out: Tensor) -> None:
         BLOCK_K=tiling.block_k, SPLIT_K=split_k, num_warps=4, num_stages=4, enable_fp_fusion=True,
     )  # fmt: skip
     if part is not None:
-        _sum_splits_kernel[(triton.cdiv(num_out, 512), num_rows)](
+        _sum_splits_kernel[(num_rows, triton.cdiv(num_out, 512))](
             part, squares, bias, residual, out, num_rows, around.eps, width=width, num_out=num_out,
             HAS_NORM=norm is not None, SPLIT_K=split_k, BLOCK_N=512, num_warps=4,
             enable_fp_fusion=True,

@@ -67,8 +67,9 @@ def sums_of_products(
 ):
     """Rows of x times rows of the weight over columns [k_start, k_stop), in float32.
 
-    The order of summation depends on BLOCK_K and the bounds alone. With HAS_NORM the columns of x
-    are multiplied by the norm's weight; its scale, by row, is left to the caller.
+    The order of summation depends on BLOCK_K and the bounds alone. With HAS_NORM the columns are
+    multiplied by the norm's weight; its scale, by row, is left to the caller. In float16 it is the
+    weight that is multiplied, for a row that is not yet scaled may overflow.
 
     Returns ([rows, weight rows], sums of squares of x [rows]).
     """
@@ -91,7 +92,10 @@ def sums_of_products(
             wide = x.to(tl.float32)
             squares += tl.sum(wide * wide, axis=1)
             norm = tl.load(norm_ptr + column, mask=inside, other=0.0).to(tl.float32)
-            x = (wide * norm[None, :]).to(x.dtype)
+            if x.dtype == tl.float16:
+                weight = (weight.to(tl.float32) * norm[:, None]).to(x.dtype)
+            else:
+                x = (wide * norm[None, :]).to(x.dtype)
         if weight.dtype != x.dtype:
             weight = weight.to(tl.float32).to(x.dtype)  # exact: one byte each
         acc = exact_dot(x, weight, acc)

@@ -19,6 +19,7 @@ from kangaroo_kernels.kernel_set import UnsupportedError
 from kangaroo_kernels.triton_math import ROW_TILE, pad_to_power_of_2, sums_of_products
 
 BLOCK_V = 64
+LOWEST = tl.constexpr(-3.4028234663852886e38)  # finite, in float32
 FLOAT8_CAPABILITY = (8, 9)
 
 
@@ -58,8 +59,10 @@ def _score_kernel(
     if scale_ptr is not None:
         logits *= tl.load(scale_ptr + token, mask=known, other=0.0)[None, :]
     logits *= tl.rsqrt(squares / width + eps)[:, None]
+    # The lowest finite number ranks below all others, and -inf is what may not be drafted, or was.
+    logits = tl.where(logits > LOWEST, logits, LOWEST)
     logits = tl.where(row_live[:, None] & known[None, :], logits, float("-inf"))
-    top = tl.max(logits, axis=1)
+    top = tl.maximum(tl.max(logits, axis=1), LOWEST)
     mass = tl.sum(tl.exp(logits - top[:, None]), axis=1)
     place = row.to(tl.int64) * tl.num_programs(1) + tile
     tl.store(mass_ptr + place, mass, mask=row_live)
@@ -137,8 +140,10 @@ def _append(
     node = tl.load(num_nodes_ptr + sequence)
     stopped = tl.load(stopped_ptr + sequence)
     if stopped == 0:
-        if node > 0:
-            if node < capacity:
+        if node >= capacity:
+            tl.store(stopped_ptr + sequence, 1)
+        else:
+            if node > 0:
                 place = sequence * capacity + node
                 tl.store(tokens_ptr + place, token.to(tl.int64))
                 tl.store(positions_ptr + place, tl.load(positions_ptr + place - 1) + 1)

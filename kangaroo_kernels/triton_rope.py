@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, require_slots, require_within
+from kangaroo_kernels.checks import require, require_slots, require_within, sizes
 from kangaroo_kernels.nodes import NodeBatch
 
 
@@ -78,7 +78,8 @@ def check_places(rope: Tensor, nodes: NodeBatch, at: tuple[int, int], k_cache: T
         ValueError: names argument, expected and got.
     """
     num_slots, head_dim = k_cache.shape[2:]
-    require("rope", rope, (2, rope.shape[1], head_dim // 2), torch.float32, k_cache.device)
+    num_positions = sizes("rope", rope, 3)[1]
+    require("rope", rope, (2, num_positions, head_dim // 2), torch.float32, k_cache.device)
     require("nodes.positions", nodes.positions, at, torch.int32, k_cache.device)
-    require_within("nodes.positions", nodes.positions, 0, rope.shape[1])
+    require_within("nodes.positions", nodes.positions, 0, num_positions)
     require_slots(nodes, num_slots)

@@ -1,6 +1,6 @@
 """adapter_refresh after rounds that accept 1, 4 or 7 slots, beside the same maths in PyTorch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -22,9 +22,14 @@ from kangaroo_kernels.testing import (
 PREFIX_LEN = 256
 
 
-def peer(h: Tensor, h_deep: Tensor, norms: Tensor, weight: Tensor, *caches_and_places: Any) -> None:
-    pair = [F.rms_norm(x, w.shape, w, EPS) for x, w in zip((h, h_deep), norms, strict=True)]
-    rope_append(F.linear(torch.cat(pair, dim=-1), weight), *caches_and_places)
+def peer(rope: Tensor, num_nodes: int, dtype: torch.dtype) -> Callable[..., None]:
+    append = rope_append(rope, num_nodes, dtype)
+
+    def run(h: Tensor, h_deep: Tensor, norms: Tensor, weight: Tensor, *caches: Any) -> None:
+        pair = [F.rms_norm(x, w.shape, w, EPS) for x, w in zip((h, h_deep), norms, strict=True)]
+        append(F.linear(torch.cat(pair, dim=-1), weight), *caches)
+
+    return run
 
 
 def cases(setting: Setting) -> Iterator[Case]:
@@ -33,6 +38,7 @@ def cases(setting: Setting) -> Iterator[Case]:
         c, heads = model.hidden, model.heads
         kv_width = 2 * heads.h_kv * heads.head_dim
         for n in (1, 4, 7):
+            rope = rope_table(PREFIX_LEN + n, heads.head_dim)
             cache = torch.zeros(1, heads.h_kv, num_slots_for(PREFIX_LEN + n), heads.head_dim)
             yield Case(
                 name=model.name,
@@ -46,10 +52,10 @@ def cases(setting: Setting) -> Iterator[Case]:
                     cache.to(dtype),
                     cache.to(dtype),
                     chain_nodes([PREFIX_LEN], n),
-                    rope_table(PREFIX_LEN + n, heads.head_dim),
+                    rope,
                 ),
                 run=lambda op, h, h_deep, norms, weight, *rest: op(
                     (h, h_deep), RefreshWeights(norms[0], norms[1], weight), *rest, eps=EPS
                 ),
-                peers={"torch": peer},
+                peers={"torch": peer(rope, n, dtype)},
             )

@@ -1,6 +1,6 @@
 """adapter_step: one draft position, and the two after a full acceptance, beside PyTorch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from benchmarks.models import EPS
 from benchmarks.peers import rope_append
 from kangaroo_kernels.adapter_weights import StepWeights
 from kangaroo_kernels.testing import (
+    Heads,
     chain_nodes,
     num_slots_for,
     random_norm_weight,
@@ -20,15 +21,20 @@ from kangaroo_kernels.testing import (
 )
 
 
-def peer(h: Tensor, norm: Tensor, qkv: Tensor, o: Tensor, *caches_and_places: Any) -> Tensor:
-    k_cache, v_cache, _, rope = caches_and_places
-    rows = F.linear(F.rms_norm(h, norm.shape, norm, EPS), qkv)
-    q = rope_append(rows, *caches_and_places)
-    used = rope.shape[1]
-    k, v = k_cache[:, :, :used], v_cache[:, :, :used]
-    mask = torch.ones(h.shape[1], used, dtype=torch.bool).tril(used - h.shape[1])
-    heads = F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=q.shape[1] != k.shape[1])
-    return h + F.linear(heads.transpose(1, 2).flatten(2), o)
+def peer(rope: Tensor, heads: Heads, num_nodes: int, dtype: torch.dtype) -> Callable[..., Tensor]:
+    append, used = rope_append(rope, num_nodes, dtype), rope.shape[1]
+    mask = torch.ones(num_nodes, used, dtype=torch.bool).tril(used - num_nodes)
+    mask = mask.repeat_interleave(heads.h_q // heads.h_kv, dim=0)
+
+    def run(h: Tensor, norm: Tensor, qkv: Tensor, o: Tensor, *caches: Any) -> Tensor:
+        q = append(F.linear(F.rms_norm(h, norm.shape, norm, EPS), qkv), *caches)
+        k, v = (cache[:, :, :used] for cache in caches[:2])
+        q = q.unflatten(1, (k.shape[1], -1)).transpose(2, 3).flatten(2, 3)  # group in the rows
+        out = F.scaled_dot_product_attention(q, k, v, None if num_nodes == 1 else mask)
+        out = out.unflatten(2, (num_nodes, -1)).permute(0, 2, 1, 3, 4)
+        return h + F.linear(out.flatten(2), o)
+
+    return run
 
 
 def cases(setting: Setting) -> Iterator[Case]:
@@ -41,6 +47,7 @@ def cases(setting: Setting) -> Iterator[Case]:
             used = context + n
             cache = torch.zeros(1, heads.h_kv, num_slots_for(used), heads.head_dim)
             rows = 2 * used * heads.h_kv * heads.head_dim
+            rope = rope_table(used, heads.head_dim)
             yield Case(
                 name=model.name,
                 shape={"N": n, "context": context, "C": c, "H_kv": heads.h_kv},
@@ -53,10 +60,10 @@ def cases(setting: Setting) -> Iterator[Case]:
                     cache.to(dtype),
                     cache.to(dtype),
                     chain_nodes([context], n),
-                    rope_table(used, heads.head_dim),
+                    rope,
                 ),
                 run=lambda op, h, norm, qkv, o, *rest: op(
                     h, StepWeights(norm, qkv, o), *rest, eps=EPS
                 ),
-                peers={"torch": peer},
+                peers={"torch": peer(rope, heads, n, dtype)},
             )

@@ -26,5 +26,5 @@ def cases(setting: Setting) -> Iterator[Case]:
                 num_bytes=2 * n * model.qkv_width * dtype.itemsize,
                 data=(qkv, cache.to(dtype), cache.to(dtype), nodes, rope),
                 run=lambda op, *inputs: op(*inputs),
-                peers={"torch": rope_append},
+                peers={"torch": rope_append(rope, n, dtype)},
             )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))  # for `benchmarks` when run as a file
 
 from benchmarks import peers
-from benchmarks.harness import Setting, copy_bandwidth, measure
+from benchmarks.harness import Case, Setting, copy_bandwidth, measure
 from benchmarks.models import SWEEPS
 from benchmarks.provenance import ROOT, machine, run_gate
 from kangaroo_kernels import Backend, Target
@@ -31,8 +31,9 @@ from kangaroo_kernels.kernel_set import IMPLS, explain, load_impl
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ops", nargs="*", help="default: all", metavar="OP")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--quick", action="store_true", help="one model, few shapes")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=default, choices=["cpu", "cuda"])
+    parser.add_argument("--quick", action="store_true", help="on a GPU: one model, few shapes")
     parser.add_argument(
         "--backend", choices=[b.value for b in Backend], help="default: all that run"
     )
@@ -76,7 +77,7 @@ def shown(figure: dict[str, Any]) -> str:
     beside += [f"{name} failed" for name in figure["failed_peers"]]
     return (
         f"{figure['case']:24} {shape:36} {figure['backend']:10} {figure['p50_us']:9.1f} us "
-        f"{figure['percent_of_copy']:6.1f} %  {', '.join(beside)}"
+        f"{figure['percent_of_copy']:6.1f} %{' ' if figure['cold'] else '*'} {', '.join(beside)}"
     )
 
 
@@ -92,27 +93,41 @@ def worst(figures: Iterable[dict[str, Any]]) -> str:
     return said
 
 
+def made(op: str, setting: Setting) -> Iterator[Case]:
+    """The cases of an op, their tensors on the device; a default device would slow every call."""
+    cases = import_module(f"benchmarks.kernels.bench_{op}").cases(setting)
+    while True:
+        torch.compiler.reset()  # a peer that was compiled too often would silently run eagerly
+        if setting.device.type == "cuda":
+            torch.cuda.empty_cache()
+        with setting.device:
+            case = next(cases, None)
+        if case is None:
+            return
+        yield case
+
+
 def main() -> None:
     """Gate, measure the copy bandwidth, then every op."""
     arguments = parse()
     ops = arguments.ops or list(IMPLS)
-    gates = {op: run_gate(op, arguments.gate) for op in ops}
+    setting = setting_of(arguments)
+    contenders = {op: implementations(op, setting, arguments.backend) for op in ops}
+    gates = {op: run_gate(op, list(contenders[op]), arguments.gate) for op in ops}
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    setting = setting_of(arguments)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    with setting.device, torch.inference_mode():
+    with torch.inference_mode():
         copy_gb_per_s = copy_bandwidth(setting)
         shared = {"dtype": str(setting.dtype).removeprefix("torch."), **machine(setting.device)}
         shared |= {"copy_gb_per_s": round(copy_gb_per_s, 2), "absent_peers": peers.absent()}
         print(*(f"{key}={shared[key]}" for key in ("device", "copy_gb_per_s", "absent_peers")))
+        print("* what the call touches stays in a cache")
         for op in ops:
             print(f"\n{op}")
             taken: dict[str, list[dict[str, Any]]] = {}
-            contenders = implementations(op, setting, arguments.backend)
-            cases = import_module(f"benchmarks.kernels.bench_{op}").cases
-            for case in cases(setting):
-                for figure in measure(case, contenders, setting, copy_gb_per_s):
+            for case in made(op, setting):
+                for figure in measure(case, contenders[op], setting, copy_gb_per_s):
                     print(shown(figure), flush=True)
                     taken.setdefault(figure["backend"], []).append(figure)
                     line = {"op": op, "gate": gates[op], **shared, **figure}

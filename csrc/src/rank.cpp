@@ -1,6 +1,7 @@
 #include "rank.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "error.h"
 #include "parallel.h"
@@ -14,6 +15,7 @@ using Params = kangaroo_topk_confidence_params;
 // Logits are summed in blocks of this many tokens, at absolute multiples, and combined in order.
 constexpr int64_t kBlock = 240;  // a multiple of every tile width of the GEMM
 constexpr int64_t kTileRows = 16;
+constexpr float kLowest = std::numeric_limits<float>::lowest();
 
 struct Candidate {
   float logit;
@@ -66,10 +68,12 @@ void block_parts(const Params& p, const float* rows, int64_t block, SoftmaxPart*
     multiply(p, gemm, begin, count);
     for (int64_t r = 0; r < gemm.num_rows; ++r) {
       const int64_t place = (row + r) * num_blocks(p) + block;
-      const float* own = logits + r * kBlock;
+      float* own = logits + r * kBlock;
+      // What is no number, or -inf, ranks below all others: -inf itself stands for no candidate.
+      for (int64_t j = 0; j < count; ++j) own[j] = own[j] > kLowest ? own[j] : kLowest;
       parts[place] = kernels().softmax_part(own, count);
       Candidate* best = candidates + place * p.k;
-      const int64_t top = std::min(parts[place].place, count - 1);  // NaNs have no place
+      const int64_t top = parts[place].place;
       best[0] = {parts[place].largest, begin + top};
       for (int64_t j = 1; j < p.k; ++j) best[j] = {-__builtin_inff(), 0};
       if (p.k == 1) continue;

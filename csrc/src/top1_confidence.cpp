@@ -26,7 +26,8 @@ void append(const kangaroo_top1_confidence_params& p) {
   const kangaroo_draft_chain& c = *p.chain;
   for (int64_t b = 0; b < c.batch; ++b) {
     const int32_t node = c.num_nodes[b];
-    if (c.stopped[b] != 0 || node <= 0 || node >= c.capacity) continue;
+    if (node >= c.capacity) c.stopped[b] = 1;
+    if (c.stopped[b] != 0 || node <= 0) continue;
     const int64_t row = (b + 1) * (p.num_rows / c.batch) - 1;
     const int64_t place = b * c.capacity + node;
     c.tokens[place] = p.tokens[row];

@@ -24,7 +24,7 @@ def adapter_refresh(
     h, h_deep = states
     batch, num_nodes, width = shape = sizes("h", h, 3)
     _, h_kv, num_slots, head_dim = cache_shape = sizes("k_cache", k_cache, 4)
-    num_positions = rope.shape[1]
+    num_positions = sizes("rope", rope, 3)[1]
     C.adapter_refresh(
         address("h", h),
         address("h_deep", h_deep, shape),

@@ -25,7 +25,7 @@ def adapter_step(
     batch, num_nodes, width = sizes("h", h, 3)
     _, h_kv, num_slots, head_dim = cache_shape = sizes("k_cache", k_cache, 4)
     h_q = weights.o.shape[1] // head_dim
-    num_positions, at = rope.shape[1], (batch, num_nodes)
+    num_positions, at = sizes("rope", rope, 3)[1], (batch, num_nodes)
     out = torch.empty_like(h)
     C.adapter_step(
         address("h", h),

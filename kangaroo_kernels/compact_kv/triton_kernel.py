@@ -75,7 +75,7 @@ def _move(
     rows = unit // TILES
     sequence = rows // heads % batch
     first = tl.load(seqlens_ptr + sequence).to(tl.int64)
-    length = tl.load(path_len_ptr + sequence)
+    length = tl.minimum(tl.load(path_len_ptr + sequence), path_stride)
     step = tl.arange(0, BLOCK_J)
     node = tl.load(path_ptr + sequence * path_stride + step, mask=step < length, other=0)
     last = first + node  # a place in the cache, or nothing moves: memory stays whole

@@ -11,7 +11,7 @@ class Embedding(Protocol):
 
         Args:
             tokens: [B, N] int64 in [0, V). On a GPU, where they are not read before the launch, a
-                token outside has a row of zeros.
+                token outside has a row of zeros in Triton.
             weight: [V, C]
         Returns:
             [B, N, C], weight.dtype.

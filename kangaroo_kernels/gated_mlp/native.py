@@ -19,7 +19,7 @@ def gated_mlp(
     out: Tensor | None = None,
 ) -> Tensor:
     batch, num_nodes, width = sizes("x", x, 3)
-    hidden_width = gate_up.shape[0] // 2
+    hidden_width = sizes("gate_up", gate_up, 2)[0] // 2
     if out is None:
         out = torch.empty_like(x)
     C.gated_mlp(

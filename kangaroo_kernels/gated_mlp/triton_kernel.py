@@ -19,7 +19,7 @@ def gated_mlp(
     out: Tensor | None = None,
 ) -> Tensor:
     shape = sizes("x", x, 3)
-    width, inner = shape[2], len(gate_up) // 2
+    width, inner = shape[2], sizes("gate_up", gate_up, 2)[0] // 2
     require_like(
         x,
         (

@@ -20,7 +20,7 @@ def linear(
     out: Tensor | None = None,
 ) -> Tensor:
     batch, num_nodes, width = sizes("x", x, 3)
-    out_width = weight.shape[0]
+    out_width = sizes("weight", weight, 2)[0]
     if out is None:
         out = x.new_empty(batch, num_nodes, out_width)
     C.linear(

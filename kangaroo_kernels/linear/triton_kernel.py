@@ -21,7 +21,7 @@ def linear(
     out: Tensor | None = None,
 ) -> Tensor:
     batch, num_nodes, width = sizes("x", x, 3)
-    num_out = len(weight)
+    num_out = sizes("weight", weight, 2)[0]
     require_like(
         x,
         (

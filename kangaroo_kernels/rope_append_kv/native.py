@@ -23,8 +23,8 @@ def rope_append_kv(
 ) -> Tensor:
     batch, kv_heads, num_slots, head_dim = cache_shape = sizes("k_cache", k_cache, 4)
     num_nodes, qkv_width = sizes("qkv", qkv, 3)[1:]
-    q_heads = qkv_width // head_dim - 2 * kv_heads
-    num_positions = rope.shape[1]
+    q_heads = max(0, qkv_width // head_dim - 2 * kv_heads)
+    num_positions = sizes("rope", rope, 3)[1]
     q = qkv.new_empty(batch, num_nodes, q_heads, head_dim)
     C.rope_append_kv(
         address("qkv", qkv, (batch, num_nodes, (q_heads + 2 * kv_heads) * head_dim)),

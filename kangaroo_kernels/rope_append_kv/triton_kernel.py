@@ -76,7 +76,7 @@ def rope_append_kv(
 ) -> Tensor:
     batch, h_kv, num_slots, head_dim = cache_shape = sizes("k_cache", k_cache, 4)
     num_nodes, qkv_width = sizes("qkv", qkv, 3)[1:]
-    h_q = qkv_width // head_dim - 2 * h_kv
+    h_q = max(0, qkv_width // head_dim - 2 * h_kv)
     require_like(
         qkv,
         (

@@ -23,7 +23,8 @@ class Top1Confidence(Protocol):
 
         Args:
             h:           [B, N, C]
-            head:        whose logits, and of which tokens; the softmax is over these.
+            head:        whose logits, and of which tokens; the softmax is over these. A logit that
+                is no number ranks last.
             norm_weight: [C]
             chain:       mutated: where it has not stopped, the token of the last of the N nodes is
                 appended; it stops where that was not sure enough, or at its capacity.

@@ -27,7 +27,7 @@ def top1_confidence(
     confidence = h.new_empty(batch, num_nodes)
     C.top1_confidence(
         address("h", h),
-        head_address(head, width),
+        head_address(head, h, 1),
         address("norm_weight", norm_weight, (width,)),
         tokens.data_ptr(),
         confidence.data_ptr(),

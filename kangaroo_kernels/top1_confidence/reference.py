@@ -32,7 +32,9 @@ def append(chain: DraftChain, tokens: Tensor, confidence: Tensor) -> None:
     for b, (node, stopped) in enumerate(
         zip(chain.num_nodes.tolist(), chain.stopped.tolist(), strict=True)
     ):
-        if stopped == 0 and 0 < node < capacity:
+        if node >= capacity:
+            chain.stopped[b] = 1
+        elif stopped == 0 and node > 0:
             chain.tokens[b, node] = tokens[b]
             chain.positions[b, node] = chain.positions[b, node - 1] + 1
             chain.num_nodes[b] = node + 1

@@ -15,7 +15,8 @@ class TopkConfidence(Protocol):
 
         Args:
             h:           [B, N, C]
-            head:        whose logits, and of which tokens; the softmax is over these.
+            head:        whose logits, and of which tokens; the softmax is over these. A logit that
+                is no number ranks last.
             norm_weight: [C]
             k:           1 to MAX_K, and at most the tokens of the head.
         Returns:

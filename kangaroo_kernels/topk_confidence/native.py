@@ -14,13 +14,12 @@ def topk_confidence(
     h: Tensor, head: DraftHead, norm_weight: Tensor, eps: float, k: int
 ) -> tuple[Tensor, Tensor]:
     batch, num_nodes, width = sizes("h", h, 3)
-    if k < 1:
-        raise ValueError(f"k: expected at least 1, got {k}")
+    h_address, ranked = address("h", h), head_address(head, h, k)
     tokens = torch.empty(batch, num_nodes, k, dtype=torch.int64)
     confidence = h.new_empty(batch, num_nodes, k)
     C.topk_confidence(
-        address("h", h),
-        head_address(head, width),
+        h_address,
+        ranked,
         address("norm_weight", norm_weight, (width,)),
         tokens.data_ptr(),
         confidence.data_ptr(),

@@ -73,6 +73,8 @@ def _choice(top_ptr, choice_ptr, row, tile, num_tiles, vocab):
 
 def verify_tree(logits: Tensor, tokens: Tensor, parents: Tensor) -> Verdict:
     batch, num_nodes, vocab = shape = sizes("logits", logits, 3)
+    if num_nodes < 1 or vocab < 1:
+        raise ValueError(f"logits: expected a root and a vocabulary, got {list(shape)}")
     if logits.dtype not in DTYPES:
         raise ValueError(f"logits: expected one of {DTYPES}, got {logits.dtype}")
     require("logits", logits, shape, logits.dtype, logits.device)

@@ -47,7 +47,7 @@ def test_rope_append() -> None:
     qkv = torch.randn(1, n, (heads.h_q + 2 * heads.h_kv) * heads.head_dim)
     rope, nodes = testing.rope_table(context + n, 16), testing.chain_nodes([context], n)
     results = []
-    for call in (rope_append_kv, rope_append):
+    for call in (rope_append_kv, rope_append(rope, n, torch.float32)):
         caches = cache.clone(), cache.clone()
         results.append([call(qkv, *caches, nodes, rope), *caches])
     results[1][0] = results[1][0].transpose(1, 2)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from benchmarks.harness import Setting, able, measure
+from benchmarks.harness import Case, Setting, able, measure
 from benchmarks.models import SWEEPS
 from kangaroo_kernels import Target
 from kangaroo_kernels.kernel_set import IMPLS, Backend, load_impl
@@ -22,6 +26,25 @@ CPU = torch.device("cpu")
 TINY = replace(SWEEPS["cpu"], num_nodes=(1,), contexts=(64,))
 SETTING = Setting(CPU, torch.float32, 1, TINY)
 SWEPT = "benchmarks/kernels/run.py"
+
+
+def effects(call: Callable[..., object], case: Case) -> list[Tensor]:
+    """What a call makes of a copy: its results, and its arguments afterwards."""
+    data = case.copy()
+    return [leaf for leaf in tree_leaves((call(*data), data)) if isinstance(leaf, Tensor)]
+
+
+@pytest.mark.parametrize("op", [op for op in IMPLS if op not in ("verify_tree", "rope_append_kv")])
+def test_peers_do_the_same_work(op: str) -> None:
+    """All but the argmax beside verify_tree, which is a part of it, and queries that lie otherwise
+    (tests/benchmarks/test_peers.py).
+    """
+    reference = load_impl(op, Backend.REFERENCE, Target(CPU, torch.float32, 64))
+    for case in import_module(f"benchmarks.kernels.bench_{op}").cases(SETTING):
+        ours = effects(partial(case.run, reference), case)
+        for peer in case.peers.values():
+            for mine, theirs in zip(ours, effects(peer, case), strict=True):
+                torch.testing.assert_close(theirs, mine)
 
 
 @pytest.mark.parametrize("op", list(IMPLS))
@@ -40,19 +63,20 @@ def test_a_peer_that_fails_is_named_with_its_words() -> None:
     def broken() -> None:
         raise RuntimeError("no kernel for this shape\nand more")
 
-    calls, failed = able({"broken": broken, "sound": lambda: None}, ())
-    assert list(calls) == ["sound"]
+    samples, failed = able({"broken": broken, "sound": lambda: None}, [()], SETTING)
+    assert list(samples) == ["sound"]
+    assert samples["sound"]() > 0
     assert failed == {"broken": "RuntimeError: no kernel for this shape"}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, SWEPT, "--device", "cpu", *arguments]
+    command = [sys.executable, SWEPT, "--device", "cpu", "--backend", "reference", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_figures_are_appended_behind_a_green_gate(tmp_path: Path) -> None:
     gate = tmp_path / "gate.xml"
-    passed = '<testcase classname="tests.kernels.test_rms_norm" name="test_rows"/>'
+    passed = '<testcase classname="tests.kernels.test_rms_norm" name="test_[reference-float32]"/>'
     gate.write_text(f"<testsuites><testsuite>{passed}</testsuite></testsuites>")
     done = run("rms_norm", "--repeats", "2", "--gate", str(gate), "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -61,10 +85,16 @@ def test_figures_are_appended_behind_a_green_gate(tmp_path: Path) -> None:
     named = {"commit", "device", "torch", "triton", "copy_gb_per_s", "absent_peers", "gate"}
     assert all(named <= line.keys() for line in lines)
     failed = passed.replace("/>", "><failure/></testcase>")
-    gate.write_text(f"<testsuites><testsuite>{failed}</testsuite></testsuites>")
-    refused = run("rms_norm", "--gate", str(gate), "--out", str(tmp_path))
-    assert refused.returncode == 1
-    assert "1 of 1 tests of rms_norm fail" in refused.stderr
+    skipped = passed.replace("/>", "><skipped/></testcase>")
+    refusals = {
+        failed: "1 of 1 tests of rms_norm fail",
+        skipped: "no test of rms_norm by reference",
+    }
+    for cases, says in refusals.items():
+        gate.write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
+        refused = run("rms_norm", "--gate", str(gate), "--out", str(tmp_path))
+        assert refused.returncode == 1
+        assert says in refused.stderr
 
 
 def test_an_unknown_op_is_refused() -> None:

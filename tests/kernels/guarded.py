@@ -97,9 +97,8 @@ def calls(node_counts: tuple[int, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     ranking = {"h": torch.randn(1, 2, 5), "head": DraftHead(torch.randn(9, 5))}
     yield "top1_confidence", {**ranking, "norm_weight": torch.ones(5), "eps": EPS, "chain": chain}
     cache = torch.randn(3, 1, 2, 10, 5)
-    lengths = torch.tensor([2], dtype=torch.int32), torch.tensor([6], dtype=torch.int32)
-    path = {"path": torch.tensor([[0, 3]]), "path_len": lengths[0], "cache_seqlens": lengths[1]}
-    yield "compact_kv", {"caches": [cache], **path}
+    path = {"path": torch.tensor([[0, 3, 2**40]]), "path_len": torch.tensor([2]).int()}
+    yield "compact_kv", {"caches": [cache], **path, "cache_seqlens": torch.tensor([6]).int()}
     tokens, parents = torch.tensor([[0, 36, 4]]), torch.tensor([[-1, 0, 1]])
     logits = torch.zeros(1, 3, 37).index_fill(2, torch.tensor([36]), 1.0)
     yield "verify_tree", {"logits": logits, "tokens": tokens, "parents": parents}

@@ -64,6 +64,18 @@ def test_out_is_written(linear: Linear, dtype: torch.dtype, shape: tuple[int, in
     testing.assert_within_budget(wide, exact, low)
 
 
+@pytest.mark.parametrize("size", [9000.0, 1e-3])
+def test_the_norm_of_large_and_small_rows(linear: Linear, dtype: torch.dtype, size: float) -> None:
+    """A row times the norm's weight may leave float16's range, its result does not."""
+    x, weight = torch.randn(1, 3, 40), testing.random_weight(16, 40, dtype)
+    x[..., 7] = 1.0
+    x, norm = (size * x).to(dtype), torch.full((40,), 8.0).to(dtype)
+    rows = x.float() / (x.float().square().mean(-1, keepdim=True)).sqrt()
+    low = naive.linear(rows.to(dtype), weight * norm, None, None, None, eps=0.0)
+    exact = naive.linear(*testing.widen(x, weight, None, norm, None), eps=0.0)
+    testing.assert_within_budget(linear(x, weight, norm_weight=norm, eps=0.0), exact, low)
+
+
 @pytest.mark.parametrize("shape", [*SHAPES, (512, 192), (1001, 9)])
 @pytest.mark.thorough
 def test_row_invariance(linear: Linear, dtype: torch.dtype, shape: tuple[int, int]) -> None:

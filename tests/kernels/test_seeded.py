@@ -104,14 +104,18 @@ def ranking(draw: random.Random, dtype: torch.dtype, k: int | None) -> Case:
     ranked = Ranked(x, head, norm)
     width = min(k or 1, head.num_ids)
 
+    said: list[Tensor] = []  # of all rows, by the first call
+
     def run(op: Any, rows: slice) -> Tensor:
         some = x[:, rows].contiguous(), head, norm, EPS
         tokens, confidence = (t.view(1, -1, width) for t in op(*some, *[width] * (k is not None)))
         ranked.check_tokens(tokens, rows)
-        return confidence[0].to(dtype)
+        said.append(tokens)
+        assert tokens.equal(said[0][:, rows])
+        return confidence[0]
 
     exact, low = (logits.softmax(-1).topk(width).values[0] for logits in (ranked.exact, ranked.low))
-    return Case(run, exact, low, x.shape[1])
+    return Case(run, exact, low.float(), x.shape[1])
 
 
 def top1_confidence(draw: random.Random, dtype: torch.dtype) -> Case:

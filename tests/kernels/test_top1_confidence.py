@@ -15,7 +15,7 @@ from kangaroo_kernels import testing
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
 from kangaroo_kernels.top1_confidence import Top1Confidence
 from tests.kernels import laws
-from tests.kernels.heads import EPS, EXACT, QUANTIZED, Ranked, make_head, or_refused
+from tests.kernels.heads import EPS, EXACT, QUANTIZED, Ranked, make_head, native_may_refuse
 
 SHAPES = [(40, 37), (193, 3), (192, 4096), (65, 130), (1, 1)]  # C, V
 # B, N; the last so that the largest error of so few numbers is not luck
@@ -70,7 +70,7 @@ def test_error_budget(
 @pytest.mark.parametrize("kind", QUANTIZED)
 def test_quantized_heads(top1_confidence: Top1Confidence, dtype: torch.dtype, kind: str) -> None:
     """Within the budget of the quantized weights' own logits; or refused, by name."""
-    with or_refused("head"):
+    with native_may_refuse(top1_confidence):
         check_budget(top1_confidence, dtype, (193, 130), kind, [(1, 3), (3, 17)])
 
 
@@ -155,15 +155,15 @@ def test_chain_grows_until_it_is_unsure(top1_confidence: Top1Confidence) -> None
 
 def test_chain_stops_at_its_capacity(top1_confidence: Top1Confidence) -> None:
     d = drafting([0.5], confidence=0.9)
-    for num_nodes, stopped in [(2, 0), (3, 0), (4, 1), (4, 1)]:
+    for num_nodes, stopped in [(2, 0), (3, 0), (4, 1), (4, 1)]:  # what was appended last is kept
         top1_confidence(*d.args, chain=d.chain)
         assert (d.chain.num_nodes.item(), d.chain.stopped.item()) == (num_nodes, stopped)
     assert d.chain.tokens.tolist() == [[50, 1, 1, 1]]
-    for forced in (0, 4, 9):  # no node to stand behind, or no room: nothing is written
+    for forced, stopped in [(0, 0), (4, 1), (9, 1)]:  # no node to stand behind, or no room
         chain = d.chain._replace(
             num_nodes=torch.tensor([forced]).int(), stopped=torch.zeros(1).int()
         )
-        before = [t.clone() for t in chain]
+        before = [t.clone() for t in chain._replace(stopped=torch.tensor([stopped]).int())]
         top1_confidence(*d.args, chain=chain)
         for left, was in zip(chain, before, strict=True):
             testing.assert_same_bits(left, was)

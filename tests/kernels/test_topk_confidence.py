@@ -12,7 +12,7 @@ from kangaroo_kernels import testing
 from kangaroo_kernels.draft_head import MAX_K, DraftHead
 from kangaroo_kernels.topk_confidence import TopkConfidence
 from tests.kernels import laws
-from tests.kernels.heads import EPS, EXACT, QUANTIZED, Ranked, or_refused
+from tests.kernels.heads import EPS, EXACT, QUANTIZED, Ranked, native_may_refuse
 from tests.kernels.test_top1_confidence import make_inputs
 
 SHAPES = [(40, 37), (193, 16), (192, 4096), (65, 130)]  # C, V
@@ -61,7 +61,7 @@ def test_error_budget(
 @pytest.mark.parametrize("kind", QUANTIZED)
 def test_quantized_heads(topk_confidence: TopkConfidence, dtype: torch.dtype, kind: str) -> None:
     """Within the budget of the quantized weights' own logits; or refused, by name."""
-    with or_refused("head"):
+    with native_may_refuse(topk_confidence):
         check_budget(topk_confidence, dtype, (40, 130), kind, 4, batches=[(1, 3), (3, 17)])
 
 
@@ -89,6 +89,26 @@ def test_ties_go_to_the_lowest_ids(
         False,
         False,
     ]
+
+
+def test_what_is_no_number_ranks_last(topk_confidence: TopkConfidence, dtype: torch.dtype) -> None:
+    """Every token once, those without a logit behind all others and by their ids."""
+    weight = torch.zeros(70, 4)
+    weight[:, 0] = torch.arange(70)
+    weight[[3, 64], 0] = torch.nan
+    weight[[5, 66], 0] = -torch.inf
+    h, norm = torch.ones(1, 1, 4).to(dtype), torch.ones(4).to(dtype)
+    few = torch.tensor([3, 5, 7, 64, 66, 69]).int()
+    head = DraftHead(weight.to(dtype), token_ids=few)
+    tokens, confidence = topk_confidence(h, head, norm, 0.0, 6)
+    assert tokens[0, 0].tolist() == [69, 7, 3, 5, 64, 66]
+    assert confidence[0, 0, 2:].tolist() == [0, 0, 0, 0]
+
+
+def test_an_empty_vocabulary_is_refused(fast_topk_confidence: TopkConfidence) -> None:
+    inputs = {**make_inputs(1, 3, (40, 37)), "eps": EPS, "k": 1}
+    nothing = inputs["head"]._replace(token_ids=torch.zeros(0, dtype=torch.int32))
+    laws.check_refusal(fast_topk_confidence, inputs, "head", nothing, says="k")
 
 
 def test_best_is_that_of_top1(topk_confidence: TopkConfidence, dtype: torch.dtype) -> None:

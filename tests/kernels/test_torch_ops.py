@@ -107,10 +107,31 @@ def test_results_are_those_of_the_plain_ops() -> None:
     for name, make in (("adapter_step", step_inputs), ("adapter_refresh", refresh_inputs)):
         inputs = make(HEADS, 32, testing.tree_nodes(testing.random_parents(2, 3), [5, 60]))
         plain, boxed = inputs.cloned(), inputs.cloned()
-        load_impl(name, auto_backend(name, target), target)(*plain.args, eps=EPS)
-        op_named(name)(*flatten(boxed), EPS)
+        expected = load_impl(name, auto_backend(name, target), target)(*plain.args, eps=EPS)
+        result = op_named(name)(*flatten(boxed), EPS)
+        assert (result is None) == (expected is None)
+        if result is not None:
+            testing.assert_same_bits(result, expected)
         testing.assert_same_bits(boxed.k_cache, plain.k_cache)
         testing.assert_same_bits(boxed.v_cache, plain.v_cache)
+
+
+def test_another_first_node_is_no_other_program() -> None:
+    """A draft of any depth is compiled once."""
+    rope, norm = testing.rope_table(128, 16), torch.ones(16)
+
+    def append(qkv: Tensor, k_cache: Tensor, v_cache: Tensor, *where: Any) -> Tensor:
+        args = (qkv, k_cache, v_cache, *where, rope)
+        return torch.ops.kangaroo.rope_append_kv(*args, q_norm=norm, eps=EPS)
+
+    compiled = torch.compile(append, backend="aot_eager", fullgraph=True)
+    for first_node in range(12):
+        nodes = testing.chain_nodes([5], 1, first_node)
+        cache = torch.zeros(1, 2, 64, 16)
+        qkv = torch.randn(1, 1, 8 * 16)
+        expected = append(qkv, cache.clone(), cache.clone(), *flat(nodes))
+        actual = compiled(qkv, cache.clone(), cache.clone(), *flat(nodes))
+        testing.assert_same_bits(actual, expected)
 
 
 def test_compiled_in_one_graph() -> None:

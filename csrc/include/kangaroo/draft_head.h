@@ -13,7 +13,7 @@ typedef struct kangaroo_draft_head {
   const float* weight;      /* [vocab, width] */
   const int32_t* token_ids; /* [num_ids] strictly increasing: rows that may be drafted; null: all */
   int64_t vocab;            /* at least 1 */
-  int64_t num_ids;          /* not read where token_ids is null */
+  int64_t num_ids;          /* 0 where token_ids is null */
 } kangaroo_draft_head;
 
 /* One chain per sequence; node 0 is its root. */

@@ -45,9 +45,9 @@ class KangarooDrafter:
         self._shallow(state, torch.tensor([tree.tokens], device=state.positions.device))
         while self.adapter is not None and len(tree) <= max_depth:
             token, confidence = self._next_token(self.adapter, state)
+            self._shallow(state, token)  # in the queue before the host waits for the token
             tree.add(int(token), parent=len(tree) - 1)
-            self._shallow(state, token)
-            if float(confidence) < self.config.confidence:
+            if not float(confidence) >= self.config.confidence:
                 break
         return tree
 

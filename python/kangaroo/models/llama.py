@@ -75,7 +75,8 @@ class Llama:
         out: Tensor | None = None,
     ) -> Tensor:
         """Run layers [start, stop) on h [B, N, C] and append their keys and values to `kv`, which
-        begins at `start`; the result is written to `out` [B, N, C] where it is given.
+        begins at `start`; at least one layer. The result is written to `out` [B, N, C] where it is
+        given.
         """
         kernels, eps, scale = self.kernels, self.config.rms_norm_eps, self.config.head_dim**-0.5
         for index in range(start, stop):
