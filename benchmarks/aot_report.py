@@ -16,8 +16,9 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -39,6 +40,7 @@ from kangaroo_kernels.triton_rank import FLOAT8_CAPABILITY
 # Compute capability -> shared memory of a block, in bytes.
 ARCHITECTURES = {80: 166912, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
 NUM_SLOTS = 8192
+NUM_NODES = (1, 8, 16)
 OTHER_HEADS = (Heads(32, 8, 64), Heads(32, 32, 80), Heads(40, 8, 96), Heads(8, 1, 256))
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -90,34 +92,49 @@ class AbsentGPU:
 
 
 def calls(dtype: torch.dtype, sm: int) -> Iterator[Call]:
-    """Every op as models call it on `sm`. Memory is reserved, never touched."""
+    """Every op as models call it on `sm`, for a single row and for several. Memory is reserved,
+    never touched.
+    """
 
     def new(*shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype)
 
-    one, ids = torch.ones(1, dtype=torch.int32), torch.zeros(1, 8, dtype=torch.int64)
-    for model in (VICUNA_7B, LLAMA_8B, QWEN3_8B):
-        name, c, x, norm = model.name, model.hidden, new(1, 8, model.hidden), new(model.hidden)
-        qkv = {"norm_weight": norm, "eps": EPS}
-        yield Call("embedding", name, (ids, new(model.vocab, c)))
-        yield Call("linear", f"{name} qkv", (x, new(model.qkv_width, c)), qkv)
-        logits = {**qkv, "out": torch.empty(1, 8, model.vocab)}
-        yield Call("linear", f"{name} logits", (x, new(model.vocab, c)), logits)
-        yield Call("linear", f"{name} o", (x, new(c, c)), {"residual": x})
-        mlp = (x, new(2 * model.ffn, c), new(c, model.ffn), norm, EPS)
-        yield Call("gated_mlp", name, mlp)
-        yield Call("rms_norm", name, (x, norm, EPS))
-        for kind, head in draft_heads(model, new, sm):
-            chain = DraftChain(ids, ids.int(), one, one, one.float())
-            yield Call("top1_confidence", name + kind, (x, head, norm, EPS), {"chain": chain})
-            yield Call("topk_confidence", name + kind, (x, head, norm, EPS, 10))
-        yield Call("verify_tree", name, (new(1, 8, model.vocab), ids, ids))
-        caches = [new(64, 1, model.heads.h_kv, NUM_SLOTS, 128), new(1, 1, 1, NUM_SLOTS, c)]
-        yield Call("compact_kv", name, (caches, ids, one, one))
-        yield from attention_calls(name, model.heads, new)
-        yield from adapter_calls(model, new)
-    for heads in OTHER_HEADS:
-        yield from attention_calls(f"D={heads.head_dim}", heads, new)
+    for model, n in product((VICUNA_7B, LLAMA_8B, QWEN3_8B), NUM_NODES):
+        yield from layer_calls(model, n, new)
+        yield from draft_calls(model, n, new, sm)
+        yield from attention_calls(model.name, model.heads, n, new)
+        yield from adapter_calls(model, n, new)
+    for heads, n in product(OTHER_HEADS, NUM_NODES):
+        yield from attention_calls(f"D={heads.head_dim}", heads, n, new)
+
+
+def layer_calls(model: Model, n: int, new: Callable[..., torch.Tensor]) -> Iterator[Call]:
+    """What a layer of the target multiplies, and its first and last steps."""
+    name, c, x, norm = model.name, model.hidden, new(1, n, model.hidden), new(model.hidden)
+    one, ids = torch.ones(1, dtype=torch.int32), torch.zeros(1, n, dtype=torch.int64)
+    qkv = {"norm_weight": norm, "eps": EPS}
+    yield Call("embedding", name, (ids, new(model.vocab, c)))
+    yield Call("linear", f"{name} qkv", (x, new(model.qkv_width, c)), qkv)
+    logits = {**qkv, "out": torch.empty(1, n, model.vocab)}
+    yield Call("linear", f"{name} logits", (x, new(model.vocab, c)), logits)
+    yield Call("linear", f"{name} o", (x, new(c, c)), {"residual": x})
+    mlp = (x, new(2 * model.ffn, c), new(c, model.ffn), norm, EPS)
+    yield Call("gated_mlp", name, mlp)
+    yield Call("rms_norm", name, (x, norm, EPS))
+    yield Call("verify_tree", name, (new(1, n, model.vocab), ids, ids))
+    caches = [new(64, 1, model.heads.h_kv, NUM_SLOTS, 128), new(1, 1, 1, NUM_SLOTS, c)]
+    yield Call("compact_kv", name, (caches, torch.zeros(1, 8, dtype=torch.int64), one, one))
+
+
+def draft_calls(model: Model, n: int, new: Callable[..., torch.Tensor], sm: int) -> Iterator[Call]:
+    """The ranking by every kind of head."""
+    x, norm, one = new(1, n, model.hidden), new(model.hidden), torch.ones(1, dtype=torch.int32)
+    ids = torch.zeros(1, 7, dtype=torch.int64)
+    for kind, head in draft_heads(model, new, sm):
+        chain = DraftChain(ids, ids.int(), one, one, one.float())
+        where = model.name + kind
+        yield Call("top1_confidence", where, (x, head, norm, EPS), {"chain": chain})
+        yield Call("topk_confidence", where, (x, head, norm, EPS, 10))
 
 
 def draft_heads(
@@ -132,27 +149,29 @@ def draft_heads(
         yield f" {short}", DraftHead(torch.empty(shape, dtype=dtype), torch.empty(model.vocab))
 
 
-def attention_calls(name: str, heads: Heads, new: Callable[..., torch.Tensor]) -> Iterator[Call]:
+def attention_calls(
+    name: str, heads: Heads, n: int, new: Callable[..., torch.Tensor]
+) -> Iterator[Call]:
     """tree_attention over a chain and a tree, rope_append_kv with and without norms."""
     cache = new(1, heads.h_kv, NUM_SLOTS, heads.head_dim)
-    zeros = torch.zeros(1, 8, dtype=torch.int32)
-    chain = NodeBatch(zeros, zeros[0, :1])
-    tree = NodeBatch(zeros, zeros[0, :1], 0, torch.zeros(1, 8, dtype=torch.int64))
-    q = new(1, 8, heads.h_q, heads.head_dim)
+    zeros = torch.zeros(1, n, dtype=torch.int32)
+    chain = NodeBatch(zeros, zeros[0, :1], 16 - n)
+    tree = NodeBatch(zeros, zeros[0, :1], 16 - n, torch.zeros(1, n, dtype=torch.int64))
+    q = new(1, n, heads.h_q, heads.head_dim)
     for kind, nodes in (("chain", chain), ("tree", tree)):
         yield Call("tree_attention", f"{name} {kind}", (q, cache, cache, nodes, 1.0))
-    qkv = new(1, 8, (heads.h_q + 2 * heads.h_kv) * heads.head_dim)
+    qkv = new(1, n, (heads.h_q + 2 * heads.h_kv) * heads.head_dim)
     rope = torch.empty(2, NUM_SLOTS, heads.head_dim // 2)
     for kind, norm in (("", None), (" normed", new(heads.head_dim))):
         norms = {"q_norm": norm, "k_norm": norm, "eps": EPS}
         yield Call("rope_append_kv", name + kind, (qkv, cache, cache, chain, rope), norms)
 
 
-def adapter_calls(model: Model, new: Callable[..., torch.Tensor]) -> Iterator[Call]:
+def adapter_calls(model: Model, n: int, new: Callable[..., torch.Tensor]) -> Iterator[Call]:
     """adapter_step and adapter_refresh."""
     c, heads = model.hidden, model.heads
-    h, norm, cache = new(1, 2, c), new(c), new(1, heads.h_kv, NUM_SLOTS, heads.head_dim)
-    zeros = torch.zeros(1, 2, dtype=torch.int32)
+    h, norm, cache = new(1, n, c), new(c), new(1, heads.h_kv, NUM_SLOTS, heads.head_dim)
+    zeros = torch.zeros(1, n, dtype=torch.int32)
     rope = torch.empty(2, NUM_SLOTS, heads.head_dim // 2)
     where = (cache, cache, NodeBatch(zeros, zeros[0, :1]), rope)
     step = StepWeights(norm, new(model.qkv_width, c), new(c, heads.h_q * heads.head_dim))
@@ -213,20 +232,24 @@ def judge(name: str, kernel: Any, case: str, dtype: torch.dtype, sm: int) -> Bui
 
 def builds(architectures: list[int], dtypes: list[torch.dtype], case: str) -> Iterator[Build]:
     """Every kernel of every op, each distinct build once; of calls whose case contains `case`."""
-    for sm in architectures:
-        for dtype in dtypes:
-            seen = set()
-            for call in calls(dtype, sm):
-                if case not in call.case:
-                    continue
-                module = import_module(f"kangaroo_kernels.{call.op}.triton_kernel")
-                built: list[tuple[str, Any]] = []
-                with compiling(sm, built):
-                    getattr(module, call.op)(*call.args, **call.kwargs)
-                for name, kernel in built:
-                    if kernel.hash not in seen:
-                        seen.add(kernel.hash)
-                        yield judge(name, kernel, call.case, dtype, sm)
+    for sm, dtype in product(architectures, dtypes):
+        seen: set[str] = set()
+        programs: dict[tuple[str, str], list[str]] = {}  # of a call, whatever its number of rows
+        for call in calls(dtype, sm):
+            if case not in call.case:
+                continue
+            module = import_module(f"kangaroo_kernels.{call.op}.triton_kernel")
+            built: list[tuple[str, Any]] = []
+            with compiling(sm, built):
+                getattr(module, call.op)(*call.args, **call.kwargs)
+            hashes = [kernel.hash for _, kernel in built]
+            same = programs.setdefault((call.op, call.case), hashes) == hashes
+            for name, kernel in built:
+                if kernel.hash not in seen:
+                    seen.add(kernel.hash)
+                    build = judge(name, kernel, call.case, dtype, sm)
+                    other = () if same else ("another program for another number of rows",)
+                    yield replace(build, faults=build.faults + other)
 
 
 def main() -> None:

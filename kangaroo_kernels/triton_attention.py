@@ -21,7 +21,7 @@ from kangaroo_kernels.checks import require
 from kangaroo_kernels.kernel_set import Target
 from kangaroo_kernels.nodes import MAX_TREE_NODES, NodeBatch
 from kangaroo_kernels.tree_attention import KV_CHUNK
-from kangaroo_kernels.triton_math import ROW_TILE, exact_dot, pad_to_power_of_2
+from kangaroo_kernels.triton_math import COUNTS, ROW_TILE, exact_dot, pad_to_power_of_2
 
 SPLIT = 4 * KV_CHUNK  # slots
 COMBINE = 16  # splits at a time
@@ -35,7 +35,7 @@ def unsupported(target: Target) -> str | None:
     return triton_math.unsupported(target)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _split_kernel(
     q_ptr,
     k_ptr,
@@ -175,7 +175,7 @@ def _ancestor(ancestors, step, num_tree_nodes):
     return node
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _combine_kernel(
     acc_ptr,
     top_ptr,

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.triton_math import ROW_TILE, pad_to_power_of_2, sums_of_products
+from kangaroo_kernels.triton_math import COUNTS, ROW_TILE, pad_to_power_of_2, sums_of_products
 
 WAVE = 256  # programs: about two for each multiprocessor of a large GPU
 
@@ -67,7 +67,7 @@ def _store_rows(acc, row, column, live, bias_ptr, residual_ptr, out_ptr, num_out
     tl.store(out_ptr + place, acc.to(out_ptr.dtype.element_ty), mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _product_kernel(
     x_ptr,
     weight_ptr,
@@ -124,7 +124,7 @@ def _product_kernel(
                 tl.store(squares_ptr + part_row, squares, mask=row_live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _sum_splits_kernel(
     part_ptr,
     squares_ptr,

@@ -15,6 +15,22 @@ MIN_CAPABILITY = (8, 0)  # bfloat16 tensor cores
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 UPCAST = tl.constexpr(INTERPRETED)
 
+# What varies from call to call. Triton would compile a kernel again where one of them is 1 or a
+# multiple of 16: a stall in the middle of a text, and another program for another number of rows.
+COUNTS = (
+    "num_rows",
+    "num_nodes",
+    "first_node",
+    "num_slots",
+    "num_positions",
+    "num_splits",
+    "num_tiles",
+    "num_ids",
+    "capacity",
+    "path_stride",
+    "batch",
+)
+
 # Rows are computed in tiles of exactly one tensor-core instruction's height, however few there are.
 ROW_TILE = 16
 

@@ -16,14 +16,14 @@ from torch import Tensor
 from kangaroo_kernels.checks import require_chain, require_head, require_like, sizes
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
 from kangaroo_kernels.kernel_set import UnsupportedError
-from kangaroo_kernels.triton_math import ROW_TILE, pad_to_power_of_2, sums_of_products
+from kangaroo_kernels.triton_math import COUNTS, ROW_TILE, pad_to_power_of_2, sums_of_products
 
 BLOCK_V = 64
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # finite, in float32
 FLOAT8_CAPABILITY = (8, 9)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _score_kernel(
     h_ptr,
     norm_ptr,
@@ -75,7 +75,7 @@ def _score_kernel(
         logits = tl.where(chosen, float("-inf"), logits)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _merge_kernel(
     top_ptr,
     token_ptr,

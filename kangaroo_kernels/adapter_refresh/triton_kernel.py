@@ -8,13 +8,13 @@ from kangaroo_kernels.adapter_weights import RefreshWeights
 from kangaroo_kernels.checks import require_like, sizes
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.triton_gemm import Tiling
-from kangaroo_kernels.triton_math import ROW_TILE, sums_of_products, unsupported
+from kangaroo_kernels.triton_math import COUNTS, ROW_TILE, sums_of_products, unsupported
 from kangaroo_kernels.triton_rope import check_places, interleaved, place_heads
 
 __all__ = ["adapter_refresh", "unsupported"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _adapter_refresh_kernel(
     h_ptr,
     h_deep_ptr,

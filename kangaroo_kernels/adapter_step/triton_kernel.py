@@ -12,13 +12,13 @@ from kangaroo_kernels.checks import require_like, sizes
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.triton_attention import attend, check_cache, unsupported
 from kangaroo_kernels.triton_gemm import Epilogue, Tiling, product
-from kangaroo_kernels.triton_math import ROW_TILE, sums_of_products
+from kangaroo_kernels.triton_math import COUNTS, ROW_TILE, sums_of_products
 from kangaroo_kernels.triton_rope import check_places, interleaved, place_heads
 
 __all__ = ["adapter_step", "unsupported"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _project_and_append_kernel(
     h_ptr,
     norm_ptr,

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kangaroo_kernels.checks import require, require_within, sizes
-from kangaroo_kernels.triton_math import pad_to_power_of_2, unsupported
+from kangaroo_kernels.triton_math import COUNTS, pad_to_power_of_2, unsupported
 
 __all__ = ["compact_kv", "unsupported"]
 
@@ -17,7 +17,7 @@ BLOCK_W = 128
 AS_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _compact_kv_kernel(
     cache0,
     cache1,

@@ -6,13 +6,13 @@ from torch import Tensor
 
 from kangaroo_kernels.checks import require_like, sizes
 from kangaroo_kernels.nodes import NodeBatch
-from kangaroo_kernels.triton_math import pad_to_power_of_2, unsupported
+from kangaroo_kernels.triton_math import COUNTS, pad_to_power_of_2, unsupported
 from kangaroo_kernels.triton_rope import check_places, place_heads
 
 __all__ = ["rope_append_kv", "unsupported"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _rope_append_kv_kernel(
     qkv_ptr,
     q_ptr,

@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kangaroo_kernels.checks import require, sizes
-from kangaroo_kernels.triton_math import DTYPES, pad_to_power_of_2, unsupported
+from kangaroo_kernels.triton_math import COUNTS, DTYPES, pad_to_power_of_2, unsupported
 from kangaroo_kernels.verify_tree import Verdict
 
 __all__ = ["unsupported", "verify_tree"]
@@ -14,7 +14,7 @@ __all__ = ["unsupported", "verify_tree"]
 BLOCK_V = 4096
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _argmax_kernel(logits_ptr, top_ptr, token_ptr, vocab, BLOCK_V: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     tile = tl.program_id(1)
@@ -26,7 +26,7 @@ def _argmax_kernel(logits_ptr, top_ptr, token_ptr, vocab, BLOCK_V: tl.constexpr)
     tl.store(token_ptr + place, tile * BLOCK_V + tl.argmax(logits, axis=0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _walk_kernel(
     top_ptr,
     choice_ptr,
