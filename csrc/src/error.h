@@ -1,40 +1,25 @@
 // How the core reports errors: a status, and a message kept for the calling thread.
 #pragma once
 
-#include <cstdint>
-#include <initializer_list>
 #include <new>
 
 #include "kangaroo/status.h"
 
 namespace kangaroo {
 
-// Keeps the message ("name: expected ..., got ...") and returns KANGAROO_INVALID_ARGUMENT.
+// Keeps the message ("op: name: expected ..., got ...") and returns KANGAROO_INVALID_ARGUMENT.
 kangaroo_status invalid(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
 kangaroo_status out_of_memory();
 kangaroo_status cuda_error(const char* op, const char* message);
+kangaroo_status io_error(const char* path, const char* message);
 
-struct NamedSize {
-  const char* name;
-  int64_t value;
-};
-
-struct NamedAddress {
-  const char* name;
-  const void* address;
-  int64_t count;
-};
-
-// Sizes may not be negative; an address may be null only where nothing is to be found.
-kangaroo_status check(const char* op, std::initializer_list<NamedSize> sizes,
-                      std::initializer_list<NamedAddress> addresses);
-
-// Runs the body of a C entry point: no exception leaves it.
-template <class Body>
-kangaroo_status guarded(const Body& body) {
+// Runs the body of a C entry point on its parameters: no exception leaves it.
+template <class Params, class Body>
+kangaroo_status entry(const char* op, const Params* params, const Body& body) {
+  if (!params) return invalid("%s: params: expected an address, got NULL", op);
   try {
-    return body();
+    return body(*params);
   } catch (const std::bad_alloc&) {
     return out_of_memory();
   }

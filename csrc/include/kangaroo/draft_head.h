@@ -3,17 +3,16 @@
 #ifndef KANGAROO_DRAFT_HEAD_H_
 #define KANGAROO_DRAFT_HEAD_H_
 
-#include <stdint.h>
+#include "kangaroo/tensor.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 typedef struct kangaroo_draft_head {
-  const float* weight;      /* [vocab, width] */
-  const int32_t* token_ids; /* [num_ids] strictly increasing: rows that may be drafted; null: all */
-  int64_t vocab;            /* at least 1 */
-  int64_t num_ids;          /* 0 where token_ids is null */
+  kangaroo_matrix weight;   /* [vocab, width] */
+  const int32_t* token_ids; /* [num_ids] strictly increasing: rows that may be drafted; NULL: all */
+  int64_t num_ids;          /* 0 where token_ids is NULL */
 } kangaroo_draft_head;
 
 /* One chain per sequence; node 0 is its root. */

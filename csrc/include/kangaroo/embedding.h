@@ -2,21 +2,17 @@
 #ifndef KANGAROO_EMBEDDING_H_
 #define KANGAROO_EMBEDDING_H_
 
-#include <stdint.h>
-
 #include "kangaroo/status.h"
+#include "kangaroo/tensor.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 typedef struct kangaroo_embedding_params {
-  const int64_t* tokens; /* [num_rows], in [0, vocab) */
-  const float* weight;   /* [vocab, width] */
-  float* out;            /* [num_rows, width], written */
-  int64_t num_rows;
-  int64_t width;
-  int64_t vocab;
+  const int64_t* tokens; /* [out.batch, out.nodes], contiguous, in [0, weight.rows) */
+  kangaroo_matrix weight;
+  kangaroo_states out; /* written, of the dtype of the weight */
 } kangaroo_embedding_params;
 
 /* Nothing is written where a token is outside the vocabulary. */

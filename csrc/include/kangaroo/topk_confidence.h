@@ -1,11 +1,10 @@
-/* topk_confidence: the k largest of softmax(rms_norm(h) W_head^T), float32. */
+/* topk_confidence: the k largest of softmax(rms_norm(h) W_head^T), in float32. */
 #ifndef KANGAROO_TOPK_CONFIDENCE_H_
 #define KANGAROO_TOPK_CONFIDENCE_H_
 
-#include <stdint.h>
-
 #include "kangaroo/draft_head.h"
 #include "kangaroo/status.h"
+#include "kangaroo/tensor.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -14,19 +13,17 @@ extern "C" {
 #define KANGAROO_MAX_K 16
 
 typedef struct kangaroo_topk_confidence_params {
-  const float* h; /* [num_rows, width] */
+  kangaroo_states h;
   kangaroo_draft_head head;
-  const float* norm_weight; /* [width] */
-  int64_t* tokens;          /* [num_rows, k], written: the best first, ties to the lowest id */
-  float* confidence;        /* [num_rows, k], written */
-  int64_t num_rows;
-  int64_t width;
-  int64_t k; /* 1 to KANGAROO_MAX_K, and at most the tokens of the head */
+  kangaroo_vector norm; /* [h.width] */
+  int64_t* tokens;      /* [batch, nodes, k], written: the best first, ties to the lowest id */
+  float* confidence;    /* [batch, nodes, k], written */
+  int64_t k;            /* 1 to KANGAROO_MAX_K, and at most the tokens of the head */
   float eps;
-  int32_t num_threads;
+  int32_t num_threads; /* on the CPU */
 } kangaroo_topk_confidence_params;
 
-/* The bits of a row depend neither on num_rows nor on num_threads. */
+/* The bits of a row depend neither on how many there are nor on num_threads. */
 kangaroo_status kangaroo_topk_confidence(const kangaroo_topk_confidence_params* params);
 
 #ifdef __cplusplus

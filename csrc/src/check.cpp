@@ -1,0 +1,236 @@
+#include "check.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace kangaroo {
+namespace {
+
+long long wide(int64_t value) { return static_cast<long long>(value); }
+
+bool aligned(const void* data, int64_t bytes) {
+  return bytes == 0 ||
+         reinterpret_cast<std::uintptr_t>(data) % static_cast<std::uintptr_t>(bytes) == 0;
+}
+
+}  // namespace
+
+const char* name_of(kangaroo_dtype dtype) {
+  switch (dtype) {
+    case KANGAROO_FLOAT32:
+      return "float32";
+    case KANGAROO_BFLOAT16:
+      return "bfloat16";
+    case KANGAROO_FLOAT16:
+      return "float16";
+  }
+  return "no dtype";
+}
+
+void Check::within(const char* name, int64_t value, int64_t least, int64_t most) {
+  if (!ok() || (value >= least && value <= most)) return;
+  status_ = most == INT64_MAX ? invalid("%s: %s: expected at least %lld, got %lld", op_, name,
+                                        wide(least), wide(value))
+                              : invalid("%s: %s: expected %lld to %lld, got %lld", op_, name,
+                                        wide(least), wide(most), wide(value));
+}
+
+void Check::eps(float value) {
+  if (!ok() || (value >= 0.0f && std::isfinite(value))) return;
+  status_ = invalid("%s: eps: expected a number of at least 0, got %g", op_, double{value});
+}
+
+void Check::threads(int32_t value) { at_least("num_threads", value, 0); }
+
+void Check::cpu_dtype(const char* name, kangaroo_dtype got) {
+  if (!ok() || got == KANGAROO_FLOAT32 || got == KANGAROO_BFLOAT16) return;
+  invalid("%s: %s: expected float32 or bfloat16, got %s", op_, name, name_of(got));
+  status_ = size_of(got) ? KANGAROO_UNSUPPORTED : KANGAROO_INVALID_ARGUMENT;
+}
+
+void Check::gpu_dtype(const char* name, kangaroo_dtype got) {
+  if (!ok() || size_of(got)) return;
+  status_ = invalid("%s: %s: expected float32, bfloat16 or float16, got dtype %d", op_, name,
+                    static_cast<int>(got));
+}
+
+void Check::dtype(const char* name, kangaroo_dtype got, kangaroo_dtype expected) {
+  if (!ok() || got == expected) return;
+  status_ = invalid("%s: %s: expected %s, got %s", op_, name, name_of(expected), name_of(got));
+}
+
+void Check::equal(const char* name, const char* dim, int64_t got, int64_t expected) {
+  if (!ok() || got == expected) return;
+  status_ =
+      invalid("%s: %s.%s: expected %lld, got %lld", op_, name, dim, wide(expected), wide(got));
+}
+
+void Check::view(const char* name, const void* data, kangaroo_dtype dtype, const Dim (&dims)[4],
+                 bool written) {
+  if (!ok()) return;
+  int64_t count = 1;
+  int64_t last = 0;  // offset of the last element
+  bool fits = true;
+  for (const Dim& dim : dims) {
+    if (dim.size < 0 || dim.stride < 0) {
+      status_ = invalid("%s: %s: expected sizes and strides of at least 0, got %lld and %lld", op_,
+                        name, wide(dim.size), wide(dim.stride));
+      return;
+    }
+    int64_t reach = 0;
+    fits = fits && !__builtin_mul_overflow(count, dim.size, &count);
+    if (dim.size > 1) {
+      fits = fits && !__builtin_mul_overflow(dim.size - 1, dim.stride, &reach) &&
+             !__builtin_add_overflow(last, reach, &last);
+    }
+  }
+  int64_t bytes = 0;
+  fits = fits && last < INT64_MAX && !__builtin_mul_overflow(last + 1, size_of(dtype), &bytes);
+  if (!fits) {
+    status_ = invalid("%s: %s: expected a size in bytes below 2^63, got more", op_, name);
+  } else if (count > 0 && !data) {
+    status_ =
+        invalid("%s: %s: expected the address of %lld values, got NULL", op_, name, wide(count));
+  } else if (count > 0 && !aligned(data, size_of(dtype))) {
+    status_ = invalid("%s: %s: expected an address aligned to %lld bytes, got %p", op_, name,
+                      wide(size_of(dtype)), data);
+  }
+  if (!ok() || !written || count == 0) return;
+  Dim sorted[4] = {dims[0], dims[1], dims[2], dims[3]};
+  std::sort(sorted, sorted + 4, [](const Dim& a, const Dim& b) { return a.stride < b.stride; });
+  int64_t extent = 1;
+  for (const Dim& dim : sorted) {
+    if (dim.size <= 1) continue;
+    if (dim.stride < extent) {
+      status_ = invalid(
+          "%s: %s: expected rows that do not overlap, got a stride of %lld behind "
+          "%lld values",
+          op_, name, wide(dim.stride), wide(extent));
+      return;
+    }
+    extent = dim.stride * (dim.size - 1) + extent;
+  }
+}
+
+void Check::array(const char* name, const void* data, int64_t outer, int64_t inner,
+                  int64_t item_bytes) {
+  if (!ok()) return;
+  int64_t count = 0;
+  int64_t bytes = 0;
+  if (outer < 0 || inner < 0 || __builtin_mul_overflow(outer, inner, &count) ||
+      __builtin_mul_overflow(count, item_bytes, &bytes)) {
+    status_ = invalid("%s: %s: expected sizes from 0 to 2^63 bytes, got %lld times %lld values",
+                      op_, name, wide(outer), wide(inner));
+  } else if (count > 0 && !data) {
+    status_ =
+        invalid("%s: %s: expected the address of %lld values, got NULL", op_, name, wide(count));
+  } else if (count > 0 && !aligned(data, std::min<int64_t>(item_bytes, 8))) {
+    status_ = invalid("%s: %s: expected an address aligned to %lld bytes, got %p", op_, name,
+                      wide(std::min<int64_t>(item_bytes, 8)), data);
+  }
+}
+
+void Check::vector(const char* name, const kangaroo_vector& v, int64_t width,
+                   kangaroo_dtype wanted) {
+  dtype(name, v.dtype, wanted);
+  equal(name, "width", v.width, width);
+  view(name, v.data, v.dtype, {{v.width, 1}, {1, 0}, {1, 0}, {1, 0}}, false);
+}
+
+void Check::matrix(const char* name, const kangaroo_matrix& m, int64_t rows, int64_t width,
+                   kangaroo_dtype wanted) {
+  dtype(name, m.dtype, wanted);
+  equal(name, "rows", m.rows, rows);
+  equal(name, "width", m.width, width);
+  view(name, m.data, m.dtype, {{m.rows, m.row_stride}, {m.width, 1}, {1, 0}, {1, 0}}, false);
+}
+
+void Check::states(const char* name, const kangaroo_states& s) {
+  view(name, s.data, s.dtype,
+       {{s.batch, s.batch_stride}, {s.nodes, s.node_stride}, {s.width, 1}, {1, 0}}, false);
+}
+
+void Check::states(const char* name, const kangaroo_states& s, const kangaroo_states& like,
+                   int64_t width, kangaroo_dtype wanted) {
+  dtype(name, s.dtype, wanted);
+  equal(name, "batch", s.batch, like.batch);
+  equal(name, "nodes", s.nodes, like.nodes);
+  equal(name, "width", s.width, width);
+  view(name, s.data, s.dtype,
+       {{s.batch, s.batch_stride}, {s.nodes, s.node_stride}, {s.width, 1}, {1, 0}}, true);
+}
+
+void Check::heads(const char* name, const kangaroo_heads& h) {
+  view(name, h.data, h.dtype,
+       {{h.batch, h.batch_stride},
+        {h.nodes, h.node_stride},
+        {h.heads, h.head_stride},
+        {h.head_dim, 1}},
+       true);
+}
+
+void Check::heads(const char* name, const kangaroo_heads& h, const kangaroo_heads& like) {
+  dtype(name, h.dtype, like.dtype);
+  equal(name, "batch", h.batch, like.batch);
+  equal(name, "nodes", h.nodes, like.nodes);
+  equal(name, "heads", h.heads, like.heads);
+  equal(name, "head_dim", h.head_dim, like.head_dim);
+  heads(name, h);
+}
+
+void Check::kv(const kangaroo_kv& kv, int64_t batch, kangaroo_dtype wanted) {
+  dtype("kv", kv.dtype, wanted);
+  equal("kv", "batch", kv.batch, batch);
+  const Dim dims[4] = {{kv.batch, kv.batch_stride},
+                       {kv.heads, kv.head_stride},
+                       {kv.slots, kv.slot_stride},
+                       {kv.head_dim, 1}};
+  view("kv.k", kv.k, kv.dtype, dims, true);
+  view("kv.v", kv.v, kv.dtype, dims, true);
+}
+
+void Check::rope(const kangaroo_rope& rope, int64_t head_dim) {
+  at_least("rope.positions", rope.positions, 0);
+  if (ok() && head_dim % 2) {
+    status_ = invalid("%s: head_dim: expected an even number, got %lld", op_, wide(head_dim));
+  }
+  equal("rope", "half", rope.half, head_dim / 2);
+  array("rope.table", rope.table, rope.positions, 2 * rope.half, sizeof(float));
+}
+
+void Check::nodes(const kangaroo_nodes& n, int64_t batch, int64_t num_nodes, bool positions) {
+  equal("nodes", "batch", n.batch, batch);
+  equal("nodes", "nodes", n.nodes, num_nodes);
+  within("nodes.first_node", n.first_node, 0, INT32_MAX);
+  within("nodes.nodes", n.nodes, 0, INT32_MAX);
+  at_least("nodes.position_stride", n.position_stride, 0);
+  array("nodes.cache_seqlens", n.cache_seqlens, n.batch, 1, sizeof(int32_t));
+  if (n.ancestors) array("nodes.ancestors", n.ancestors, n.batch, n.nodes, sizeof(int64_t));
+  if (positions && n.nodes > 0) {
+    const int64_t apart = std::max(n.position_stride, n.nodes);
+    array("nodes.positions", n.positions, n.batch, apart, sizeof(int32_t));
+  }
+}
+
+void Check::slots(const kangaroo_nodes& n, int64_t slots) {
+  for (int64_t b = 0; ok() && b < n.batch; ++b) {
+    const int64_t start = n.cache_seqlens[b] + n.first_node;
+    if (n.cache_seqlens[b] >= 0 && start + n.nodes <= slots) continue;
+    status_ =
+        invalid("%s: cache_seqlens[%lld]: expected nodes in slots [0, %lld), got [%lld, %lld)", op_,
+                wide(b), wide(slots), wide(start), wide(start + n.nodes));
+  }
+}
+
+void Check::positions(const kangaroo_nodes& n, int64_t limit) {
+  for (int64_t b = 0; ok() && b < n.batch; ++b) {
+    for (int64_t i = 0; ok() && i < n.nodes; ++i) {
+      const int32_t position = n.positions[b * n.position_stride + i];
+      if (position >= 0 && position < limit) continue;
+      status_ = invalid("%s: positions: expected values in [0, %lld), got %d", op_, wide(limit),
+                        position);
+    }
+  }
+}
+
+}  // namespace kangaroo

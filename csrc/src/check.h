@@ -1,0 +1,79 @@
+// What an op refuses about its arguments: the first fault is kept as "op: name: expected, got".
+#pragma once
+
+#include <cstdint>
+
+#include "error.h"
+#include "kangaroo/tensor.h"
+
+namespace kangaroo {
+
+// Bytes of an element; 0 for a dtype that does not exist.
+constexpr int64_t size_of(kangaroo_dtype dtype) {
+  return dtype == KANGAROO_FLOAT32                                 ? 4
+         : dtype == KANGAROO_BFLOAT16 || dtype == KANGAROO_FLOAT16 ? 2
+                                                                   : 0;
+}
+
+const char* name_of(kangaroo_dtype dtype);
+
+// Every method leaves the first fault alone, so that checks follow one another without branches.
+// Sizes and addresses are judged before they are multiplied or read.
+class Check {
+ public:
+  explicit Check(const char* op) : op_(op) {}
+
+  bool ok() const { return status_ == KANGAROO_OK; }
+  kangaroo_status status() const { return status_; }
+
+  // `value` in [least, most].
+  void within(const char* name, int64_t value, int64_t least, int64_t most);
+  void at_least(const char* name, int64_t value, int64_t least) {
+    within(name, value, least, INT64_MAX);
+  }
+  void eps(float value);
+  void threads(int32_t value);
+  // The dtype of `name` is one of what this device computes in.
+  void cpu_dtype(const char* name, kangaroo_dtype got);
+  void gpu_dtype(const char* name, kangaroo_dtype got);
+  void dtype(const char* name, kangaroo_dtype got, kangaroo_dtype expected);
+  // An array of [outer, inner] values, contiguous.
+  void array(const char* name, const void* data, int64_t outer, int64_t inner, int64_t item_bytes);
+
+  void vector(const char* name, const kangaroo_vector& v, int64_t width, kangaroo_dtype dtype);
+  void optional(const char* name, const kangaroo_vector& v, int64_t width, kangaroo_dtype dtype) {
+    if (v.data) vector(name, v, width, dtype);
+  }
+  void matrix(const char* name, const kangaroo_matrix& m, int64_t rows, int64_t width,
+              kangaroo_dtype dtype);
+  // Sizes of a view that others are compared with: none negative, and no address out of range.
+  void states(const char* name, const kangaroo_states& s);
+  void states(const char* name, const kangaroo_states& s, const kangaroo_states& like,
+              int64_t width, kangaroo_dtype dtype);
+  void heads(const char* name, const kangaroo_heads& h);
+  void heads(const char* name, const kangaroo_heads& h, const kangaroo_heads& like);
+  void kv(const kangaroo_kv& kv, int64_t batch, kangaroo_dtype dtype);
+  void rope(const kangaroo_rope& rope, int64_t head_dim);
+  // Shape and addresses of `n`; what they point to is not read.
+  void nodes(const kangaroo_nodes& n, int64_t batch, int64_t num_nodes, bool positions);
+  // The nodes' slots inside a cache of `slots`, by lengths that the host can read.
+  void slots(const kangaroo_nodes& n, int64_t slots);
+  // The nodes' positions inside a table of `limit`.
+  void positions(const kangaroo_nodes& n, int64_t limit);
+
+ private:
+  struct Dim {
+    int64_t size;
+    int64_t stride;
+  };
+
+  // Four named dimensions at most; `written` views may not overlap themselves.
+  void view(const char* name, const void* data, kangaroo_dtype dtype, const Dim (&dims)[4],
+            bool written);
+  void equal(const char* name, const char* dim, int64_t got, int64_t expected);
+
+  const char* op_;
+  kangaroo_status status_ = KANGAROO_OK;
+};
+
+}  // namespace kangaroo
