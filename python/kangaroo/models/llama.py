@@ -56,13 +56,18 @@ class Llama:
         begins at `start`; at least one layer. The result is written to `out` [B, N, C] where it is
         given.
         """
+        h = (self.fused or self._op_by_op)(h, start, stop, kv.rows, nodes, out)
         kv.length += h.shape[1]
-        if self.fused is not None:
-            return self.fused(h, start, stop, kv.rows, nodes, out)
+        return h
+
+    def _op_by_op(
+        self, h: Tensor, start: int, stop: int, kv: Tensor, nodes: NodeBatch, out: Tensor | None
+    ) -> Tensor:
+        """See the contract of decoder_layers."""
         kernels, eps, scale = self.kernels, self.config.rms_norm_eps, self.config.head_dim**-0.5
         for index in range(start, stop):
             w = self.weights.layers[index]
-            k_cache, v_cache = kv.layer(index - start)
+            k_cache, v_cache = kv[2 * (index - start)], kv[2 * (index - start) + 1]
             qkv = kernels.linear(h, w.qkv, bias=w.qkv_bias, norm_weight=w.input_norm, eps=eps)
             q = kernels.rope_append_kv(
                 qkv, k_cache, v_cache, nodes, self.rope, q_norm=w.q_norm, k_norm=w.k_norm, eps=eps
