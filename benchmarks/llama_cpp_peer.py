@@ -41,7 +41,7 @@ class Options:
     kv_dtype: str
 
     def __str__(self) -> str:
-        return f"llama.cpp {self.kv_dtype}{' flash' if self.flash_attention else ''}"
+        return f"KV {self.kv_dtype}{', flash attention' if self.flash_attention else ''}"
 
 
 EXACT = Options(flash_attention=False, kv_dtype="f32")  # flash attention rounds to float16
@@ -141,37 +141,43 @@ class LlamaCpp:
         self.context = api.llama_init_from_model(model.pointer, parameters)
         if not self.context:
             raise RuntimeError(f"{options}: llama.cpp makes no such context")
+        self.address, self.row = 0, np.empty(0)
 
     def close(self) -> None:
         """Free the context."""
         self.api.llama_free(self.context)
 
-    def forward(self, tokens: Any, num_tokens: int) -> np.ndarray:
-        """The logits [V] behind the last of a C array of tokens, valid until the next call."""
-        batch = self.api.llama_batch_get_one(tokens, num_tokens)
+    def forward(self, batch: Any) -> np.ndarray:
+        """The logits [V] behind the last token of a batch, valid until the next call."""
         if code := self.api.llama_decode(self.context, batch):
             raise RuntimeError(f"llama_decode: {code}")
         row = self.api.llama_get_logits_ith(self.context, -1)
-        return np.ctypeslib.as_array(row, (self.model.vocab_size,))
+        address = ctypes.addressof(row.contents)
+        if address != self.address:  # a new array each time would cost as much as the argmax
+            self.address, self.row = address, np.ctypeslib.as_array(row, (self.model.vocab_size,))
+        return self.row
 
-    def prefill(self, prompt: list[int]) -> Any:
-        """Forget everything, take in all but the last token; returns the last as a C array."""
-        self.api.llama_memory_clear(self.api.llama_get_memory(self.context), False)
+    def prefill(self, prompt: list[int]) -> tuple[Any, Any]:
+        """Forget everything, take in all but the last token; that one as a C array and a batch."""
+        api = self.api
+        api.llama_memory_clear(api.llama_get_memory(self.context), False)
         if history := prompt[:-1]:
-            self.forward((ctypes.c_int32 * len(history))(*history), len(history))
-        return (ctypes.c_int32 * 1)(prompt[-1])
+            tokens = (ctypes.c_int32 * len(history))(*history)
+            self.forward(api.llama_batch_get_one(tokens, len(history)))
+        token = (ctypes.c_int32 * 1)(prompt[-1])
+        return token, api.llama_batch_get_one(token, 1)
 
     def logits(self, prompt: list[int]) -> Tensor:
         """[V] behind the prompt."""
-        return torch.from_numpy(self.forward(self.prefill(prompt), 1).copy())
+        return torch.from_numpy(self.forward(self.prefill(prompt)[1]).copy())
 
     def generate(self, prompt: list[int], new_tokens: int, eos_ids: Set[int] = frozenset()) -> Run:
         """Up to `new_tokens` tokens, up to and including the first of `eos_ids`."""
         started = perf_counter()
-        token, new = self.prefill(prompt), []
+        (token, batch), new = self.prefill(prompt), []
         prefilled = perf_counter()
         while len(new) < new_tokens:
-            token[0] = int(self.forward(token, 1).argmax())
+            token[0] = int(self.forward(batch).argmax())
             new.append(token[0])
             if token[0] in eos_ids:
                 break
