@@ -109,6 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
         "transformers": installed("transformers"),
         "arguments": {k: v for k, v in vars(given).items() if not isinstance(v, Path)},
     }
+    print(f"{record['device']}, {given.threads} threads; load {record['load_1min']} at the start")
     bars: list[Bar] = []
     parts = {"decode": decode, "verify": verify, "bits": bits}
     for name in [given.only] if given.only else PARTS:

@@ -13,6 +13,7 @@ from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -131,6 +132,8 @@ class LlamaCpp:
     def __init__(self, model: Model, options: Options, threads: int, num_slots: int):
         api = model.api
         parameters = api.llama_context_default_params()
+        if not hasattr(parameters, "flash_attn_type"):
+            raise RuntimeError("this llama-cpp-python is too old to choose flash attention")
         parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = num_slots
         parameters.n_threads = parameters.n_threads_batch = threads
         parameters.flash_attn_type = int(options.flash_attention)
@@ -141,11 +144,8 @@ class LlamaCpp:
         self.context = api.llama_init_from_model(model.pointer, parameters)
         if not self.context:
             raise RuntimeError(f"{options}: llama.cpp makes no such context")
+        finalize(self, api.llama_free, self.context)
         self.address, self.row = 0, np.empty(0)
-
-    def close(self) -> None:
-        """Free the context."""
-        self.api.llama_free(self.context)
 
     def forward(self, batch: Any) -> np.ndarray:
         """The logits [V] behind the last token of a batch, valid until the next call."""

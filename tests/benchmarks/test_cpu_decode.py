@@ -188,3 +188,20 @@ def test_a_line_is_appended_and_the_exit_code_is_that_of_the_bars(
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["bars"][0]["verdict"] for line in lines] == ["PASS", "FAIL"]
     assert lines[0].keys() >= {"commit", "device", "torch", "threads", "arguments", "verify"}
+
+
+@needs_llama_cpp
+def test_a_peer_that_breaks_is_named_with_its_words(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any) -> None:
+        raise AttributeError("llama_get_memory\nand more")
+
+    monkeypatch.setattr(cpu_race, "llama_cpp_peers", broken)
+    llm, entered = engine(path, "native"), cpu_race.Field()
+    terms = cpu_race.Terms(1, NEW_TOKENS, 1, {"a": [1, 2]}, {}, compile_modes=())
+    assert cpu_race.enter_llama_cpp(entered, llm, terms) == {}
+    assert entered.missing == {"llama.cpp": "AttributeError: llama_get_memory"}
+    entered.enter("mute", {"one": broken, "two": broken}, terms)
+    assert entered.missing["mute"].startswith("one: AttributeError: llama_get_memory")
+    assert not entered.contestants
