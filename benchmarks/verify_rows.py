@@ -14,8 +14,9 @@ from benchmarks.harness import Setting, copy_bandwidth, prepared_cpu, quantiles
 from benchmarks.models import EPS, LLAMA_1B, SWEEPS, Model
 from kangaroo.cache import SlotCache
 from kangaroo.config import ModelConfig
-from kangaroo.models.llama import LayerWeights, Llama, LlamaWeights
+from kangaroo.models.llama import Llama, LlamaWeights
 from kangaroo_kernels import KernelSet, Target, UnsupportedError
+from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.testing import random_norm_weight, random_weight
 
 ROWS = (1, 4, 8, 16)
