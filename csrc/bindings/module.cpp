@@ -22,6 +22,7 @@ PYBIND11_MODULE(_C, module) {
   register_compact_kv(module);
 #ifdef KANGAROO_CUDA
   register_compact_kv_cuda(module);
+  register_round_cuda(module);
 #endif
   register_embedding(module);
   register_gated_mlp(module);

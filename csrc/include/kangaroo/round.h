@@ -112,7 +112,8 @@ int64_t kangaroo_round_instantiations(const kangaroo_round* round);
 kangaroo_status kangaroo_round_start(kangaroo_round* round, int64_t sequence, int32_t max_tokens,
                                      void* stream);
 
-/* Enqueues a round and returns. Refused where `ahead` rounds are unread, or nothing is captured. */
+/* Enqueues a round and returns. Refused where `ahead` rounds are unread, or nothing is captured.
+ * Rounds and starts go to one stream, or to streams that wait for each other. */
 kangaroo_status kangaroo_round_launch(kangaroo_round* round, void* stream);
 
 /* Rounds launched and not yet read. */
