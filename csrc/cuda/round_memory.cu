@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -6,18 +7,19 @@
 
 namespace kangaroo {
 
-// [published][done][remaining], copied as one from the host.
+// [done][remaining][published], copied as one from the host. `done` comes first, where it is
+// aligned as widely as any allocation: compilers of callers' kernels choose by that.
 kangaroo_status RoundMemory::allocate_state(int64_t batch) {
-  const std::size_t bytes =
-      sizeof(uint64_t) + static_cast<std::size_t>(batch) * 2 * sizeof(int32_t);
+  const auto size = static_cast<std::size_t>(batch);
+  const std::size_t bytes = size * 2 * sizeof(int32_t) + sizeof(uint64_t);
   void* data = nullptr;
   if (auto bad = tried("cudaMalloc", cudaMalloc(&data, bytes))) return bad;
   device_.reset(data);
-  state_.published = static_cast<uint64_t*>(data);
-  state_.done = reinterpret_cast<int32_t*>(state_.published + 1);
+  state_.done = static_cast<int32_t*>(data);
   state_.remaining = state_.done + batch;
+  state_.published = reinterpret_cast<uint64_t*>(state_.remaining + batch);
   std::vector<int32_t> initial(bytes / sizeof(int32_t), 0);
-  for (int64_t b = 0; b < batch; ++b) initial[static_cast<std::size_t>(b) + 2] = 1;
+  std::fill_n(initial.begin(), size, 1);
   const auto error = cudaMemcpy(data, initial.data(), bytes, cudaMemcpyHostToDevice);
   if (auto bad = tried("cudaMemcpy", error)) return bad;
   // The copy may return before it has arrived, and other streams do not wait for it.
