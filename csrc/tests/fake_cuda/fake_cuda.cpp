@@ -75,6 +75,8 @@ void capture_fork(cudaStream_t stream, const void* function, void* param) {
 }
 
 bool run_one() {
+  for (const auto exec : runtime().ending) --exec->num_pending;
+  runtime().ending.clear();
   auto& pending = runtime().pending;
   if (pending.empty()) return false;
   const auto work = pending.front();
@@ -102,6 +104,7 @@ void break_stream(cudaError_t error) { runtime().broken = error; }
 
 void lose_pending() {
   runtime().pending.clear();
+  runtime().ending.clear();
   for (const auto exec : runtime().execs) exec->num_pending = 0;
 }
 

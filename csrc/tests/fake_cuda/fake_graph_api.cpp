@@ -191,7 +191,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
   ++exec->num_pending;
   runtime().pending.push_back([exec, graph = exec->graph] {  // a later update comes too late
     execute(*graph);
-    --exec->num_pending;
+    runtime().ending.push_back(exec);
   });
   return cudaSuccess;
 }

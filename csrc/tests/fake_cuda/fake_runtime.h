@@ -26,6 +26,7 @@ struct Runtime {
   std::set<cudaGraphExec_t> execs;
   std::set<cudaStream_t> streams;
   std::deque<std::function<void()>> pending;
+  std::vector<cudaGraphExec_t> ending;  // whose last kernel has written, and may not have returned
   std::vector<std::string> calls;
   std::string failed_call;
   int calls_to_failure = 0;

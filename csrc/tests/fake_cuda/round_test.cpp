@@ -116,22 +116,19 @@ void launch_ahead() {
     EXPECT(refused(kangaroo_round_poll(decoder.round, &result), "unread, got none"));
     for (int64_t i = 0; i < ahead; ++i) EXPECT(decoder.launch() == KANGAROO_OK);
     EXPECT(refused(decoder.launch(), "unread rounds, got"));
-    for (int round = 0; round < 50; ++round) {  // many times around the ring
-      EXPECT(kangaroo_round_poll(decoder.round, &result) == KANGAROO_OK && result.ready == 0);
-      EXPECT(fake::run_one());
+    for (int round = 0; round < 60; ++round) {  // many times around the ring
+      const auto unread = static_cast<std::size_t>(kangaroo_round_unread(decoder.round));
+      const bool ready = fake::pending() < unread;
+      EXPECT(kangaroo_round_poll(decoder.round, &result) == KANGAROO_OK);
+      EXPECT((result.ready != 0) == ready);
+      if (!ready) EXPECT(fake::run_one());
       const auto num_calls = fake::calls().size();
-      EXPECT(kangaroo_round_poll(decoder.round, &result) == KANGAROO_OK && result.ready == 1);
+      if (!ready) EXPECT(kangaroo_round_poll(decoder.round, &result) == KANGAROO_OK);
       EXPECT(fake::calls().size() == num_calls);  // no CUDA call
-      EXPECT(result.round == round);
+      EXPECT(result.ready == 1 && result.round == round);
       EXPECT(decoder.launch() == KANGAROO_OK);
-      if (ahead > 1) fake::run_one();  // does not reach the slot that is being read
+      if (round % 7 < 3) fake::run_all();  // does not reach the slot that is being read
       decoder.keep(result);
-      if (ahead > 1) {
-        EXPECT(kangaroo_round_poll(decoder.round, &result) == KANGAROO_OK && result.ready == 1);
-        decoder.keep(result);
-        EXPECT(decoder.launch() == KANGAROO_OK);
-        ++round;
-      }
     }
     EXPECT(decoder.written[0] == toy::expected(10, {}, 90));
     EXPECT(decoder.written[1] == toy::expected(17, {}, 60));
