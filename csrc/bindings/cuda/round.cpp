@@ -24,7 +24,7 @@ using Read = std::tuple<int64_t, std::vector<std::vector<int64_t>>, std::vector<
 class Round {
  public:
   explicit Round(const kangaroo_round_config& config) : batch_(config.batch), nodes_(config.nodes) {
-    expect(kangaroo_round_create(&config, &round_));
+    raise(kangaroo_round_create(&config, &round_));
   }
   Round(const Round&) = delete;
   Round& operator=(const Round&) = delete;
@@ -46,14 +46,6 @@ class Round {
                 std::vector<bool>(result.done, result.done + batch_)};
   }
 
-  static void expect(kangaroo_status status) {
-    if (status == KANGAROO_OUT_OF_MEMORY) throw std::bad_alloc();
-    if (status == KANGAROO_CUDA_ERROR || status == KANGAROO_UNSUPPORTED) {
-      throw std::runtime_error(kangaroo_last_error());
-    }
-    if (status != KANGAROO_OK) throw py::value_error(kangaroo_last_error());
-  }
-
  private:
   kangaroo_round* round_ = nullptr;
   int64_t batch_;
@@ -67,7 +59,7 @@ std::optional<Read> wait(const Round& round, int64_t timeout_us) {
     const py::gil_scoped_release release;
     status = kangaroo_round_wait(round.get(), timeout_us, &result);
   }
-  Round::expect(status);
+  raise(status);
   return round.read(result);
 }
 
@@ -114,29 +106,27 @@ void register_round_cuda(py::module_& module) {
                              [](const Round& r) { return kangaroo_round_unread(r.get()); })
       .def("capture",
            [](const Round& r, Address stream) {
-             Round::expect(kangaroo_round_capture(r.get(), at<void>(stream)));
+             raise(kangaroo_round_capture(r.get(), at<void>(stream)));
            })
       .def("begin_step",
-           [](const Round& r, int64_t step) {
-             Round::expect(kangaroo_round_begin_step(r.get(), step));
-           })
-      .def("end_step", [](const Round& r) { Round::expect(kangaroo_round_end_step(r.get())); })
-      .def("begin_tail", [](const Round& r) { Round::expect(kangaroo_round_begin_tail(r.get())); })
-      .def("end_tail", [](const Round& r) { Round::expect(kangaroo_round_end_tail(r.get())); })
-      .def("finish", [](const Round& r) { Round::expect(kangaroo_round_finish(r.get())); })
+           [](const Round& r, int64_t step) { raise(kangaroo_round_begin_step(r.get(), step)); })
+      .def("end_step", [](const Round& r) { raise(kangaroo_round_end_step(r.get())); })
+      .def("begin_tail", [](const Round& r) { raise(kangaroo_round_begin_tail(r.get())); })
+      .def("end_tail", [](const Round& r) { raise(kangaroo_round_end_tail(r.get())); })
+      .def("finish", [](const Round& r) { raise(kangaroo_round_finish(r.get())); })
       .def("abort", [](const Round& r) { kangaroo_round_abort(r.get()); })
       .def("start",
            [](const Round& r, int64_t sequence, int32_t max_tokens, Address stream) {
-             Round::expect(kangaroo_round_start(r.get(), sequence, max_tokens, at<void>(stream)));
+             raise(kangaroo_round_start(r.get(), sequence, max_tokens, at<void>(stream)));
            })
       .def("launch",
            [](const Round& r, Address stream) {
-             Round::expect(kangaroo_round_launch(r.get(), at<void>(stream)));
+             raise(kangaroo_round_launch(r.get(), at<void>(stream)));
            })
       .def("poll",
            [](const Round& r) {
              kangaroo_round_result result = {};
-             Round::expect(kangaroo_round_poll(r.get(), &result));
+             raise(kangaroo_round_poll(r.get(), &result));
              return r.read(result);
            })
       .def("wait", &wait, py::arg("timeout_us") = -1);
