@@ -11,6 +11,8 @@
  * What the caller's kernels must honour, in every mode:
  *  - `stopped` is the round's to reset: open writes stopped[b] = done[b] before step 0. Steps set
  * it where drafting ends and never clear it.
+ *  - The rest of a chain is the caller's: its root in tokens[b][0] and its num_nodes are set in
+ * step 0, or in the tail for the next round.
  *  - A sequence that is done may share a round with others that are not. Its path, its bonus token
  *    and its rows are ignored, but kernels must stay inside their buffers for it: the commit leaves
  *    the length of a sequence alone where done[b] is not 0.
