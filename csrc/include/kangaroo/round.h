@@ -5,14 +5,14 @@
  *   [open][step 0][gate 1][IF: step 1]...[gate n-1][IF: step n-1][tail][publish]
  *
  * The caller captures the steps and the tail (verify, accept, commit) on its own stream; open, gate
- * and publish are kernels of this library. The graph of a conditional round lies, all but publish,
- * in one more IF node, which is skipped once every sequence is done.
+ * and publish are kernels of this library. With conditions, all that is between open and publish
+ * lies in one more IF node, which is skipped once every sequence is done.
  *
  * What the caller's kernels must honour, in every mode:
  *  - `stopped` is the round's to reset: open writes stopped[b] = done[b] before step 0. Steps set
- * it where drafting ends and never clear it.
- *  - The rest of a chain is the caller's: its root in tokens[b][0] and its num_nodes are set in
- * step 0, or in the tail for the next round.
+ * it where drafting ends, and never clear it.
+ *  - The rest of a chain is the caller's: step 0, or the tail for the next round, puts its root in
+ *    tokens[b][0] and sets num_nodes.
  *  - A sequence that is done may share a round with others that are not. Its path, its bonus token
  *    and its rows are ignored, but kernels must stay inside their buffers for it: the commit leaves
  *    the length of a sequence alone where done[b] is not 0.
