@@ -24,6 +24,7 @@ PYBIND11_MODULE(_C, module) {
   register_compact_kv(module);
 #ifdef KANGAROO_CUDA
   register_compact_kv_cuda(module);
+  register_round_cuda(module);
 #endif
   register_decoder_layers(module);
   register_embedding(module);
