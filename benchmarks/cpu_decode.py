@@ -35,6 +35,7 @@ PARTS = ("decode", "verify", "bits")
 NUM_HELD_OUT = 50  # every Python has as many files that are long enough
 PROMPT_LEN = 80
 VERIFY_TURNS = 20  # per repeat
+BUSY_LOAD = 0.5  # more runnable threads than that in the last minute were not ours
 FULL = {"prompts": 16, "tuning_prompts": 4, "new_tokens": 128, "repeats": 3, "bits_tokens": 50_000}
 QUICK = {"prompts": 2, "tuning_prompts": 0, "new_tokens": 48, "repeats": 1, "bits_tokens": 2048}
 
@@ -117,6 +118,10 @@ def main(arguments: list[str] | None = None) -> int:
         bars += found
     for bar in bars:
         print(bar)
+    # Peers whose threads spin at a barrier are starved by other work more than ours are.
+    record["busy"] = record["load_1min"] > BUSY_LOAD
+    if record["busy"]:
+        print("The machine was busy at the start: no verdict on a speed means anything.")
     record["bars"] = [bar.as_dict() for bar in bars]
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with given.out.open("a", encoding="utf-8") as file:
