@@ -16,7 +16,8 @@ constexpr int outputs_beside(int rows) { return rows <= 2 ? 4 : 3; }
 
 // Weights that wait in the L2 cache until all tiles of rows have passed.
 constexpr int64_t kBlockBytes = 256 * 1024;
-constexpr int64_t kBlockStep = 12;  // a multiple of every number of outputs of a tile
+constexpr int64_t kPrefetchBytes = 8 * 1024;  // at least: memory answers after some 100 ns
+constexpr int64_t kBlockStep = 12;            // a multiple of every number of outputs of a tile
 
 // Rows [first, first + count) of the tile that row stands in: tiles of even height.
 struct TileRows {
@@ -125,9 +126,8 @@ KANGAROO_INLINE void finish(const Floats (&acc)[kOuts], const Gemm& g, int64_t r
 // are called to the L2 cache, past the L1 cache where this one's rows are: at M = 8 the difference
 // between waiting for memory and not.
 template <class Dot, class Out, int kRows, int kOuts>
-void tile(const Gemm& g, int64_t row, int64_t out) {
+void tile(const Gemm& g, int64_t row, int64_t out, int64_t ahead) {
   using Weight = typename Dot::Weight;
-  constexpr bool kPrefetch = kRows >= 4;
   const Weight* w[kOuts];
 #pragma GCC unroll 8
   for (int j = 0; j < kOuts; ++j) {
@@ -135,14 +135,13 @@ void tile(const Gemm& g, int64_t row, int64_t out) {
   }
   const int64_t steps = num_steps<Dot>(g.width);
   const auto* x = reinterpret_cast<const typename Dot::Packed*>(g.panel) + row * steps * Dot::kStep;
-  const int64_t ahead = kOuts * g.weight_stride;
   Floats acc[kRows][kOuts] = {};
   for (int64_t k = g.width; k >= Dot::kStep; k -= Dot::kStep) {
     add_step<Dot, kRows, kOuts>(x, w, acc);
     x += kRows * Dot::kStep;
 #pragma GCC unroll 8
     for (int j = 0; j < kOuts; ++j) {
-      if (kPrefetch) __builtin_prefetch(w[j] + ahead, 0, 2);
+      __builtin_prefetch(w[j] + ahead, 0, 2);
       w[j] += Dot::kStep;
     }
   }
@@ -161,9 +160,13 @@ void tile(const Gemm& g, int64_t row, int64_t out) {
 template <class Dot, class Out, int kRows>
 void outputs(const Gemm& g, int64_t row, int64_t begin, int64_t end) {
   constexpr int kOuts = outputs_beside(kRows);
+  constexpr int64_t kItem = sizeof(typename Dot::Weight);
+  const int64_t tile_bytes = kOuts * g.weight_stride * kItem;
+  const int64_t tiles = tile_bytes > 0 ? (kPrefetchBytes + tile_bytes - 1) / tile_bytes : 0;
+  const int64_t ahead = tiles * kOuts * g.weight_stride;  // whole tiles, so that lines meet rows
   int64_t out = begin;
-  for (; out + kOuts <= end; out += kOuts) tile<Dot, Out, kRows, kOuts>(g, row, out);
-  for (; out < end; ++out) tile<Dot, Out, kRows, 1>(g, row, out);
+  for (; out + kOuts <= end; out += kOuts) tile<Dot, Out, kRows, kOuts>(g, row, out, ahead);
+  for (; out < end; ++out) tile<Dot, Out, kRows, 1>(g, row, out, ahead);
 }
 
 template <class Dot, class Out>
