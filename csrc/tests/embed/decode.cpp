@@ -7,7 +7,6 @@
 #include <kangaroo/adapter_refresh.h>
 #include <kangaroo/adapter_step.h>
 #include <kangaroo/compact_kv.h>
-#include <kangaroo/decoder_layers.h>
 #include <kangaroo/embedding.h>
 #include <kangaroo/linear.h>
 #include <kangaroo/top1_confidence.h>
@@ -22,7 +21,7 @@
 #include <thread>
 #include <vector>
 
-#include "model.h"
+#include "model_cpp.h"
 
 namespace {
 

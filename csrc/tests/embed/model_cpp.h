@@ -42,14 +42,20 @@ struct Model {
     embed = matrix("embed", vocab, hidden);
     head = has("lm_head") ? matrix("lm_head", vocab, hidden) : embed;
     norm = vector("norm", hidden);
-    layers.resize(static_cast<std::size_t>(number("num_layers")));
+    const int64_t num_layers = number("num_layers");
+    if (exit_layer < 1 || exit_layer >= num_layers) {
+      throw std::runtime_error("exit_layer: expected 1 to " + std::to_string(num_layers - 1) +
+                               ", got " + std::to_string(exit_layer));
+    }
+    layers.resize(static_cast<std::size_t>(num_layers));
     for (std::size_t i = 0; i < layers.size(); ++i) {
       layers[i] = layer("layers." + std::to_string(i) + ".");
     }
     rope = {nullptr, number("max_seq_len"), head_dim / 2};
     kangaroo_tensor_info table = {};
     must(kangaroo_weights_find(file.get(), "rope", &table));
-    if (table.dtype != KANGAROO_FLOAT32 || table.bytes != 2 * rope.positions * rope.half * 4) {
+    if (table.dtype != KANGAROO_FLOAT32 || table.rank != 3 || table.sizes[0] != 2 ||
+        table.sizes[1] != rope.positions || table.sizes[2] != rope.half) {
       throw std::runtime_error("rope: expected a float32 [2, max_seq_len, head_dim / 2]");
     }
     rope.table = static_cast<const float*>(table.data);
