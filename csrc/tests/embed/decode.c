@@ -30,16 +30,16 @@ enum {
 static kangaroo_slot_cache cache_of(const Model* m, int64_t planes, int64_t heads, int64_t slots,
                                     int64_t width) {
   const int64_t plane = heads * slots * width;
-  const kangaroo_slot_cache cache = {memory_of(planes * plane * m->item_bytes),
-                                     m->dtype,
-                                     planes,
-                                     heads,
-                                     slots,
-                                     width,
-                                     plane,
-                                     planes * plane,
-                                     slots * width,
-                                     width};
+  const kangaroo_slot_cache cache = {.data = memory_of(planes * plane * m->item_bytes),
+                                     .dtype = m->dtype,
+                                     .planes = planes,
+                                     .heads = heads,
+                                     .slots = slots,
+                                     .width = width,
+                                     .plane_stride = plane,
+                                     .batch_stride = planes * plane,
+                                     .head_stride = slots * width,
+                                     .slot_stride = width};
   return cache;
 }
 
@@ -100,12 +100,12 @@ static void close_sequence(Sequence* s) {
 
 /* A chain: node i stands in slot and at position `start` + i and sees all before it. */
 static kangaroo_nodes chain_at(Sequence* s, int64_t start, int64_t count) {
-  kangaroo_nodes nodes = {0};
   s->start = (int32_t)start;
-  nodes.positions = s->positions + start;
-  nodes.cache_seqlens = &s->start;
-  nodes.batch = 1;
-  nodes.nodes = nodes.position_stride = count;
+  const kangaroo_nodes nodes = {.positions = s->positions + start,
+                                .cache_seqlens = &s->start,
+                                .batch = 1,
+                                .nodes = count,
+                                .position_stride = count};
   return nodes;
 }
 
@@ -129,7 +129,8 @@ static void run_layers(Sequence* s, kangaroo_states h, int64_t first, int64_t la
 
 /* Layers [0, E): what the drafter and the target share. */
 static void run_shallow(Sequence* s, const int64_t* tokens, int64_t start, int64_t count) {
-  const kangaroo_embedding_params p = {tokens, s->m->embed, states_of(s->m, &s->before, 0, count)};
+  const kangaroo_embedding_params p = {
+      .tokens = tokens, .weight = s->m->embed, .out = states_of(s->m, &s->before, 0, count)};
   must(kangaroo_embedding(&p));
   run_layers(s, p.out, 0, s->m->exit_layer, SHALLOW, start,
              states_of(s->m, &s->caches[EXIT_STATES], start, count));
@@ -220,8 +221,13 @@ static int64_t decode_round(Sequence* s, int64_t most, int64_t* accepted) {
   int64_t tokens[MAX_NODES] = {s->root};
   int32_t positions[MAX_NODES] = {(int32_t)s->length};
   int32_t num_nodes = 1, stopped = depth == 0;
-  const kangaroo_draft_chain chain = {tokens,         positions, &num_nodes, &stopped,
-                                      &s->confidence, 1,         depth + 1};
+  const kangaroo_draft_chain chain = {.tokens = tokens,
+                                      .positions = positions,
+                                      .num_nodes = &num_nodes,
+                                      .stopped = &stopped,
+                                      .threshold = &s->confidence,
+                                      .batch = 1,
+                                      .capacity = depth + 1};
   run_shallow(s, tokens, s->length, 1);
   while (!stopped) {
     guess(s, s->length + num_nodes, &chain); /* appends a node */
@@ -244,14 +250,24 @@ static int64_t decode_round(Sequence* s, int64_t most, int64_t* accepted) {
   int64_t parents[MAX_NODES], path[MAX_NODES];
   int32_t path_len = 0;
   for (int32_t node = 0; node < num_nodes; ++node) parents[node] = node - 1;
-  const kangaroo_verify_tree_params verify = {head.out, tokens, parents, path, &path_len, &s->root};
+  const kangaroo_verify_tree_params verify = {.logits = head.out,
+                                              .tokens = tokens,
+                                              .parents = parents,
+                                              .path = path,
+                                              .path_len = &path_len,
+                                              .bonus = &s->root};
   must(kangaroo_verify_tree(&verify));
 
   /* Roll back: a length shrinks. Only a path through a tree leaves gaps, which are closed. */
   if (path[path_len - 1] != path_len - 1) {
     const int32_t committed = (int32_t)s->length;
-    const kangaroo_compact_kv_params compact = {s->caches,  path, &path_len, &committed,
-                                                NUM_CACHES, 1,    num_nodes};
+    const kangaroo_compact_kv_params compact = {.caches = s->caches,
+                                                .path = path,
+                                                .path_len = &path_len,
+                                                .cache_seqlens = &committed,
+                                                .num_caches = NUM_CACHES,
+                                                .batch = 1,
+                                                .path_stride = num_nodes};
     must(kangaroo_compact_kv(&compact));
   }
   s->length += path_len;

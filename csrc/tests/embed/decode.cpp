@@ -32,9 +32,17 @@ class Cache {
  public:
   Cache(kangaroo_dtype dtype, int64_t planes, int64_t heads, int64_t slots, int64_t width)
       : item_(dtype == KANGAROO_FLOAT32 ? 4 : 2), plane_(heads * slots * width) {
-    memory_.resize(static_cast<std::size_t>(planes * plane_ * item_));
-    slots_ = {memory_.data(), dtype,  planes,          heads,         slots,
-              width,          plane_, planes * plane_, slots * width, width};
+    memory_.resize(planes * plane_ * item_);
+    slots_.data = memory_.data();
+    slots_.dtype = dtype;
+    slots_.planes = planes;
+    slots_.heads = heads;
+    slots_.slots = slots;
+    slots_.width = width;
+    slots_.plane_stride = plane_;
+    slots_.batch_stride = planes * plane_;
+    slots_.head_stride = slots * width;
+    slots_.slot_stride = width;
   }
   const kangaroo_slot_cache& all() const { return slots_; }
   // Of the first layer; those of the next lie layer_stride() values further on.
@@ -52,7 +60,7 @@ class Cache {
  private:
   int64_t item_, plane_;
   std::vector<char> memory_;
-  kangaroo_slot_cache slots_;
+  kangaroo_slot_cache slots_ = {};
 };
 
 // One sequence. Slots [0, length_) are committed; the root, the newest token, is in no cache yet.
@@ -69,8 +77,8 @@ class Decoder {
         exit_states_(m.dtype, 1, 1, slots_, m.hidden),
         before_(m.dtype, 1, 1, kPrefillChunk, m.hidden),
         behind_(m.dtype, 1, 1, kPrefillChunk, m.hidden),
-        logits_(static_cast<std::size_t>((max_depth + 1) * m.vocab)),
-        positions_(static_cast<std::size_t>(slots_)) {
+        logits_((max_depth + 1) * m.vocab),
+        positions_(slots_) {
     std::iota(positions_.begin(), positions_.end(), 0);
   }
 
@@ -79,7 +87,7 @@ class Decoder {
     const auto history = static_cast<int64_t>(prompt.size()) - 1;
     while (length_ < history) {
       const int64_t count = std::min(kPrefillChunk, history - length_);
-      run_shallow(&prompt[static_cast<std::size_t>(length_)], length_, count);
+      run_shallow(&prompt[length_], length_, count);
       run_deep(length_, count);
       if (max_depth_ > 0) write_verified(length_, count);
       length_ += count;
@@ -91,15 +99,21 @@ class Decoder {
   std::vector<int64_t> round(int64_t most) {
     // Draft: the root and what the adapter guesses behind it, while it is sure.
     const int64_t depth = std::min(max_depth_, most - 1);
-    std::vector<int64_t> tokens(static_cast<std::size_t>(depth + 1), root_);
+    std::vector<int64_t> tokens(depth + 1, root_);
     std::vector<int32_t> positions(tokens.size(), static_cast<int32_t>(length_));
     int32_t num_nodes = 1, stopped = depth == 0;
-    const kangaroo_draft_chain chain = {
-        tokens.data(), positions.data(), &num_nodes, &stopped, &confidence_, 1, depth + 1};
+    kangaroo_draft_chain chain = {};
+    chain.tokens = tokens.data();
+    chain.positions = positions.data();
+    chain.num_nodes = &num_nodes;
+    chain.stopped = &stopped;
+    chain.threshold = &confidence_;
+    chain.batch = 1;
+    chain.capacity = depth + 1;
     run_shallow(tokens.data(), length_, 1);
     while (!stopped) {
       guess(length_ + num_nodes, chain);  // appends a node
-      run_shallow(&tokens[static_cast<std::size_t>(num_nodes) - 1], length_ + num_nodes - 1, 1);
+      run_shallow(&tokens[num_nodes - 1], length_ + num_nodes - 1, 1);
     }
 
     // Verify: all nodes through the remaining layers at once, then the head.
@@ -128,12 +142,18 @@ class Decoder {
     must(kangaroo_verify_tree(&verify));
 
     // Roll back: a length shrinks. Only a path through a tree leaves gaps, which are closed.
-    if (path[static_cast<std::size_t>(path_len) - 1] != path_len - 1) {
+    if (path[path_len - 1] != path_len - 1) {
       const auto committed = static_cast<int32_t>(length_);
       const kangaroo_slot_cache caches[] = {shallow_.all(), deep_.all(), adapter_.all(),
                                             exit_states_.all()};
-      const kangaroo_compact_kv_params compact = {caches, path.data(), &path_len, &committed,
-                                                  4,      1,           num_nodes};
+      kangaroo_compact_kv_params compact = {};
+      compact.caches = caches;
+      compact.num_caches = 4;
+      compact.path = path.data();
+      compact.path_len = &path_len;
+      compact.path_stride = num_nodes;
+      compact.cache_seqlens = &committed;
+      compact.batch = 1;
       must(kangaroo_compact_kv(&compact));
     }
     length_ += path_len;
@@ -142,7 +162,7 @@ class Decoder {
 
     std::vector<int64_t> accepted;
     for (int32_t j = 1; j < path_len; ++j) {
-      accepted.push_back(tokens[static_cast<std::size_t>(path[static_cast<std::size_t>(j)])]);
+      accepted.push_back(tokens[path[j]]);
     }
     accepted.push_back(root_);
     return accepted;
@@ -156,7 +176,12 @@ class Decoder {
   // A chain of nodes: each stands in slot and at position `start` + i and sees all before it.
   kangaroo_nodes chain_at(int64_t start, int64_t count) {
     start_ = static_cast<int32_t>(start);
-    return {positions_.data() + start, &start_, nullptr, 1, count, count, 0};
+    kangaroo_nodes nodes = {};
+    nodes.positions = positions_.data() + start;
+    nodes.cache_seqlens = &start_;
+    nodes.batch = 1;
+    nodes.nodes = nodes.position_stride = count;
+    return nodes;
   }
 
   void run_layers(const kangaroo_states& h, int64_t first, int64_t last, Cache& cache,
@@ -179,7 +204,10 @@ class Decoder {
 
   // Layers [0, E): what the drafter and the target share.
   void run_shallow(const int64_t* tokens, int64_t start, int64_t count) {
-    const kangaroo_embedding_params p = {tokens, m.embed, before_.states(0, count)};
+    kangaroo_embedding_params p = {};
+    p.tokens = tokens;
+    p.weight = m.embed;
+    p.out = before_.states(0, count);
     must(kangaroo_embedding(&p));
     run_layers(p.out, 0, m.exit_layer, shallow_, start, exit_states_.states(start, count));
   }

@@ -47,8 +47,8 @@ struct Model {
       throw std::runtime_error("exit_layer: expected 1 to " + std::to_string(num_layers - 1) +
                                ", got " + std::to_string(exit_layer));
     }
-    layers.resize(static_cast<std::size_t>(num_layers));
-    for (std::size_t i = 0; i < layers.size(); ++i) {
+    layers.resize(num_layers);
+    for (int64_t i = 0; i < num_layers; ++i) {
       layers[i] = layer("layers." + std::to_string(i) + ".");
     }
     rope = {nullptr, number("max_seq_len"), head_dim / 2};
