@@ -1,5 +1,11 @@
 """One safetensors file of a target and its adapter, as the engine holds them, for programs that
 embed libkangaroo.
+
+Tensors: embed, norm, lm_head (absent: it is embed), layers.N.* by the names of LayerWeights (what a
+family lacks is absent), rope (cosines and sines, float32), adapter.* by the names of Adapter.
+Metadata: the numbers of TARGET_FIELDS and ADAPTER_FIELDS (adapter_*), max_seq_len, the adapter's
+exit_layer, max_depth and confidence, adapter_kind ("none": no adapter, exit_layer is 1), dtype,
+eos_token_ids joined by commas, fingerprint.* of the target.
 """
 
 from __future__ import annotations
