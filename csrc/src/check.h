@@ -11,9 +11,23 @@ namespace kangaroo {
 
 // Bytes of an element; 0 for a dtype that does not exist.
 constexpr int64_t size_of(kangaroo_dtype dtype) {
-  return dtype == KANGAROO_FLOAT32                                 ? 4
-         : dtype == KANGAROO_BFLOAT16 || dtype == KANGAROO_FLOAT16 ? 2
-                                                                   : 0;
+  switch (dtype) {
+    case KANGAROO_FLOAT64:
+    case KANGAROO_INT64:
+      return 8;
+    case KANGAROO_FLOAT32:
+    case KANGAROO_INT32:
+      return 4;
+    case KANGAROO_BFLOAT16:
+    case KANGAROO_FLOAT16:
+    case KANGAROO_INT16:
+      return 2;
+    case KANGAROO_INT8:
+    case KANGAROO_UINT8:
+    case KANGAROO_BOOL:
+      return 1;
+  }
+  return 0;
 }
 
 const char* name_of(kangaroo_dtype dtype);

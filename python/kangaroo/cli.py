@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kangaroo import cli_adapters, terminal
+from kangaroo import cli_adapters, cli_export, terminal
 from kangaroo import cli_options as opt
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ def env(
 app.command()(cli_adapters.train)
 app.command()(cli_adapters.init_adapter)
 app.command()(cli_adapters.convert_adapter)
+app.command()(cli_export.export)
 
 
 def main() -> None:

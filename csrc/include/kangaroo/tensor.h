@@ -14,7 +14,14 @@ extern "C" {
 typedef enum kangaroo_dtype {
   KANGAROO_FLOAT32 = 0,
   KANGAROO_BFLOAT16 = 1,
-  KANGAROO_FLOAT16 = 2 /* on GPUs alone */
+  KANGAROO_FLOAT16 = 2, /* on GPUs alone */
+  KANGAROO_FLOAT64 = 3, /* this one and those below: in files alone, no op computes in them */
+  KANGAROO_INT64 = 4,
+  KANGAROO_INT32 = 5,
+  KANGAROO_INT16 = 6,
+  KANGAROO_INT8 = 7,
+  KANGAROO_UINT8 = 8,
+  KANGAROO_BOOL = 9
 } kangaroo_dtype;
 
 /* [width]; data may be NULL where an op says so: absent. */

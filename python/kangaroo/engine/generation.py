@@ -136,7 +136,7 @@ def plan(
         raise _refusal(name, values[name], vars(folder).get(name))
     return Plan(
         max_new_tokens=_new_tokens(values, vars(folder), prompt_len, max_seq_len),
-        eos_ids=_eos_ids(values["eos_token_id"]),
+        eos_ids=eos_ids(values["eos_token_id"]),
         return_dict=bool(values["return_dict_in_generate"]),
     )
 
@@ -218,7 +218,12 @@ def _new_tokens(
     return int(total) - prompt_len
 
 
-def _eos_ids(value: int | Iterable[int] | Tensor | None) -> frozenset[int]:
+def eos_ids(value: int | Iterable[int] | Tensor | None) -> frozenset[int]:
+    """The tokens that `eos_token_id` names.
+
+    Raises:
+        ValueError: it names something else than integers.
+    """
     if isinstance(value, Tensor):
         value = value.flatten().tolist()
     if value is None:

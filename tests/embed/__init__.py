@@ -1,0 +1,1 @@
+"""Tests of programs that embed libkangaroo."""
