@@ -123,7 +123,6 @@ cudaError_t run(const kangaroo_compact_kv_params& p, int64_t first_cache, cudaSt
     blocks += ceil_div(cache.items, kThreads);
     caches.cache[caches.count++] = cache;
   }
-  if (blocks > kMaxBlocks) return cudaErrorInvalidConfiguration;
   const Paths paths = {p.path, p.path_len, p.cache_seqlens, p.batch, p.path_stride};
   return launch(_compact_kv_kernel, {blocks, kThreads, 0}, stream, caches, paths);
 }

@@ -47,6 +47,12 @@ __device__ __forceinline__ float rounded(float value) {
 template <class T>
 constexpr int kUnit = 16 / static_cast<int>(sizeof(T));
 
+__device__ __forceinline__ unsigned bits_of(float value) { return __float_as_uint(value); }
+__device__ __forceinline__ unsigned bits_of(__nv_bfloat16 value) {
+  return __bfloat16_as_ushort(value);
+}
+__device__ __forceinline__ unsigned bits_of(__half value) { return __half_as_ushort(value); }
+
 template <class T>
 __device__ __forceinline__ float wide_part(unsigned word, int part);
 template <>
@@ -70,6 +76,28 @@ __device__ __forceinline__ void widen(const uint4& unit, float (&values)[kUnit<T
   for (int i = 0; i < kUnit<T>; ++i) values[i] = wide_part<T>(words[i / kParts], i % kParts);
 }
 
+template <class T>
+__device__ __forceinline__ uint4 packed(const T (&values)[kUnit<T>]) {
+  constexpr int kParts = kUnit<T> / 4;
+  unsigned words[4] = {};
+#pragma unroll
+  for (int i = 0; i < kUnit<T>; ++i) words[i / kParts] |= bits_of(values[i]) << 16 * (i % kParts);
+  return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+// Numbers from `from` on, of which `left` are there and the others are 0; where they are aligned,
+// all are there or none.
+template <class T>
+__device__ __forceinline__ uint4 load_unit(const T* from, int64_t left, bool aligned) {
+  if (aligned) {
+    return left > 0 ? *reinterpret_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
+  }
+  T values[kUnit<T>];
+#pragma unroll
+  for (int i = 0; i < kUnit<T>; ++i) values[i] = i < left ? from[i] : narrow<T>(0.0f);
+  return packed(values);
+}
+
 // x / sqrt(mean(x^2) + eps) is x times this.
 __device__ __forceinline__ float inverse_rms(float squares, int64_t width, float eps) {
   return 1.0f / sqrtf(squares / static_cast<float>(width) + eps);
@@ -87,6 +115,22 @@ __device__ __forceinline__ float warp_sum(float value) {
     value += __shfl_xor_sync(kAllLanes, value, apart);
   }
   return value;
+}
+
+// Rows of a view [batch, nodes, width], counted through.
+struct Rows {
+  const void* data;
+  int64_t nodes, batch_stride, node_stride;
+
+  template <class T>
+  __device__ __forceinline__ T* at(int64_t row) const {
+    return static_cast<T*>(const_cast<void*>(data)) + row / nodes * batch_stride +
+           row % nodes * node_stride;
+  }
+};
+
+inline Rows rows_of(const kangaroo_states& s) {
+  return {s.data, s.nodes, s.batch_stride, s.node_stride};
 }
 
 __host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -121,6 +165,7 @@ cudaError_t launch(void (*kernel)(Params...), const Blocks& blocks, cudaStream_t
                    const Args&... args) {
   constexpr int kSharedWithoutAsking = 48 * 1024;
   if (blocks.count == 0) return cudaSuccess;
+  if (blocks.count > kMaxBlocks) return cudaErrorInvalidConfiguration;
   int device = 0;
   int major = 0;
   cudaError_t error = cudaGetDevice(&device);

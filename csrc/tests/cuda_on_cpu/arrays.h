@@ -15,7 +15,7 @@ constexpr kangaroo_dtype kDtypes[] = {KANGAROO_FLOAT32, KANGAROO_BFLOAT16, KANGA
 
 // Half the distance of neighbours, relative to the number: what one rounding costs.
 inline double half_ulp(kangaroo_dtype dtype) {
-  return std::ldexp(1.0, dtype == KANGAROO_FLOAT32 ? -24 : dtype == KANGAROO_BFLOAT16 ? -9 : -12);
+  return std::ldexp(1.0, dtype == KANGAROO_FLOAT32 ? -24 : dtype == KANGAROO_BFLOAT16 ? -8 : -11);
 }
 
 // On the heap, of exactly its size, so that a sanitizer sees every access beside it; `offset`

@@ -7,6 +7,8 @@ struct __nv_bfloat16 {
   uint16_t bits;
 };
 
+inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 value) { return value.bits; }
+
 inline float __bfloat162float(__nv_bfloat16 value) {
   return __uint_as_float(static_cast<unsigned>(value.bits) << 16);
 }

@@ -9,13 +9,14 @@ struct __half {
 
 inline __half __ushort_as_half(unsigned short bits) { return {bits}; }
 
+inline unsigned short __half_as_ushort(__half value) { return value.bits; }
+
 inline float __half2float(__half value) {
-  const int exponent = value.bits >> 10 & 31;
-  const int fraction = value.bits & 1023;
-  const float size = exponent == 31 ? (fraction ? NAN : INFINITY)
-                     : exponent == 0
-                         ? std::ldexp(static_cast<float>(fraction), -24)
-                         : std::ldexp(static_cast<float>(1024 + fraction), exponent - 25);
+  const unsigned exponent = value.bits >> 10 & 31;
+  const unsigned fraction = value.bits & 1023;
+  const unsigned wide = exponent == 31 ? 255 : exponent + 112;
+  const float size = exponent == 0 ? static_cast<float>(fraction) * 0x1p-24f
+                                   : __uint_as_float(wide << 23 | fraction << 13);
   return value.bits >> 15 ? -size : size;
 }
 

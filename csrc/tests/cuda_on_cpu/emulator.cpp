@@ -1,5 +1,8 @@
+#undef _FORTIFY_SOURCE  // jumps from one stack to another are meant
+
 #include "emulator.h"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstdio>
@@ -26,10 +29,11 @@ struct Copy {
 };
 
 struct Fiber {
-  ucontext_t context;
+  ucontext_t start;  // left once; from then on `jump`, which costs no system call
+  jmp_buf jump;
+  bool started = false;
   std::unique_ptr<char[]> stack{new char[kStackBytes]};
   unsigned number = 0;
-  bool done = false;
   bool waited = false;
   int group = 0;
   std::vector<Copy> copies;
@@ -77,40 +81,38 @@ struct Grid {
   std::vector<Warp> warps;
   std::vector<uint64_t> shared;
   std::size_t live = 0;
-  ucontext_t host;
+  jmp_buf host;
   Fiber* current = nullptr;
 };
 
 std::vector<std::unique_ptr<Entry>> queue;
-Grid* grid = nullptr;  // whose thread runs now
+std::vector<std::unique_ptr<Fiber>> idle;  // their stacks have their pages
+Grid* grid = nullptr;                      // whose thread runs now
 int launches = 0;
 
 void complete(std::size_t number);
 
-void enter(Fiber* fiber) {
+// Goes on with a thread that can, or with the host when all have ended.
+[[noreturn]] void leave() {
+  if (grid->ready.empty()) {
+    if (grid->live > 0) die("threads wait at a barrier that others do not reach");
+    _longjmp(grid->host, 1);
+  }
+  std::swap(grid->ready[dice() % grid->ready.size()], grid->ready.back());
+  Fiber* const fiber = grid->ready.back();
+  grid->ready.pop_back();
   grid->current = fiber;
   const dim3& block = grid->launch->block;
   threadIdx = dim3(fiber->number % block.x, fiber->number / block.x % block.y,
                    fiber->number / (block.x * block.y));
-}
-
-// The context of the next thread that can go on, or the host's when all have ended.
-ucontext_t* next() {
-  if (grid->ready.empty()) {
-    if (grid->live > 0) die("threads wait at a barrier that others do not reach");
-    return &grid->host;
-  }
-  std::swap(grid->ready[dice() % grid->ready.size()], grid->ready.back());
-  Fiber* fiber = grid->ready.back();
-  grid->ready.pop_back();
-  enter(fiber);
-  return &fiber->context;
+  if (fiber->started) _longjmp(fiber->jump, 1);
+  fiber->started = true;
+  setcontext(&fiber->start);
+  die("no context");
 }
 
 void block_here() {
-  Fiber* self = grid->current;
-  ucontext_t* to = next();
-  if (to != &self->context) swapcontext(&self->context, to);
+  if (_setjmp(grid->current->jump) == 0) leave();
 }
 
 void release(std::vector<Fiber*>* waiting) {
@@ -122,29 +124,28 @@ void thread_main() {
   grid->launch->thread();
   Fiber* self = grid->current;
   if (grid->launch->programmatic && !self->waited) die("a thread never waits for the last kernel");
-  self->done = true;
   self->copies.clear();
   --grid->live;
   if (!grid->at_barrier.empty() && grid->at_barrier.size() == grid->live) {
     release(&grid->at_barrier);
   }
-  setcontext(next());
+  leave();
 }
 
 void run_block() {
   std::memset(grid->shared.data(), 0xff, grid->shared.size() * sizeof(uint64_t));
   grid->live = grid->fibers.size();
   for (const auto& fiber : grid->fibers) {
-    fiber->done = fiber->waited = false;
+    fiber->started = fiber->waited = false;
     fiber->group = 0;
-    getcontext(&fiber->context);
-    fiber->context.uc_stack.ss_sp = fiber->stack.get();
-    fiber->context.uc_stack.ss_size = kStackBytes;
-    fiber->context.uc_link = nullptr;
-    makecontext(&fiber->context, thread_main, 0);
+    getcontext(&fiber->start);
+    fiber->start.uc_stack.ss_sp = fiber->stack.get();
+    fiber->start.uc_stack.ss_size = kStackBytes;
+    fiber->start.uc_link = nullptr;
+    makecontext(&fiber->start, thread_main, 0);
     grid->ready.push_back(fiber.get());
   }
-  swapcontext(&grid->host, next());
+  if (_setjmp(grid->host) == 0) leave();
 }
 
 void run_grid(std::size_t number) {
@@ -155,7 +156,9 @@ void run_grid(std::size_t number) {
   const dim3 block = own.launch->block;
   const unsigned threads = block.x * block.y * block.z;
   for (unsigned thread = 0; thread < threads; ++thread) {
-    own.fibers.push_back(std::make_unique<Fiber>());
+    if (idle.empty()) idle.push_back(std::make_unique<Fiber>());
+    own.fibers.push_back(std::move(idle.back()));
+    idle.pop_back();
     own.fibers.back()->number = thread;
   }
   own.warps.resize((threads + kWarpSize - 1) / kWarpSize);
@@ -176,6 +179,7 @@ void run_grid(std::size_t number) {
     run_block();
   }
   grid = outer;
+  for (auto& fiber : own.fibers) idle.push_back(std::move(fiber));
 }
 
 void complete(std::size_t number) {
