@@ -32,6 +32,13 @@ struct Product {
   int64_t row_blocks;  // of the grid: blocks that share rows of the weight stand side by side
 };
 
+// The row of the weight that output `out` is the product with; -1: none, whatever `ids` hold.
+__device__ __forceinline__ int64_t weight_row(const Product& p, int64_t out) {
+  if (out >= p.num_out) return -1;
+  const int64_t row = p.ids ? p.ids[out] : out;
+  return row >= 0 && row < p.num_weights ? row : -1;
+}
+
 template <class Type, int kOuts, int kTilesOfRows, bool kIsAligned>
 struct Tile {
   using T = Type;
@@ -74,10 +81,8 @@ struct Stream {
         policy(cache_policy(p.row_blocks == 1)) {
 #pragma unroll
     for (int group = 0; group < Tile::kGroups; ++group) {
-      const int64_t out = first_out + group * kMmaOuts + lane / 4;
-      int64_t row = out;
-      if (p.ids && out < p.num_out) row = p.ids[out];
-      known[group] = out < p.num_out && row >= 0 && row < p.num_weights;
+      const int64_t row = weight_row(p, first_out + group * kMmaOuts + lane / 4);
+      known[group] = row >= 0;
       rows[group] = static_cast<const T*>(p.weight) + (known[group] ? row : 0) * p.weight_stride;
     }
   }

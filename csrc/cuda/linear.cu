@@ -97,8 +97,7 @@ cudaError_t run(const Params& p, void* workspace, cudaStream_t stream) {
 
 kangaroo_status check_params(const Params& p) {
   Check check("linear");
-  check.gpu_dtype("x", p.x.dtype);
-  check_rows(check, p.x);
+  check_rows(check, "x", p.x);
   check.matrix("weight", p.weight, p.weight.rows, p.x.width, p.x.dtype);
   check.within("weight.rows", p.weight.rows, 0, INT32_MAX);
   check.optional("bias", p.bias, p.weight.rows, p.x.dtype);

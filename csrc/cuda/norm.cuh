@@ -1,6 +1,8 @@
 // RMSNorm in front of a product, once for all of its blocks: rows go to a workspace.
 #pragma once
 
+#include <string>
+
 #include "check.h"
 #include "device.cuh"
 
@@ -65,12 +67,14 @@ inline int64_t norm_bytes(const kangaroo_states& x) {
 }
 
 // Rows and widths whose workspace has a size, and a launch its blocks.
-inline void check_rows(Check& check, const kangaroo_states& x) {
-  check.states("x", x);
-  check.within("x.width", x.width, 0, 1 << 28);
-  check.within("x.batch", x.batch, 0, INT32_MAX);
-  check.within("x.nodes", x.nodes, 0, INT32_MAX);
-  if (check.ok()) check.within("x.batch * x.nodes", x.batch * x.nodes, 0, 1 << 28);
+inline void check_rows(Check& check, const std::string& name, const kangaroo_states& x) {
+  constexpr int64_t kMost = 1 << 28;
+  check.gpu_dtype(name.c_str(), x.dtype);
+  check.states(name.c_str(), x);
+  check.within((name + ".width").c_str(), x.width, 0, kMost);
+  check.within((name + ".batch").c_str(), x.batch, 0, kMost);
+  check.within((name + ".nodes").c_str(), x.nodes, 0, kMost);
+  if (check.ok()) check.within((name + ": batch times nodes").c_str(), x.batch * x.nodes, 0, kMost);
 }
 
 inline kangaroo_status check_workspace(const char* op, const void* workspace, int64_t bytes) {

@@ -14,6 +14,12 @@ __device__ __forceinline__ uint64_t ranked(float value, unsigned id) {
 
 __device__ __forceinline__ unsigned id_of(uint64_t rank) { return ~static_cast<unsigned>(rank); }
 
+// The number again, where it was one.
+__device__ __forceinline__ float value_of(uint64_t rank) {
+  const auto order = static_cast<unsigned>(rank >> 32);
+  return __uint_as_float(order >> 31 ? order & 0x7fffffffu : ~order);
+}
+
 __device__ __forceinline__ uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
 
 __device__ __forceinline__ uint64_t warp_largest(uint64_t rank) {

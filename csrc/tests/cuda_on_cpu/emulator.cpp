@@ -21,6 +21,27 @@ constexpr int kMaxThreads = 1024;
 
 std::mt19937 dice(1);
 
+// Where a thread goes on: a jump costs no system call, but a sanitizer would take it for an exit.
+struct Place {
+  ucontext_t context;
+#ifndef __SANITIZE_ADDRESS__
+  jmp_buf jump;
+#endif
+  bool fresh = true;
+
+  // Returns when this place is left for.
+  void leave_for(Place& other) {
+    fresh = false;
+#ifdef __SANITIZE_ADDRESS__
+    swapcontext(&context, &other.context);
+#else
+    if (_setjmp(jump) != 0) return;
+    if (!other.fresh) _longjmp(other.jump, 1);
+    setcontext(&other.context);
+#endif
+  }
+};
+
 struct Copy {
   void* to;
   const void* from;
@@ -29,9 +50,7 @@ struct Copy {
 };
 
 struct Fiber {
-  ucontext_t start;  // left once; from then on `jump`, which costs no system call
-  jmp_buf jump;
-  bool started = false;
+  Place place;
   std::unique_ptr<char[]> stack{new char[kStackBytes]};
   unsigned number = 0;
   bool waited = false;
@@ -81,7 +100,7 @@ struct Grid {
   std::vector<Warp> warps;
   std::vector<uint64_t> shared;
   std::size_t live = 0;
-  jmp_buf host;
+  Place host;
   Fiber* current = nullptr;
 };
 
@@ -92,11 +111,11 @@ int launches = 0;
 
 void complete(std::size_t number);
 
-// Goes on with a thread that can, or with the host when all have ended.
-[[noreturn]] void leave() {
+// Of a thread that can go on, or of the host when all have ended.
+Place& next() {
   if (grid->ready.empty()) {
     if (grid->live > 0) die("threads wait at a barrier that others do not reach");
-    _longjmp(grid->host, 1);
+    return grid->host;
   }
   std::swap(grid->ready[dice() % grid->ready.size()], grid->ready.back());
   Fiber* const fiber = grid->ready.back();
@@ -105,14 +124,13 @@ void complete(std::size_t number);
   const dim3& block = grid->launch->block;
   threadIdx = dim3(fiber->number % block.x, fiber->number / block.x % block.y,
                    fiber->number / (block.x * block.y));
-  if (fiber->started) _longjmp(fiber->jump, 1);
-  fiber->started = true;
-  setcontext(&fiber->start);
-  die("no context");
+  return fiber->place;
 }
 
 void block_here() {
-  if (_setjmp(grid->current->jump) == 0) leave();
+  Place& here = grid->current->place;
+  Place& there = next();
+  if (&there != &here) here.leave_for(there);
 }
 
 void release(std::vector<Fiber*>* waiting) {
@@ -129,23 +147,24 @@ void thread_main() {
   if (!grid->at_barrier.empty() && grid->at_barrier.size() == grid->live) {
     release(&grid->at_barrier);
   }
-  leave();
+  self->place.leave_for(next());
 }
 
 void run_block() {
   std::memset(grid->shared.data(), 0xff, grid->shared.size() * sizeof(uint64_t));
   grid->live = grid->fibers.size();
   for (const auto& fiber : grid->fibers) {
-    fiber->started = fiber->waited = false;
+    fiber->place.fresh = true;
+    fiber->waited = false;
     fiber->group = 0;
-    getcontext(&fiber->start);
-    fiber->start.uc_stack.ss_sp = fiber->stack.get();
-    fiber->start.uc_stack.ss_size = kStackBytes;
-    fiber->start.uc_link = nullptr;
-    makecontext(&fiber->start, thread_main, 0);
+    getcontext(&fiber->place.context);
+    fiber->place.context.uc_stack.ss_sp = fiber->stack.get();
+    fiber->place.context.uc_stack.ss_size = kStackBytes;
+    fiber->place.context.uc_link = nullptr;
+    makecontext(&fiber->place.context, thread_main, 0);
     grid->ready.push_back(fiber.get());
   }
-  if (_setjmp(grid->host) == 0) leave();
+  grid->host.leave_for(next());
 }
 
 void run_grid(std::size_t number) {
