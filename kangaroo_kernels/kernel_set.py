@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from importlib import import_module
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kangaroo_kernels.adapter_refresh import AdapterRefresh
 from kangaroo_kernels.adapter_step import AdapterStep
 from kangaroo_kernels.compact_kv import CompactKV
+from kangaroo_kernels.decoder_layers import DecoderLayers, LayerWeights
 from kangaroo_kernels.embedding import Embedding
 from kangaroo_kernels.gated_mlp import GatedMLP
 from kangaroo_kernels.linear import Linear
@@ -67,6 +69,9 @@ MODULES = {
     Backend.TRITON: "triton_kernel",
     Backend.CUDA: "cuda_kernel",
 }
+
+# What a decoder layer is made of.
+LAYER_OPS = ("linear", "rope_append_kv", "tree_attention", "gated_mlp")
 
 # What "auto" never takes: slow must be asked for.
 SLOW = {
@@ -169,6 +174,22 @@ class KernelSet:
         return cls(
             **{op.name: _pick(op.name, target, per_op.get(op.name, backend)) for op in fields(cls)}
         )
+
+    def decoder_layers(
+        self, layers: Sequence[LayerWeights], rope: Tensor, eps: float
+    ) -> DecoderLayers | None:
+        """Whole layers in one call, with the bits of the ops one by one; None where the ops that
+        were chosen have no such call. `rope` is [2, P, D / 2] float32, `eps` that of the norms.
+
+        Raises:
+            ValueError: weights whose shapes or dtypes disagree.
+        """
+        modules = {getattr(self, op).__module__.rpartition(".")[2] for op in LAYER_OPS}
+        if modules != {MODULES[Backend.NATIVE]}:
+            return None
+        native = import_module("kangaroo_kernels.decoder_layers.native")
+        fused: DecoderLayers = native.NativeLayers(layers, rope, eps)
+        return fused
 
 
 def _pick(op: str, target: Target, wanted: Backend | str) -> Callable[..., Any]:

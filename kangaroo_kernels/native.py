@@ -8,17 +8,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, require_head
+from kangaroo_kernels.checks import require, require_head, sizes
 from kangaroo_kernels.draft_head import DraftHead
 from kangaroo_kernels.kernel_set import Target, UnsupportedError
+from kangaroo_kernels.nodes import NodeBatch
 
 HOW_TO_BUILD = (
     "reinstall with a C++17 compiler; "
     "with KANGAROO_BUILD_EXT=1 `pip install` fails and shows the compiler's message"
 )
 
-
 CPU = torch.device("cpu")
+DTYPES = {torch.float32: 0, torch.bfloat16: 1}  # kangaroo_dtype of csrc/include/kangaroo/tensor.h
 
 
 def _load() -> tuple[Any, str | None]:
@@ -43,8 +44,8 @@ def unsupported(target: Target) -> str | None:
         return f"the C++ extension is missing ({IMPORT_ERROR}): {HOW_TO_BUILD}"
     if target.device.type != "cpu":
         return f"runs on the CPU, not on {target.device.type}"
-    if target.dtype != torch.float32:
-        return f"computes in float32, not in {target.dtype}"
+    if target.dtype not in DTYPES:
+        return f"computes in float32 and bfloat16, not in {target.dtype}"
     return None
 
 
@@ -56,13 +57,20 @@ def attention_unsupported(target: Target) -> str | None:
     return reason
 
 
-def address(
-    name: str,
-    tensor: Tensor,
-    shape: tuple[int, ...] | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> int:
-    """Where `tensor` starts. `shape` is left out where the sizes of the call were read from it.
+def number_of(name: str, tensor: Tensor) -> int:
+    """The core's number of the dtype of `tensor`.
+
+    Raises:
+        ValueError: the core does not compute in it.
+    """
+    number = DTYPES.get(tensor.dtype)
+    if number is None:
+        raise ValueError(f"{name}: expected float32 or bfloat16, got {tensor.dtype}")
+    return number
+
+
+def address(name: str, tensor: Tensor, shape: tuple[int, ...] | None, dtype: torch.dtype) -> int:
+    """Where `tensor` starts. `shape` is None where the sizes of the call were read from it.
 
     Raises:
         ValueError: it is not a contiguous CPU tensor of this shape and dtype. Nothing is copied.
@@ -72,13 +80,37 @@ def address(
 
 
 def optional_address(
-    name: str,
-    tensor: Tensor | None,
-    shape: tuple[int, ...],
-    dtype: torch.dtype = torch.float32,
+    name: str, tensor: Tensor | None, shape: tuple[int, ...], dtype: torch.dtype
 ) -> int:
     """Where `tensor` starts; 0 for one that is absent."""
     return 0 if tensor is None else address(name, tensor, shape, dtype)
+
+
+def kv_address(
+    k_cache: Tensor, v_cache: Tensor, batch: int, dtype: torch.dtype
+) -> tuple[int, int, int, int, int]:
+    """Keys, values, and their heads, slots and head_dim; both [batch, H_kv, S, D]."""
+    shape = (batch, *sizes("k_cache", k_cache, 4)[1:])
+    k = address("k_cache", k_cache, shape, dtype)
+    return k, address("v_cache", v_cache, shape, dtype), *shape[1:]
+
+
+def rope_address(rope: Tensor, head_dim: int) -> tuple[int, int, int]:
+    """Table, positions and half of a head's width; rope [2, P, D / 2]."""
+    num_positions = sizes("rope", rope, 3)[1]
+    shape = (2, num_positions, head_dim // 2)
+    return address("rope", rope, shape, torch.float32), *shape[1:]
+
+
+def nodes_address(nodes: NodeBatch, at: tuple[int, int]) -> tuple[int, int, int, int, int, int]:
+    """Positions, lengths, ancestors or 0, batch, nodes, first node; for rows `at` [B, N]."""
+    return (
+        address("nodes.positions", nodes.positions, at, torch.int32),
+        address("nodes.cache_seqlens", nodes.cache_seqlens, at[:1], torch.int32),
+        optional_address("nodes.ancestors", nodes.ancestors, at, torch.int64),
+        *at,
+        nodes.first_node,
+    )
 
 
 def head_address(head: DraftHead, h: Tensor, k: int) -> tuple[int, int, int, int]:
@@ -89,7 +121,7 @@ def head_address(head: DraftHead, h: Tensor, k: int) -> tuple[int, int, int, int
         ValueError: see `require_head`.
     """
     require_head(head, h, k)
-    if head.weight.dtype != torch.float32:
-        raise UnsupportedError(f"head: native ops read float32, not {head.weight.dtype}")
+    if head.weight.dtype not in DTYPES:
+        raise UnsupportedError(f"head: no native op reads {head.weight.dtype}")
     ids = 0 if head.token_ids is None else head.token_ids.data_ptr()
     return head.weight.data_ptr(), ids, len(head.weight), head.num_ids

@@ -1,4 +1,5 @@
-// What every binding shares: addresses come as integers, errors leave as ValueError.
+// What every binding shares: addresses come as integers, views are contiguous, errors leave as
+// exceptions.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -6,8 +7,11 @@
 #include <cstdint>
 #include <new>
 #include <stdexcept>
+#include <tuple>
 
+#include "kangaroo/draft_head.h"
 #include "kangaroo/status.h"
+#include "kangaroo/tensor.h"
 
 namespace kangaroo::bindings {
 
@@ -18,6 +22,72 @@ T* at(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
+inline kangaroo_vector vector(Address data, int dtype, int64_t width) {
+  return kangaroo_vector_of(at<void>(data), static_cast<kangaroo_dtype>(dtype), width);
+}
+
+inline kangaroo_matrix matrix(Address data, int dtype, int64_t rows, int64_t width) {
+  return kangaroo_matrix_of(at<void>(data), static_cast<kangaroo_dtype>(dtype), rows, width);
+}
+
+inline kangaroo_states states(Address data, int dtype, int64_t batch, int64_t nodes,
+                              int64_t width) {
+  return kangaroo_states_of(at<void>(data), static_cast<kangaroo_dtype>(dtype), batch, nodes,
+                            width);
+}
+
+// (k, v, heads, slots, head_dim)
+using KV = std::tuple<Address, Address, int64_t, int64_t, int64_t>;
+
+inline kangaroo_kv kv_of(const KV& kv, int dtype, int64_t batch) {
+  const auto [k, v, heads, slots, head_dim] = kv;
+  return kangaroo_kv_of(at<void>(k), at<void>(v), static_cast<kangaroo_dtype>(dtype), batch, heads,
+                        slots, head_dim);
+}
+
+// (table, positions, half)
+using Rope = std::tuple<Address, int64_t, int64_t>;
+
+inline kangaroo_rope rope_of(const Rope& rope) {
+  const auto [table, positions, half] = rope;
+  return {at<float>(table), positions, half};
+}
+
+// (positions, cache_seqlens, ancestors or 0, batch, nodes, first_node)
+using Nodes = std::tuple<Address, Address, Address, int64_t, int64_t, int64_t>;
+
+inline kangaroo_nodes nodes_of(const Nodes& nodes) {
+  const auto [positions, cache_seqlens, ancestors, batch, count, first_node] = nodes;
+  return {at<int32_t>(positions),
+          at<int32_t>(cache_seqlens),
+          at<int64_t>(ancestors),
+          batch,
+          count,
+          count,
+          first_node};
+}
+
+// (weight, token_ids or 0, vocab, num_ids)
+using Head = std::tuple<Address, Address, int64_t, int64_t>;
+
+inline kangaroo_draft_head head_of(const Head& head, int dtype, int64_t width) {
+  const auto [weight, token_ids, vocab, num_ids] = head;
+  return {matrix(weight, dtype, vocab, width), at<int32_t>(token_ids), num_ids};
+}
+
+inline void raise(kangaroo_status status) {
+  switch (status) {
+    case KANGAROO_OK:
+      return;
+    case KANGAROO_INVALID_ARGUMENT:
+      throw pybind11::value_error(kangaroo_last_error());
+    case KANGAROO_OUT_OF_MEMORY:
+      throw std::bad_alloc();
+    default:
+      throw std::runtime_error(kangaroo_last_error());
+  }
+}
+
 // Calls the op without the GIL.
 template <class Op, class Params>
 void call(const Op& op, const Params& params) {
@@ -26,15 +96,14 @@ void call(const Op& op, const Params& params) {
     const pybind11::gil_scoped_release release;
     status = op(&params);
   }
-  if (status == KANGAROO_OUT_OF_MEMORY) throw std::bad_alloc();
-  if (status == KANGAROO_CUDA_ERROR) throw std::runtime_error(kangaroo_last_error());
-  if (status != KANGAROO_OK) throw pybind11::value_error(kangaroo_last_error());
+  raise(status);
 }
 
 void register_adapter_refresh(pybind11::module_& module);
 void register_adapter_step(pybind11::module_& module);
 void register_compact_kv(pybind11::module_& module);
 void register_compact_kv_cuda(pybind11::module_& module);
+void register_decoder_layers(pybind11::module_& module);
 void register_embedding(pybind11::module_& module);
 void register_gated_mlp(pybind11::module_& module);
 void register_linear(pybind11::module_& module);

@@ -8,6 +8,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("build_info", [] {
     py::dict info;
     info["compiler"] = KANGAROO_COMPILER;
+    info["version"] = kangaroo_version();
     info["isa"] = kangaroo_isa();
     info["compiled_isas"] = kangaroo_compiled_isas();
 #ifdef KANGAROO_CUDA
@@ -17,12 +18,14 @@ PYBIND11_MODULE(_C, module) {
 #endif
     return info;
   });
+  module.def("select_isa", [](const char* isa) { raise(kangaroo_select_isa(isa)); });
   register_adapter_refresh(module);
   register_adapter_step(module);
   register_compact_kv(module);
 #ifdef KANGAROO_CUDA
   register_compact_kv_cuda(module);
 #endif
+  register_decoder_layers(module);
   register_embedding(module);
   register_gated_mlp(module);
   register_linear(module);

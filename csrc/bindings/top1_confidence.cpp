@@ -4,7 +4,7 @@
 
 #include <optional>
 
-#include "draft_head.h"
+#include "bindings.h"
 
 namespace kangaroo::bindings {
 namespace {
@@ -27,20 +27,18 @@ kangaroo_draft_chain chain_of(const Chain& chain) {
 
 void register_top1_confidence(pybind11::module_& module) {
   module.def("top1_confidence",
-             [](Address h, const Head& head, Address norm_weight, Address tokens,
-                Address confidence, const std::optional<Chain>& chain, int64_t num_rows,
+             [](int dtype, Address h, const Head& head, Address norm, Address tokens,
+                Address confidence, const std::optional<Chain>& chain, int64_t batch, int64_t nodes,
                 int64_t width, float eps, int32_t num_threads) {
                kangaroo_draft_chain appended = {};
                if (chain) appended = chain_of(*chain);
                kangaroo_top1_confidence_params p = {};
-               p.h = at<float>(h);
-               p.head = head_of(head);
-               p.norm_weight = at<float>(norm_weight);
+               p.h = states(h, dtype, batch, nodes, width);
+               p.head = head_of(head, dtype, width);
+               p.norm = vector(norm, dtype, width);
                p.tokens = at<int64_t>(tokens);
                p.confidence = at<float>(confidence);
                p.chain = chain ? &appended : nullptr;
-               p.num_rows = num_rows;
-               p.width = width;
                p.eps = eps;
                p.num_threads = num_threads;
                call(kangaroo_top1_confidence, p);

@@ -2,88 +2,84 @@
 
 #include <cstring>
 
-#include "error.h"
-#include "kangaroo/linear.h"
-#include "kangaroo/rope_append_kv.h"
-#include "rows.h"
+#include "ops.h"
 #include "scratch.h"
+#include "stages.h"
 
 namespace kangaroo {
 namespace {
 
 using Params = kangaroo_adapter_refresh_params;
 
-kangaroo_status check_params(const Params& p) {
-  const int64_t states = p.batch * p.num_nodes * p.width;
-  return check("adapter_refresh", {{"width", p.width}},
-               {{"h", p.h, states},
-                {"h_deep", p.h_deep, states},
-                {"input_norm", p.input_norm, p.width},
-                {"deep_norm", p.deep_norm, p.width},
-                {"deep_kv", p.deep_kv, 4 * p.kv_heads * p.head_dim * p.width}});
-}
+// The pairs [rms_norm(h); rms_norm(h_deep)], and the keys and values made of them.
+struct Steps {
+  kangaroo_rms_norm_params norms[2];
+  kangaroo_linear_params project;
+  kangaroo_rope_append_kv_params append;
+};
 
-// rows[i] = [rms_norm(h[i]); rms_norm(h_deep[i])].
-void pair_states(const Params& p, float* normed, float* pairs) {
-  const int64_t num_rows = p.batch * p.num_nodes;
-  const auto bytes = static_cast<std::size_t>(p.width) * sizeof(float);
-  const float* states[] = {p.h, p.h_deep};
-  const float* norms[] = {p.input_norm, p.deep_norm};
+Steps steps_of(const Params& p, void* memory) {
+  const kangaroo_dtype t = p.h.dtype;
+  const int64_t rows = p.h.batch * p.h.nodes;
+  const int64_t c = p.h.width;
+  char* const pairs = static_cast<char*>(memory);
+  char* const kv = pairs + rows * 2 * c * size_of(t);
+  Steps s = {};
+  s.project.x = kangaroo_states_of(pairs, t, p.h.batch, p.h.nodes, 2 * c);
   for (int half = 0; half < 2; ++half) {
-    normalize(states[half], norms[half], p.eps, num_rows, p.width, normed, p.num_threads);
-    for (int64_t row = 0; row < num_rows; ++row) {
-      std::memcpy(pairs + (2 * row + half) * p.width, normed + row * p.width, bytes);
-    }
+    kangaroo_rms_norm_params& norm = s.norms[half];
+    norm.x = half ? p.h_deep : p.h;
+    norm.weight = half ? p.deep_norm : p.input_norm;
+    norm.out = s.project.x;
+    norm.out.data = pairs + half * c * size_of(t);
+    norm.out.width = c;
+    norm.eps = p.eps;
+    norm.num_threads = p.num_threads;
   }
-}
-
-kangaroo_status project(const Params& p, const float* pairs, float* kv) {
-  kangaroo_linear_params linear = {};
-  linear.x = pairs;
-  linear.weight = p.deep_kv;
-  linear.out = kv;
-  linear.num_rows = p.batch * p.num_nodes;
-  linear.width = 2 * p.width;
-  linear.out_width = 2 * p.kv_heads * p.head_dim;
-  linear.num_threads = p.num_threads;
-  return kangaroo_linear(&linear);
-}
-
-kangaroo_status write(const Params& p, const float* kv) {
-  kangaroo_rope_append_kv_params rope = {};
-  rope.qkv = kv;
-  rope.k_cache = p.k_cache;
-  rope.v_cache = p.v_cache;
-  rope.rope = p.rope;
-  rope.positions = p.positions;
-  rope.cache_seqlens = p.cache_seqlens;
-  rope.batch = p.batch;
-  rope.num_nodes = p.num_nodes;
-  rope.kv_heads = p.kv_heads;
-  rope.head_dim = p.head_dim;
-  rope.num_slots = p.num_slots;
-  rope.num_positions = p.num_positions;
-  rope.first_node = p.first_node;
-  rope.num_threads = p.num_threads;
-  return kangaroo_rope_append_kv(&rope);
+  s.project.weight = p.deep_kv;
+  s.project.out = kangaroo_states_of(kv, t, p.h.batch, p.h.nodes, p.deep_kv.rows);
+  s.append.qkv = s.project.out;
+  s.append.q = kangaroo_heads_of(nullptr, t, p.h.batch, p.h.nodes, 0, p.kv.head_dim);
+  s.append.kv = p.kv;
+  s.append.rope = p.rope;
+  s.append.nodes = p.nodes;
+  s.project.num_threads = s.append.num_threads = p.num_threads;
+  return s;
 }
 
 }  // namespace
+
+void check(Check& c, const Params& p) {
+  c.cpu_dtype("h", p.h.dtype);
+  c.states("h", p.h);
+  c.states("h_deep", p.h_deep, p.h, p.h.width, p.h.dtype);
+  c.vector("input_norm", p.input_norm, p.h.width, p.h.dtype);
+  c.vector("deep_norm", p.deep_norm, p.h.width, p.h.dtype);
+  c.kv(p.kv, p.h.batch, p.h.dtype);
+  c.within("kv.heads", p.kv.heads, 0, INT32_MAX);
+  c.within("kv.head_dim", p.kv.head_dim, 0, INT32_MAX / 2);
+  c.within("h.width", p.h.width, 0, INT64_MAX / 2);
+  if (!c.ok()) return;
+  c.matrix("deep_kv", p.deep_kv, 2 * p.kv.heads * p.kv.head_dim, 2 * p.h.width, p.h.dtype);
+  c.rope(p.rope, p.kv.head_dim);
+  c.nodes(p.nodes, p.h.batch, p.h.nodes, true);
+  c.eps(p.eps);
+  c.threads(p.num_threads);
+  c.slots(p.nodes, p.kv.slots);
+  c.positions(p.nodes, p.rope.positions);
+}
+
+void run(const Params& p) {
+  const int64_t width = 2 * p.h.width + p.deep_kv.rows;
+  const Steps s = steps_of(p, scratch<float>(Scratch::kBlock, p.h.batch * p.h.nodes, width));
+  run(s.norms[0]);
+  run(s.norms[1]);
+  run(s.project);
+  run(s.append);
+}
+
 }  // namespace kangaroo
 
 kangaroo_status kangaroo_adapter_refresh(const kangaroo_adapter_refresh_params* params) {
-  using namespace kangaroo;
-  return guarded([&] {
-    const Params& p = *params;
-    kangaroo_status status = check_params(p);
-    if (status != KANGAROO_OK) return status;
-    const int64_t num_rows = p.batch * p.num_nodes;
-    const int64_t kv_width = 2 * p.kv_heads * p.head_dim;
-    float* pairs = scratch<float>(Scratch::kAdapter, num_rows * (3 * p.width + kv_width));
-    float* normed = pairs + num_rows * 2 * p.width;
-    float* kv = normed + num_rows * p.width;
-    pair_states(p, normed, pairs);
-    status = project(p, pairs, kv);
-    return status == KANGAROO_OK ? write(p, kv) : status;
-  });
+  return kangaroo::checked("adapter_refresh", params);
 }

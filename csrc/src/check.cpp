@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 
 namespace kangaroo {
 namespace {
@@ -25,6 +26,13 @@ const char* name_of(kangaroo_dtype dtype) {
       return "float16";
   }
   return "no dtype";
+}
+
+void Check::refuse(const char* format, int64_t expected, int64_t got) {
+  if (!ok()) return;
+  char what[256];
+  std::snprintf(what, sizeof what, format, wide(expected), wide(got));
+  status_ = invalid("%s: %s", op_, what);
 }
 
 void Check::within(const char* name, int64_t value, int64_t least, int64_t most) {
@@ -65,7 +73,7 @@ void Check::equal(const char* name, const char* dim, int64_t got, int64_t expect
       invalid("%s: %s.%s: expected %lld, got %lld", op_, name, dim, wide(expected), wide(got));
 }
 
-void Check::view(const char* name, const void* data, kangaroo_dtype dtype, const Dim (&dims)[4],
+void Check::view(const char* name, const void* data, kangaroo_dtype dtype, const Dim (&dims)[kDims],
                  bool written) {
   if (!ok()) return;
   int64_t count = 1;
@@ -96,8 +104,9 @@ void Check::view(const char* name, const void* data, kangaroo_dtype dtype, const
                       wide(size_of(dtype)), data);
   }
   if (!ok() || !written || count == 0) return;
-  Dim sorted[4] = {dims[0], dims[1], dims[2], dims[3]};
-  std::sort(sorted, sorted + 4, [](const Dim& a, const Dim& b) { return a.stride < b.stride; });
+  Dim sorted[kDims];
+  std::copy(dims, dims + kDims, sorted);
+  std::sort(sorted, sorted + kDims, [](const Dim& a, const Dim& b) { return a.stride < b.stride; });
   int64_t extent = 1;
   for (const Dim& dim : sorted) {
     if (dim.size <= 1) continue;
@@ -134,7 +143,7 @@ void Check::vector(const char* name, const kangaroo_vector& v, int64_t width,
                    kangaroo_dtype wanted) {
   dtype(name, v.dtype, wanted);
   equal(name, "width", v.width, width);
-  view(name, v.data, v.dtype, {{v.width, 1}, {1, 0}, {1, 0}, {1, 0}}, false);
+  view(name, v.data, v.dtype, {{v.width, 1}}, false);
 }
 
 void Check::matrix(const char* name, const kangaroo_matrix& m, int64_t rows, int64_t width,
@@ -142,12 +151,12 @@ void Check::matrix(const char* name, const kangaroo_matrix& m, int64_t rows, int
   dtype(name, m.dtype, wanted);
   equal(name, "rows", m.rows, rows);
   equal(name, "width", m.width, width);
-  view(name, m.data, m.dtype, {{m.rows, m.row_stride}, {m.width, 1}, {1, 0}, {1, 0}}, false);
+  view(name, m.data, m.dtype, {{m.rows, m.row_stride}, {m.width, 1}}, false);
 }
 
 void Check::states(const char* name, const kangaroo_states& s) {
-  view(name, s.data, s.dtype,
-       {{s.batch, s.batch_stride}, {s.nodes, s.node_stride}, {s.width, 1}, {1, 0}}, false);
+  view(name, s.data, s.dtype, {{s.batch, s.batch_stride}, {s.nodes, s.node_stride}, {s.width, 1}},
+       false);
 }
 
 void Check::states(const char* name, const kangaroo_states& s, const kangaroo_states& like,
@@ -156,8 +165,8 @@ void Check::states(const char* name, const kangaroo_states& s, const kangaroo_st
   equal(name, "batch", s.batch, like.batch);
   equal(name, "nodes", s.nodes, like.nodes);
   equal(name, "width", s.width, width);
-  view(name, s.data, s.dtype,
-       {{s.batch, s.batch_stride}, {s.nodes, s.node_stride}, {s.width, 1}, {1, 0}}, true);
+  view(name, s.data, s.dtype, {{s.batch, s.batch_stride}, {s.nodes, s.node_stride}, {s.width, 1}},
+       true);
 }
 
 void Check::heads(const char* name, const kangaroo_heads& h) {
@@ -181,19 +190,28 @@ void Check::heads(const char* name, const kangaroo_heads& h, const kangaroo_head
 void Check::kv(const kangaroo_kv& kv, int64_t batch, kangaroo_dtype wanted) {
   dtype("kv", kv.dtype, wanted);
   equal("kv", "batch", kv.batch, batch);
-  const Dim dims[4] = {{kv.batch, kv.batch_stride},
-                       {kv.heads, kv.head_stride},
-                       {kv.slots, kv.slot_stride},
-                       {kv.head_dim, 1}};
+  const Dim dims[kDims] = {{kv.batch, kv.batch_stride},
+                           {kv.heads, kv.head_stride},
+                           {kv.slots, kv.slot_stride},
+                           {kv.head_dim, 1}};
   view("kv.k", kv.k, kv.dtype, dims, true);
   view("kv.v", kv.v, kv.dtype, dims, true);
 }
 
+void Check::cache(const kangaroo_slot_cache& cache, int64_t batch) {
+  gpu_dtype("caches.dtype", cache.dtype);  // rows are moved, not computed with
+  view("caches.data", cache.data, cache.dtype,
+       {{cache.planes, cache.plane_stride},
+        {batch, cache.batch_stride},
+        {cache.heads, cache.head_stride},
+        {cache.slots, cache.slot_stride},
+        {cache.width, 1}},
+       true);
+}
+
 void Check::rope(const kangaroo_rope& rope, int64_t head_dim) {
   at_least("rope.positions", rope.positions, 0);
-  if (ok() && head_dim % 2) {
-    status_ = invalid("%s: head_dim: expected an even number, got %lld", op_, wide(head_dim));
-  }
+  if (head_dim % 2) refuse("head_dim: expected a multiple of %lld, got %lld", 2, head_dim);
   equal("rope", "half", rope.half, head_dim / 2);
   array("rope.table", rope.table, rope.positions, 2 * rope.half, sizeof(float));
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "error.h"
+#include "kangaroo/compact_kv.h"
 #include "kangaroo/tensor.h"
 
 namespace kangaroo {
@@ -26,6 +27,8 @@ class Check {
   bool ok() const { return status_ == KANGAROO_OK; }
   kangaroo_status status() const { return status_; }
 
+  // `format` names what was expected and what was got, two integers.
+  void refuse(const char* format, int64_t expected, int64_t got);
   // `value` in [least, most].
   void within(const char* name, int64_t value, int64_t least, int64_t most);
   void at_least(const char* name, int64_t value, int64_t least) {
@@ -53,6 +56,7 @@ class Check {
   void heads(const char* name, const kangaroo_heads& h);
   void heads(const char* name, const kangaroo_heads& h, const kangaroo_heads& like);
   void kv(const kangaroo_kv& kv, int64_t batch, kangaroo_dtype dtype);
+  void cache(const kangaroo_slot_cache& cache, int64_t batch);
   void rope(const kangaroo_rope& rope, int64_t head_dim);
   // Shape and addresses of `n`; what they point to is not read.
   void nodes(const kangaroo_nodes& n, int64_t batch, int64_t num_nodes, bool positions);
@@ -63,12 +67,13 @@ class Check {
 
  private:
   struct Dim {
-    int64_t size;
-    int64_t stride;
+    int64_t size = 1;
+    int64_t stride = 0;
   };
 
-  // Four named dimensions at most; `written` views may not overlap themselves.
-  void view(const char* name, const void* data, kangaroo_dtype dtype, const Dim (&dims)[4],
+  // Five dimensions at most; `written` views may not overlap themselves.
+  static constexpr int kDims = 5;
+  void view(const char* name, const void* data, kangaroo_dtype dtype, const Dim (&dims)[kDims],
             bool written);
   void equal(const char* name, const char* dim, int64_t got, int64_t expected);
 

@@ -2,77 +2,52 @@
 
 #include <cstring>
 
-#include "error.h"
+#include "check.h"
 
 namespace kangaroo {
 namespace {
 
 using Params = kangaroo_compact_kv_params;
 
-kangaroo_status check_path(const Params& p, int64_t b) {
+void check_path(Check& c, const Params& p, int64_t b) {
   const int64_t* path = p.path + b * p.path_stride;
   const int64_t length = p.path_len[b];
-  if (length < 0 || length > p.path_stride || p.cache_seqlens[b] < 0) {
-    return invalid(
-        "compact_kv: sequence %lld: expected path_len in [0, %lld] and cache_seqlens >= 0, got "
-        "%lld "
-        "and %d",
-        static_cast<long long>(b), static_cast<long long>(p.path_stride),
-        static_cast<long long>(length), p.cache_seqlens[b]);
-  }
-  for (int64_t j = 0; j < length; ++j) {
-    if (path[j] < 0 || (j > 0 && path[j] <= path[j - 1])) {
-      return invalid("compact_kv: path[%lld]: expected strictly increasing nodes >= 0, got %lld",
-                     static_cast<long long>(b), static_cast<long long>(path[j]));
+  c.within("path_len", length, 0, p.path_stride);
+  c.at_least("cache_seqlens", p.cache_seqlens[b], 0);
+  for (int64_t j = 0; c.ok() && j < length; ++j) {
+    const int64_t least = j > 0 ? path[j - 1] + 1 : 0;
+    if (path[j] < least) {
+      c.refuse("path: expected strictly increasing nodes, here at least %lld, got %lld", least,
+               path[j]);
     }
   }
-  for (int64_t c = 0; c < p.num_caches && length > 0; ++c) {
-    if (path[length - 1] >= p.caches[c].num_slots - p.cache_seqlens[b]) {
-      return invalid(
-          "compact_kv: path[%lld]: expected slots below %lld in cache %lld, got %d + %lld",
-          static_cast<long long>(b), static_cast<long long>(p.caches[c].num_slots),
-          static_cast<long long>(c), p.cache_seqlens[b], static_cast<long long>(path[length - 1]));
+  for (int64_t i = 0; c.ok() && i < p.num_caches && length > 0; ++i) {
+    const int64_t free = p.caches[i].slots - p.cache_seqlens[b];
+    if (path[length - 1] >= free) {
+      c.refuse("path: expected nodes below %lld, the slots behind cache_seqlens, got %lld", free,
+               path[length - 1]);
     }
   }
-  return KANGAROO_OK;
-}
-
-kangaroo_status check_params(const Params& p) {
-  kangaroo_status status =
-      check("compact_kv",
-            {{"num_caches", p.num_caches}, {"batch", p.batch}, {"path_stride", p.path_stride}},
-            {{"caches", p.caches, p.num_caches},
-             {"path", p.path, p.batch * p.path_stride},
-             {"path_len", p.path_len, p.batch},
-             {"cache_seqlens", p.cache_seqlens, p.batch}});
-  for (int64_t c = 0; c < p.num_caches && status == KANGAROO_OK; ++c) {
-    const kangaroo_slot_cache& cache = p.caches[c];
-    const int64_t count = cache.planes * p.batch * cache.heads * cache.num_slots * cache.width;
-    status = check("compact_kv",
-                   {{"planes", cache.planes},
-                    {"heads", cache.heads},
-                    {"num_slots", cache.num_slots},
-                    {"width", cache.width}},
-                   {{"data", cache.data, count}});
-  }
-  for (int64_t b = 0; b < p.batch && status == KANGAROO_OK; ++b) status = check_path(p, b);
-  return status;
 }
 
 // A path is increasing, so path[j] >= j: in order, no row is read after it was overwritten.
 void compact(const Params& p, const kangaroo_slot_cache& cache, int64_t b) {
   const int64_t* path = p.path + b * p.path_stride;
   int64_t first = 0;
-  while (first < p.path_len[b] && path[first] == first)
+  while (first < p.path_len[b] && path[first] == first) {
     ++first;  // in place already: all of a chain
+  }
   if (first == p.path_len[b]) return;
-  const auto bytes = static_cast<std::size_t>(cache.width) * sizeof(float);
+  const int64_t item = size_of(cache.dtype);
+  const auto bytes = static_cast<std::size_t>(cache.width * item);
   for (int64_t plane = 0; plane < cache.planes; ++plane) {
     for (int64_t head = 0; head < cache.heads; ++head) {
-      const int64_t row = ((plane * p.batch + b) * cache.heads + head) * cache.num_slots;
-      float* slots = cache.data + (row + p.cache_seqlens[b]) * cache.width;
+      const int64_t row = plane * cache.plane_stride + b * cache.batch_stride +
+                          head * cache.head_stride + p.cache_seqlens[b] * cache.slot_stride;
+      char* slots = static_cast<char*>(cache.data) + row * item;
       for (int64_t j = first; j < p.path_len[b]; ++j) {
-        std::memcpy(slots + j * cache.width, slots + path[j] * cache.width, bytes);
+        const int64_t stride = cache.slot_stride * item;
+        std::memcpy(slots + j * stride, slots + path[j] * stride, bytes);
       }
     }
   }
@@ -83,11 +58,20 @@ void compact(const Params& p, const kangaroo_slot_cache& cache, int64_t b) {
 
 kangaroo_status kangaroo_compact_kv(const kangaroo_compact_kv_params* params) {
   using namespace kangaroo;
-  const Params& p = *params;
-  const kangaroo_status status = check_params(p);
-  if (status != KANGAROO_OK) return status;
-  for (int64_t c = 0; c < p.num_caches; ++c) {
-    for (int64_t b = 0; b < p.batch; ++b) compact(p, p.caches[c], b);
-  }
-  return KANGAROO_OK;
+  return entry("compact_kv", params, [](const Params& p) {
+    Check c("compact_kv");
+    c.at_least("batch", p.batch, 0);
+    c.at_least("path_stride", p.path_stride, 0);
+    c.array("caches", p.caches, p.num_caches, 1, sizeof(kangaroo_slot_cache));
+    c.array("path", p.path, p.batch, p.path_stride, sizeof(int64_t));
+    c.array("path_len", p.path_len, p.batch, 1, sizeof(int32_t));
+    c.array("cache_seqlens", p.cache_seqlens, p.batch, 1, sizeof(int32_t));
+    for (int64_t i = 0; c.ok() && i < p.num_caches; ++i) c.cache(p.caches[i], p.batch);
+    for (int64_t b = 0; c.ok() && b < p.batch; ++b) check_path(c, p, b);
+    if (!c.ok()) return c.status();
+    for (int64_t i = 0; i < p.num_caches; ++i) {
+      for (int64_t b = 0; b < p.batch; ++b) compact(p, p.caches[i], b);
+    }
+    return KANGAROO_OK;
+  });
 }

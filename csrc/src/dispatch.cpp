@@ -1,24 +1,89 @@
+#include <atomic>
+#include <cstring>
+
+#include "error.h"
 #include "isa/kernels.h"
-#include "kangaroo/status.h"
+
+// Filled in by CMake: X(name) for every instruction set that is compiled in, the best first.
+#include "compiled_isas.h"
 
 namespace kangaroo {
 
-const Kernels& kernels() {
-#ifdef KANGAROO_HAS_AVX2
-  static const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (has_avx2) return avx2::kKernels;
+#define X(isa)                   \
+  namespace isa {                \
+  extern const Kernels kKernels; \
+  }
+KANGAROO_ISAS(X)
+#undef X
+
+namespace {
+
+bool runs(const char* isa) {
+#if defined(__x86_64__) || defined(__i386__)
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl");
+  if (std::strcmp(isa, "avx2") == 0) return avx2;
+  if (std::strcmp(isa, "avx512") == 0) return avx512;
+  if (std::strcmp(isa, "avx512_bf16") == 0) {
+    return avx512 && __builtin_cpu_supports("avx512bf16");
+  }
 #endif
-  return portable::kKernels;
+  return std::strcmp(isa, "portable") == 0;
 }
+
+const Kernels* const kTables[] = {
+#define X(isa) &isa::kKernels,
+    KANGAROO_ISAS(X)
+#undef X
+};
+
+const Kernels* best() {
+  for (const Kernels* table : kTables) {
+    if (runs(table->isa)) return table;
+  }
+  return kTables[sizeof kTables / sizeof *kTables - 1];
+}
+
+std::atomic<const Kernels*>& chosen() {
+  static std::atomic<const Kernels*> table{best()};
+  return table;
+}
+
+}  // namespace
+
+const Kernels& kernels() { return *chosen().load(std::memory_order_relaxed); }
 
 }  // namespace kangaroo
 
 const char* kangaroo_isa(void) { return kangaroo::kernels().isa; }
 
 const char* kangaroo_compiled_isas(void) {
-#ifdef KANGAROO_HAS_AVX2
-  return "avx2,portable";
-#else
-  return "portable";
-#endif
+#define X(isa) "," #isa
+  return &KANGAROO_ISAS(X)[1];
+#undef X
+}
+
+kangaroo_status kangaroo_select_isa(const char* isa) {
+  using namespace kangaroo;
+  if (!isa) return invalid("select_isa: isa: expected a name, got NULL");
+  for (const Kernels* table : kTables) {
+    if (std::strcmp(table->isa, isa) != 0) continue;
+    if (!runs(isa)) {
+      invalid("select_isa: this processor has no %s", isa);
+      return KANGAROO_UNSUPPORTED;
+    }
+    chosen().store(table, std::memory_order_relaxed);
+    return KANGAROO_OK;
+  }
+  return invalid("select_isa: isa: expected one of %s, got %s", kangaroo_compiled_isas(), isa);
+}
+
+#define KANGAROO_STRING_OF(number) #number
+#define KANGAROO_STRING(number) KANGAROO_STRING_OF(number)
+
+const char* kangaroo_version(void) {
+  return KANGAROO_STRING(KANGAROO_VERSION_MAJOR) "." KANGAROO_STRING(
+      KANGAROO_VERSION_MINOR) "." KANGAROO_STRING(KANGAROO_VERSION_PATCH);
 }

@@ -1,27 +1,29 @@
 #include "kangaroo/embedding.h"
 
-#include <algorithm>
+#include <cstring>
 
-#include "error.h"
+#include "check.h"
+#include "stages.h"
 
 kangaroo_status kangaroo_embedding(const kangaroo_embedding_params* params) {
   using namespace kangaroo;
-  const kangaroo_embedding_params& p = *params;
-  const kangaroo_status status =
-      check("embedding", {{"num_rows", p.num_rows}, {"width", p.width}, {"vocab", p.vocab}},
-            {{"tokens", p.tokens, p.num_rows},
-             {"weight", p.weight, p.vocab * p.width},
-             {"out", p.out, p.num_rows * p.width}});
-  if (status != KANGAROO_OK) return status;
-  for (int64_t row = 0; row < p.num_rows; ++row) {
-    if (p.tokens[row] < 0 || p.tokens[row] >= p.vocab) {
-      return invalid("embedding: tokens: expected values in [0, %lld), got %lld",
-                     static_cast<long long>(p.vocab), static_cast<long long>(p.tokens[row]));
+  return entry("embedding", params, [](const kangaroo_embedding_params& p) {
+    Check c("embedding");
+    c.cpu_dtype("weight", p.weight.dtype);
+    c.matrix("weight", p.weight, p.weight.rows, p.weight.width, p.weight.dtype);
+    c.states("out", p.out, p.out, p.weight.width, p.weight.dtype);
+    c.array("tokens", p.tokens, p.out.batch, p.out.nodes, sizeof(int64_t));
+    const int64_t num_rows = c.ok() ? p.out.batch * p.out.nodes : 0;
+    for (int64_t row = 0; row < num_rows; ++row) {
+      c.within("tokens", p.tokens[row], 0, p.weight.rows - 1);
     }
-  }
-  for (int64_t row = 0; row < p.num_rows; ++row) {
-    const float* from = p.weight + p.tokens[row] * p.width;
-    std::copy(from, from + p.width, p.out + row * p.width);
-  }
-  return KANGAROO_OK;
+    if (!c.ok()) return c.status();
+    const int64_t row_bytes = p.weight.width * size_of(p.weight.dtype);
+    for (int64_t row = 0; row < num_rows; ++row) {
+      const auto* from = static_cast<const char*>(p.weight.data) +
+                         p.tokens[row] * p.weight.row_stride * size_of(p.weight.dtype);
+      std::memcpy(rows_of(p.out).at(row), from, static_cast<std::size_t>(row_bytes));
+    }
+    return KANGAROO_OK;
+  });
 }

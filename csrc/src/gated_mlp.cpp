@@ -2,84 +2,87 @@
 
 #include <algorithm>
 
-#include "error.h"
+#include "ops.h"
 #include "parallel.h"
-#include "rows.h"
+#include "scratch.h"
+#include "stages.h"
 
 namespace kangaroo {
 namespace {
 
-// Values of `up` wait here for their gates, on the stack of whoever computes both.
-constexpr int64_t kTileRows = 64;
-constexpr int64_t kTileOutputs = 120;
+// Gates and ups of so many columns wait for each other in whoever computes both.
+constexpr int64_t kMaxColumns = 120;
+constexpr int64_t kColumnStep = 12;  // a multiple of every tile width
 
-// hidden[:, begin:end] = silu(g) * u, for a stretch of at most kTileOutputs columns.
-void gate_columns(const Gemm& gate, int64_t begin, int64_t end) {
-  const Kernels& k = kernels();
-  alignas(64) float up[kTileRows * kTileOutputs];
-  Gemm gates = gate.columns(begin, end);
-  Gemm ups = gates;
-  ups.weight += gate.out_width * gate.width;
-  ups.out = up;
-  ups.out_stride = end - begin;
-  for (int64_t row = 0; row < gate.num_rows; row += kTileRows) {
-    gates.num_rows = ups.num_rows = std::min(kTileRows, gate.num_rows - row);
-    k.gemm(gates);
-    k.gemm(ups);
-    for (int64_t r = 0; r < gates.num_rows; ++r) {
-      k.silu_mul(gates.out + r * gates.out_stride, up + r * ups.out_stride, end - begin);
-    }
-    gates.x += kTileRows * gates.x_stride;
-    ups.x = gates.x;
-    gates.out += kTileRows * gates.out_stride;
+// hidden[:, begin:end] = silu(g) * u.
+void gate_columns(const Gemm& gate, const Rows& hidden, kangaroo_dtype dtype, int64_t begin,
+                  int64_t end) {
+  const TypedKernels& k = kernels(dtype);
+  const int64_t columns = end - begin;
+  const int64_t item = dtype == KANGAROO_FLOAT32 ? 4 : 2;
+  const int64_t num_values = gate.num_rows * columns;
+  float* const gates = scratch<float>(Scratch::kTile, gate.num_rows, 2 * columns);
+  Gemm part = gate.columns(begin, end);
+  for (float* to : {gates, gates + num_values}) {
+    part.out = rows_of(to - part.begin, gate.num_rows, 0, columns, KANGAROO_FLOAT32);
+    k.gemm_to_float(part);
+    part = gate.columns(gate.end + begin, gate.end + end);
+  }
+  for (int64_t row = 0; row < gate.num_rows; ++row) {
+    const float* g = gates + row * columns;
+    k.silu_mul(g, g + num_values, columns, hidden.at(row) + begin * item);
   }
 }
 
-void run(const kangaroo_gated_mlp_params& p) {
-  Gemm gate = {};
-  gate.x = normalized(p.x, p.norm_weight, p.eps, p.num_rows, p.width, p.num_threads);
-  gate.x_stride = p.width;
-  gate.weight = p.gate_up;
-  gate.out = scratch<float>(Scratch::kHidden, p.num_rows * p.hidden_width);
-  gate.out_stride = p.hidden_width;
-  gate.num_rows = p.num_rows;
-  gate.width = p.width;
-  gate.out_width = p.hidden_width;
-  const int64_t work = 2 * p.num_rows * p.width;
-  const int64_t grain = std::min(kTileOutputs, grain_for(p.hidden_width, work, 12, p.num_threads));
-  parallel_for(p.hidden_width, grain, p.num_threads,
-               [&](int64_t begin, int64_t end) { gate_columns(gate, begin, end); });
+}  // namespace
 
-  Gemm down = {};
-  down.x = gate.out;
-  down.x_stride = p.hidden_width;
-  down.weight = p.down;
-  down.residual = p.x;
-  down.out = p.out;
-  down.out_stride = p.width;
-  down.num_rows = p.num_rows;
-  down.width = p.hidden_width;
-  down.out_width = p.width;
-  parallel_gemm(down, p.num_threads);
+void check(Check& c, const kangaroo_gated_mlp_params& p) {
+  c.cpu_dtype("x", p.x.dtype);
+  c.states("x", p.x);
+  c.within("down.width", p.down.width, 0, INT64_MAX / 2);
+  if (!c.ok()) return;
+  c.matrix("gate_up", p.gate_up, 2 * p.down.width, p.x.width, p.x.dtype);
+  c.matrix("down", p.down, p.x.width, p.down.width, p.x.dtype);
+  c.vector("norm", p.norm, p.x.width, p.x.dtype);
+  c.states("out", p.out, p.x, p.x.width, p.x.dtype);
+  c.eps(p.eps);
+  c.threads(p.num_threads);
 }
 
-}  // namespace
+void run(const kangaroo_gated_mlp_params& p) {
+  const int64_t num_rows = p.x.batch * p.x.nodes;
+  if (num_rows == 0) return;
+  const int64_t width = p.down.width;
+  Gemm gate = {};
+  gate.panel = packed(p.x, p.norm.data, p.eps, p.num_threads);
+  gate.num_rows = num_rows;
+  gate.width = p.x.width;
+  gate.weight = p.gate_up.data;
+  gate.weight_stride = p.gate_up.row_stride;
+  gate.residual = no_rows();
+  gate.end = width;
+  void* const values = scratch<float>(Scratch::kHidden, num_rows, width);
+  const kangaroo_states hidden = kangaroo_states_of(values, p.x.dtype, 1, num_rows, width);
+  const int64_t work = 2 * num_rows * p.x.width;
+  const int64_t grain = std::min(kMaxColumns, grain_for(width, work, kColumnStep, p.num_threads));
+  parallel_for(width, grain, p.num_threads, [&](int64_t begin, int64_t end) {
+    gate_columns(gate, rows_of(hidden), p.x.dtype, begin, end);
+  });
+
+  Gemm down = {};
+  down.panel = packed(hidden, nullptr, 0.0f, p.num_threads);
+  down.num_rows = num_rows;
+  down.width = width;
+  down.weight = p.down.data;
+  down.weight_stride = p.down.row_stride;
+  down.residual = rows_of(p.x);
+  down.out = rows_of(p.out);
+  down.end = p.x.width;
+  multiply(down, p.x.dtype, false, p.num_threads);
+}
+
 }  // namespace kangaroo
 
 kangaroo_status kangaroo_gated_mlp(const kangaroo_gated_mlp_params* params) {
-  using namespace kangaroo;
-  return guarded([&] {
-    const kangaroo_gated_mlp_params& p = *params;
-    const kangaroo_status status =
-        check("gated_mlp",
-              {{"num_rows", p.num_rows}, {"width", p.width}, {"hidden_width", p.hidden_width}},
-              {{"x", p.x, p.num_rows * p.width},
-               {"gate_up", p.gate_up, 2 * p.hidden_width * p.width},
-               {"down", p.down, p.width * p.hidden_width},
-               {"norm_weight", p.norm_weight, p.width},
-               {"out", p.out, p.num_rows * p.width}});
-    if (status != KANGAROO_OK) return status;
-    if (p.num_rows > 0) run(p);
-    return KANGAROO_OK;
-  });
+  return kangaroo::checked("gated_mlp", params);
 }

@@ -1,32 +1,39 @@
 #include "kangaroo/linear.h"
 
-#include "error.h"
-#include "rows.h"
+#include "ops.h"
+#include "stages.h"
+
+namespace kangaroo {
+
+void check(Check& c, const kangaroo_linear_params& p) {
+  c.cpu_dtype("x", p.x.dtype);
+  c.states("x", p.x);
+  c.matrix("weight", p.weight, p.weight.rows, p.x.width, p.x.dtype);
+  c.optional("bias", p.bias, p.weight.rows, p.x.dtype);
+  c.optional("norm", p.norm, p.x.width, p.x.dtype);
+  if (p.residual.data) c.states("residual", p.residual, p.x, p.weight.rows, p.x.dtype);
+  const bool unrounded = p.out.dtype == KANGAROO_FLOAT32;
+  c.states("out", p.out, p.x, p.weight.rows, unrounded ? KANGAROO_FLOAT32 : p.x.dtype);
+  c.eps(p.eps);
+  c.threads(p.num_threads);
+}
+
+void run(const kangaroo_linear_params& p) {
+  Gemm gemm = {};
+  gemm.panel = packed(p.x, p.norm.data, p.eps, p.num_threads);
+  gemm.num_rows = p.x.batch * p.x.nodes;
+  gemm.width = p.x.width;
+  gemm.weight = p.weight.data;
+  gemm.weight_stride = p.weight.row_stride;
+  gemm.bias = p.bias.data;
+  gemm.residual = p.residual.data ? rows_of(p.residual) : no_rows();
+  gemm.out = rows_of(p.out);
+  gemm.end = p.weight.rows;
+  multiply(gemm, p.x.dtype, p.out.dtype == KANGAROO_FLOAT32, p.num_threads);
+}
+
+}  // namespace kangaroo
 
 kangaroo_status kangaroo_linear(const kangaroo_linear_params* params) {
-  using namespace kangaroo;
-  return guarded([&] {
-    const kangaroo_linear_params& p = *params;
-    const kangaroo_status status =
-        check("linear", {{"num_rows", p.num_rows}, {"width", p.width}, {"out_width", p.out_width}},
-              {{"x", p.x, p.num_rows * p.width},
-               {"weight", p.weight, p.out_width * p.width},
-               {"out", p.out, p.num_rows * p.out_width}});
-    if (status != KANGAROO_OK) return status;
-    Gemm gemm = {};
-    gemm.x = p.norm_weight
-                 ? normalized(p.x, p.norm_weight, p.eps, p.num_rows, p.width, p.num_threads)
-                 : p.x;
-    gemm.x_stride = p.width;
-    gemm.weight = p.weight;
-    gemm.bias = p.bias;
-    gemm.residual = p.residual;
-    gemm.out = p.out;
-    gemm.out_stride = p.out_width;
-    gemm.num_rows = p.num_rows;
-    gemm.width = p.width;
-    gemm.out_width = p.out_width;
-    parallel_gemm(gemm, p.num_threads);
-    return KANGAROO_OK;
-  });
+  return kangaroo::checked("linear", params);
 }

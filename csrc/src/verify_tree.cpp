@@ -1,35 +1,31 @@
 #include "kangaroo/verify_tree.h"
 
-#include <cmath>
-
-#include "error.h"
+#include "check.h"
+#include "isa/kernels.h"
+#include "stages.h"
 
 namespace kangaroo {
 namespace {
 
 using Params = kangaroo_verify_tree_params;
 
-int64_t argmax(const float* logits, int64_t vocab) {
-  int64_t best = 0;
-  for (int64_t token = 1; token < vocab && !std::isnan(logits[best]); ++token) {
-    if (logits[token] > logits[best] || std::isnan(logits[token])) best = token;
-  }
-  return best;
-}
-
 // Parents stand in front of their children, so one pass in order walks the whole path.
 void walk(const Params& p, int64_t b) {
-  const int64_t first = b * p.num_nodes;
+  const auto choice_after = [&](int64_t node) {
+    const void* logits = rows_of(p.logits).at(b * p.logits.nodes + node);
+    return kernels(p.logits.dtype).argmax(logits, p.logits.width);
+  };
+  const int64_t first = b * p.logits.nodes;
   int64_t* path = p.path + first;
   int32_t length = 1;
   path[0] = 0;
-  int64_t choice = argmax(p.logits + first * p.vocab, p.vocab);
-  for (int64_t node = 1; node < p.num_nodes; ++node) {
+  int64_t choice = choice_after(0);
+  for (int64_t node = 1; node < p.logits.nodes; ++node) {
     if (p.parents[first + node] != path[length - 1] || p.tokens[first + node] != choice) continue;
     path[length++] = node;
-    choice = argmax(p.logits + (first + node) * p.vocab, p.vocab);
+    choice = choice_after(node);
   }
-  for (int64_t j = length; j < p.num_nodes; ++j) path[j] = -1;
+  for (int64_t j = length; j < p.logits.nodes; ++j) path[j] = -1;
   p.path_len[b] = length;
   p.bonus[b] = choice;
 }
@@ -39,17 +35,19 @@ void walk(const Params& p, int64_t b) {
 
 kangaroo_status kangaroo_verify_tree(const kangaroo_verify_tree_params* params) {
   using namespace kangaroo;
-  const Params& p = *params;
-  const int64_t num_nodes = p.batch * p.num_nodes;
-  const kangaroo_status status = check(
-      "verify_tree", {{"batch", p.batch}, {"num_nodes", p.num_nodes - 1}, {"vocab", p.vocab - 1}},
-      {{"logits", p.logits, num_nodes * p.vocab},
-       {"tokens", p.tokens, num_nodes},
-       {"parents", p.parents, num_nodes},
-       {"path", p.path, num_nodes},
-       {"path_len", p.path_len, p.batch},
-       {"bonus", p.bonus, p.batch}});
-  if (status != KANGAROO_OK) return status;
-  for (int64_t b = 0; b < p.batch; ++b) walk(p, b);
-  return KANGAROO_OK;
+  return entry("verify_tree", params, [](const Params& p) {
+    const int64_t batch = p.logits.batch, nodes = p.logits.nodes;
+    Check c("verify_tree");
+    c.cpu_dtype("logits", p.logits.dtype);
+    c.states("logits", p.logits);
+    c.within("logits.nodes", nodes, 1, INT32_MAX);
+    c.within("logits.width", p.logits.width, 1, INT32_MAX);
+    c.array("tokens", p.tokens, batch, nodes, sizeof(int64_t));
+    c.array("parents", p.parents, batch, nodes, sizeof(int64_t));
+    c.array("path", p.path, batch, nodes, sizeof(int64_t));
+    c.array("path_len", p.path_len, batch, 1, sizeof(int32_t));
+    c.array("bonus", p.bonus, batch, 1, sizeof(int64_t));
+    for (int64_t b = 0; c.ok() && b < batch; ++b) walk(p, b);
+    return c.status();
+  });
 }

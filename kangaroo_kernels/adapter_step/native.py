@@ -5,7 +5,14 @@ from torch import Tensor
 
 from kangaroo_kernels.adapter_weights import StepWeights
 from kangaroo_kernels.checks import sizes
-from kangaroo_kernels.native import C, address, optional_address
+from kangaroo_kernels.native import (
+    C,
+    address,
+    kv_address,
+    nodes_address,
+    number_of,
+    rope_address,
+)
 from kangaroo_kernels.native import attention_unsupported as unsupported
 from kangaroo_kernels.nodes import NodeBatch
 
@@ -23,33 +30,22 @@ def adapter_step(
     eps: float,
 ) -> Tensor:
     batch, num_nodes, width = sizes("h", h, 3)
-    _, h_kv, num_slots, head_dim = cache_shape = sizes("k_cache", k_cache, 4)
-    h_q = weights.o.shape[1] // head_dim
-    num_positions, at = sizes("rope", rope, 3)[1], (batch, num_nodes)
+    _, h_kv, _, head_dim = sizes("k_cache", k_cache, 4)
+    q_width, dtype = weights.o.shape[1] // head_dim * head_dim, h.dtype
     out = torch.empty_like(h)
     C.adapter_step(
-        address("h", h),
-        address("input_norm", weights.input_norm, (width,)),
-        address("qkv", weights.qkv, ((h_q + 2 * h_kv) * head_dim, width)),
-        address("o", weights.o, (width, h_q * head_dim)),
-        address("k_cache", k_cache, (batch, h_kv, num_slots, head_dim)),
-        address("v_cache", v_cache, cache_shape),
-        address("rope", rope, (2, num_positions, head_dim // 2)),
-        address("nodes.positions", nodes.positions, at, torch.int32),
-        address("nodes.cache_seqlens", nodes.cache_seqlens, (batch,), torch.int32),
-        optional_address("nodes.ancestors", nodes.ancestors, at, torch.int64),
+        number_of("h", h),
+        address("h", h, None, dtype),
+        address("input_norm", weights.input_norm, (width,), dtype),
+        address("qkv", weights.qkv, (q_width + 2 * h_kv * head_dim, width), dtype),
+        address("o", weights.o, (width, q_width), dtype),
+        q_width,
+        kv_address(k_cache, v_cache, batch, dtype),
+        rope_address(rope, head_dim),
+        nodes_address(nodes, (batch, num_nodes)),
         out.data_ptr(),
-        batch,
-        num_nodes,
         width,
-        h_q,
-        h_kv,
-        head_dim,
-        num_slots,
-        num_positions,
-        nodes.first_node,
         eps,
-        head_dim**-0.5,
         torch.get_num_threads(),
     )
     return out

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels.checks import sizes
-from kangaroo_kernels.native import C, address, unsupported
+from kangaroo_kernels.native import C, address, number_of, unsupported
 
 __all__ = ["compact_kv", "unsupported"]
 
@@ -18,11 +18,12 @@ def compact_kv(
     described = []
     for cache in caches:
         planes, _, heads, num_slots, width = sizes("cache", cache, 5)
-        start = address("cache", cache, (planes, batch, heads, num_slots, width))
-        described.append((start, planes, heads, num_slots, width))
+        shape = (planes, batch, heads, num_slots, width)
+        described.append((address("cache", cache, shape, caches[0].dtype), *shape[:1], *shape[2:]))
     C.compact_kv(
+        number_of("cache", caches[0]) if caches else 0,
         described,
-        address("path", path, dtype=torch.int64),
+        address("path", path, None, torch.int64),
         address("path_len", path_len, (batch,), torch.int32),
         address("cache_seqlens", cache_seqlens, (batch,), torch.int32),
         batch,

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels.checks import sizes
-from kangaroo_kernels.native import C, address, unsupported
+from kangaroo_kernels.native import C, address, number_of, unsupported
 
 __all__ = ["embedding", "unsupported"]
 
@@ -14,11 +14,13 @@ def embedding(tokens: Tensor, weight: Tensor) -> Tensor:
     vocab, width = sizes("weight", weight, 2)
     out = weight.new_empty(batch, num_nodes, width)
     C.embedding(
-        address("tokens", tokens, dtype=torch.int64),
-        address("weight", weight),
+        number_of("weight", weight),
+        address("tokens", tokens, None, torch.int64),
+        address("weight", weight, None, weight.dtype),
         out.data_ptr(),
-        batch * num_nodes,
-        width,
+        batch,
+        num_nodes,
         vocab,
+        width,
     )
     return out

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels.checks import sizes
-from kangaroo_kernels.native import C, address, optional_address, unsupported
+from kangaroo_kernels.native import C, address, number_of, optional_address, unsupported
 
 __all__ = ["linear", "unsupported"]
 
@@ -20,17 +20,21 @@ def linear(
     out: Tensor | None = None,
 ) -> Tensor:
     batch, num_nodes, width = sizes("x", x, 3)
-    out_width = sizes("weight", weight, 2)[0]
+    out_width, dtype = sizes("weight", weight, 2)[0], x.dtype
     if out is None:
         out = x.new_empty(batch, num_nodes, out_width)
+    unrounded = out.dtype == torch.float32
     C.linear(
-        address("x", x),
-        address("weight", weight, (out_width, width)),
-        optional_address("bias", bias, (out_width,)),
-        optional_address("norm_weight", norm_weight, (width,)),
-        optional_address("residual", residual, (batch, num_nodes, out_width)),
-        address("out", out, (batch, num_nodes, out_width)),
-        batch * num_nodes,
+        number_of("x", x),
+        address("x", x, None, dtype),
+        address("weight", weight, (out_width, width), dtype),
+        optional_address("bias", bias, (out_width,), dtype),
+        optional_address("norm_weight", norm_weight, (width,), dtype),
+        optional_address("residual", residual, (batch, num_nodes, out_width), dtype),
+        address("out", out, (batch, num_nodes, out_width), torch.float32 if unrounded else dtype),
+        number_of("out", out),
+        batch,
+        num_nodes,
         width,
         out_width,
         eps,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.native import C, address, unsupported
+from kangaroo_kernels.native import C, address, number_of, unsupported
 
 __all__ = ["rms_norm", "unsupported"]
 
@@ -13,8 +13,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     width = shape[-1]
     out = torch.empty_like(x)
     C.rms_norm(
-        address("x", x),
-        address("weight", weight, (width,)),
+        number_of("x", x),
+        address("x", x, None, x.dtype),
+        address("weight", weight, (width,), x.dtype),
         out.data_ptr(),
         shape[:-1].numel(),
         width,

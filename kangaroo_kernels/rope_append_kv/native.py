@@ -4,7 +4,16 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels.checks import sizes
-from kangaroo_kernels.native import C, address, optional_address, unsupported
+from kangaroo_kernels.native import (
+    C,
+    address,
+    kv_address,
+    nodes_address,
+    number_of,
+    optional_address,
+    rope_address,
+    unsupported,
+)
 from kangaroo_kernels.nodes import NodeBatch
 
 __all__ = ["rope_append_kv", "unsupported"]
@@ -21,29 +30,20 @@ def rope_append_kv(
     k_norm: Tensor | None = None,
     eps: float = 0.0,
 ) -> Tensor:
-    batch, kv_heads, num_slots, head_dim = cache_shape = sizes("k_cache", k_cache, 4)
+    batch, kv_heads, _, head_dim = sizes("k_cache", k_cache, 4)
     num_nodes, qkv_width = sizes("qkv", qkv, 3)[1:]
-    q_heads = max(0, qkv_width // head_dim - 2 * kv_heads)
-    num_positions = sizes("rope", rope, 3)[1]
+    q_heads, dtype = max(0, qkv_width // head_dim - 2 * kv_heads), qkv.dtype
     q = qkv.new_empty(batch, num_nodes, q_heads, head_dim)
     C.rope_append_kv(
-        address("qkv", qkv, (batch, num_nodes, (q_heads + 2 * kv_heads) * head_dim)),
+        number_of("qkv", qkv),
+        address("qkv", qkv, (batch, num_nodes, (q_heads + 2 * kv_heads) * head_dim), dtype),
         q.data_ptr(),
-        address("k_cache", k_cache),
-        address("v_cache", v_cache, cache_shape),
-        address("rope", rope, (2, num_positions, head_dim // 2)),
-        optional_address("q_norm", q_norm, (head_dim,)),
-        optional_address("k_norm", k_norm, (head_dim,)),
-        address("nodes.positions", nodes.positions, (batch, num_nodes), torch.int32),
-        address("nodes.cache_seqlens", nodes.cache_seqlens, (batch,), torch.int32),
-        batch,
-        num_nodes,
         q_heads,
-        kv_heads,
-        head_dim,
-        num_slots,
-        num_positions,
-        nodes.first_node,
+        kv_address(k_cache, v_cache, batch, dtype),
+        rope_address(rope, head_dim),
+        optional_address("q_norm", q_norm, (head_dim,), dtype),
+        optional_address("k_norm", k_norm, (head_dim,), dtype),
+        nodes_address(nodes, (batch, num_nodes)),
         eps,
         torch.get_num_threads(),
     )

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from kangaroo_kernels.checks import require_chain, sizes
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
-from kangaroo_kernels.native import C, address, head_address, unsupported
+from kangaroo_kernels.native import C, address, head_address, number_of, unsupported
 
 __all__ = ["top1_confidence", "unsupported"]
 
@@ -24,15 +24,17 @@ def top1_confidence(
         require_chain(chain, h)
         appended = (*(tensor.data_ptr() for tensor in chain), *chain.tokens.shape)
     tokens = torch.empty(batch, num_nodes, dtype=torch.int64)
-    confidence = h.new_empty(batch, num_nodes)
+    confidence = torch.empty(batch, num_nodes, dtype=torch.float32)
     C.top1_confidence(
-        address("h", h),
+        number_of("h", h),
+        address("h", h, None, h.dtype),
         head_address(head, h, 1),
-        address("norm_weight", norm_weight, (width,)),
+        address("norm_weight", norm_weight, (width,), h.dtype),
         tokens.data_ptr(),
         confidence.data_ptr(),
         appended,
-        batch * num_nodes,
+        batch,
+        num_nodes,
         width,
         eps,
         torch.get_num_threads(),

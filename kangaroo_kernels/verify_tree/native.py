@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels.checks import sizes
-from kangaroo_kernels.native import C, address, unsupported
+from kangaroo_kernels.native import C, address, number_of, unsupported
 from kangaroo_kernels.verify_tree import Verdict
 
 __all__ = ["unsupported", "verify_tree"]
@@ -18,7 +18,8 @@ def verify_tree(logits: Tensor, tokens: Tensor, parents: Tensor) -> Verdict:
         bonus=torch.empty(batch, dtype=torch.int64),
     )
     C.verify_tree(
-        address("logits", logits),
+        number_of("logits", logits),
+        address("logits", logits, None, logits.dtype),
         address("tokens", tokens, (batch, num_nodes), torch.int64),
         address("parents", parents, (batch, num_nodes), torch.int64),
         verdict.path.data_ptr(),

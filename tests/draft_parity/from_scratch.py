@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kangaroo.models.adapter import Adapter
-from kangaroo.models.llama import LayerWeights, Llama
+from kangaroo.models.llama import Llama
+from kangaroo_kernels.decoder_layers import LayerWeights
 
 
 class FromScratch:

@@ -7,12 +7,13 @@ namespace kangaroo::KANGAROO_ISA {
 namespace {
 
 constexpr int64_t kChunk = KANGAROO_KV_CHUNK;
+constexpr uint64_t kLaneMask = (uint64_t{1} << kLanes) - 1;
 constexpr int kMaxWidth = KANGAROO_MAX_HEAD_DIM;
 static_assert(kChunk == 64, "a chunk's visible slots are the bits of one word");
 
 struct Work {
-  float q[kMaxAttentionRows * kMaxWidth];    // scaled
-  float acc[kMaxAttentionRows * kMaxWidth];  // weighted sum of values so far
+  alignas(64) float q[kMaxAttentionRows * kMaxWidth];  // scaled, laid out for the product
+  float acc[kMaxAttentionRows * kMaxWidth];            // weighted sum of values so far
   float weights[kMaxAttentionRows * kChunk];
   float top[kMaxAttentionRows];    // largest score so far
   float total[kMaxAttentionRows];  // sum of weights so far
@@ -34,11 +35,11 @@ KANGAROO_INLINE uint64_t visible_slots(const AttentionRow& row, int64_t chunk) {
 }
 
 // acc[r] += weights[r, slot] * v[slot] for slots [begin, end) of `visible`, in order.
-template <int kRows, int kVectors>
-void add_values(float* acc, const float* weights, const float* v, int64_t width, int64_t stride,
+template <int kRows, int kVectors, class T>
+void add_values(float* acc, const float* weights, const T* v, int64_t width, int64_t stride,
                 uint64_t visible, int64_t begin, int64_t end) {
   for (int64_t d = 0; d < width; d += kVectors * kLanes) {
-    F8 sums[kRows][kVectors];
+    Floats sums[kRows][kVectors];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
@@ -46,10 +47,10 @@ void add_values(float* acc, const float* weights, const float* v, int64_t width,
     }
     for (int64_t slot = begin; slot < end; ++slot) {
       if (!((visible >> slot) & 1)) continue;
-      const float* value = v + slot * stride + d;
+      const T* value = v + slot * stride + d;
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        const F8 weight = broadcast(weights[r * kChunk + slot]);
+        const Floats weight = broadcast(weights[r * kChunk + slot]);
 #pragma GCC unroll 8
         for (int j = 0; j < kVectors; ++j) {
           sums[r][j] = fma(weight, load(value + j * kLanes), sums[r][j]);
@@ -65,9 +66,10 @@ void add_values(float* acc, const float* weights, const float* v, int64_t width,
 }
 
 // The same for head_dims that are no multiple of eight: the last lanes of every row.
-void add_last_values(float* acc, const float* weights, const float* v, int64_t lanes,
-                     int64_t stride, uint64_t visible) {
-  F8 sums = load_first(acc, lanes);
+template <class T>
+void add_last_values(float* acc, const float* weights, const T* v, int64_t lanes, int64_t stride,
+                     uint64_t visible) {
+  Floats sums = load_first(acc, lanes);
   for (int64_t slot = 0; slot < kChunk; ++slot) {
     if (!((visible >> slot) & 1)) continue;
     sums = fma(broadcast(weights[slot]), load_first(v + slot * stride, lanes), sums);
@@ -75,33 +77,35 @@ void add_last_values(float* acc, const float* weights, const float* v, int64_t l
   store_first(acc, sums, lanes);
 }
 
-template <int kRows>
-void add_whole_vectors(float* acc, const float* weights, const float* v, int64_t head_dim,
+template <int kRows, class T>
+void add_whole_vectors(float* acc, const float* weights, const T* v, const AttentionTile& tile,
                        uint64_t visible, int64_t begin, int64_t end) {
-  const int64_t wide = head_dim / (4 * kLanes) * (4 * kLanes);
-  const int64_t whole = head_dim / kLanes * kLanes;
-  add_values<kRows, 4>(acc, weights, v, wide, head_dim, visible, begin, end);
-  add_values<kRows, 1>(acc + wide, weights, v + wide, whole - wide, head_dim, visible, begin, end);
+  const int64_t wide = tile.head_dim / (4 * kLanes) * (4 * kLanes);
+  const int64_t whole = tile.head_dim / kLanes * kLanes;
+  add_values<kRows, 4>(acc, weights, v, wide, tile.slot_stride, visible, begin, end);
+  add_values<kRows, 1>(acc + wide, weights, v + wide, whole - wide, tile.slot_stride, visible,
+                       begin, end);
 }
 
 // Folds the chunk's scores of row r into its softmax: weights replace the scores.
 void soften(Work& work, int r, int64_t width) {
   float* scores = work.weights + r * kChunk;
-  const I8 lane_bits = broadcast(1) << lane_numbers();
-  const F8 hidden = broadcast(-__builtin_inff());
-  F8 best = hidden;
+  const Ints lane_bits = broadcast(1) << lane_numbers();
+  const Floats hidden = broadcast(-__builtin_inff());
+  Floats best = hidden;
   for (int64_t at = 0; at < kChunk; at += kLanes) {
-    const I8 bits = broadcast(static_cast<int32_t>((work.visible[r] >> at) & 0xff)) & lane_bits;
-    const F8 seen = bits != broadcast(0) ? load(scores + at) : hidden;
+    const Ints bits =
+        broadcast(static_cast<int32_t>((work.visible[r] >> at) & kLaneMask)) & lane_bits;
+    const Floats seen = bits != broadcast(0) ? load(scores + at) : hidden;
     store(scores + at, seen);
     best = max(seen, best);
   }
   const float largest = max_lane(best);
   const float top = largest > work.top[r] ? largest : work.top[r];
-  const F8 decay = exp(broadcast(work.top[r] - top));
-  F8 sums = {};
+  const Floats decay = exp(broadcast(work.top[r] - top));
+  Floats sums = {};
   for (int64_t at = 0; at < kChunk; at += kLanes) {
-    const F8 weights = exp(load(scores + at) - broadcast(top));
+    const Floats weights = exp(load(scores + at) - broadcast(top));
     store(scores + at, weights);
     sums = sums + weights;
   }
@@ -112,7 +116,8 @@ void soften(Work& work, int r, int64_t width) {
 }
 
 // Pairs of rows share what both see up to the first slot where they differ; then each goes alone.
-void add_chunk(Work& work, const AttentionTile& tile, const float* v) {
+template <class T>
+void add_chunk(Work& work, const AttentionTile& tile, const T* v) {
   for (int r = 0; r < tile.num_rows;) {
     float* acc = work.acc + r * kMaxWidth;
     const float* weights = work.weights + r * kChunk;
@@ -121,13 +126,13 @@ void add_chunk(Work& work, const AttentionTile& tile, const float* v) {
     if (pair) {
       const uint64_t differ = work.visible[r] ^ work.visible[r + 1];
       shared = differ ? __builtin_ctzll(differ) : kChunk;
-      add_whole_vectors<2>(acc, weights, v, tile.head_dim, work.visible[r], 0, shared);
+      add_whole_vectors<2>(acc, weights, v, tile, work.visible[r], 0, shared);
     }
     for (int last = pair ? r + 1 : r; r <= last; ++r) {
-      add_whole_vectors<1>(acc, weights, v, tile.head_dim, work.visible[r], shared, kChunk);
+      add_whole_vectors<1>(acc, weights, v, tile, work.visible[r], shared, kChunk);
       if (const int64_t lanes = tile.head_dim % kLanes) {
         const int64_t whole = tile.head_dim - lanes;
-        add_last_values(acc + whole, weights, v + whole, lanes, tile.head_dim, work.visible[r]);
+        add_last_values(acc + whole, weights, v + whole, lanes, tile.slot_stride, work.visible[r]);
       }
       acc += kMaxWidth;
       weights += kChunk;
@@ -145,19 +150,41 @@ int64_t num_slots_seen(const AttentionTile& tile) {
   return most;
 }
 
-}  // namespace
+// The scores of all rows in the slots from `chunk` on that any of them sees.
+template <class Dot>
+void score(Work& work, const AttentionTile& tile, int64_t chunk, uint64_t any) {
+  Gemm scores = {};
+  scores.panel = reinterpret_cast<const char*>(work.q);
+  scores.weight = static_cast<const typename Dot::Weight*>(tile.k) + chunk * tile.slot_stride;
+  scores.weight_stride = tile.slot_stride;
+  scores.out = {reinterpret_cast<char*>(work.weights), 1, kChunk * int64_t{sizeof(float)}, 0};
+  scores.num_rows = tile.num_rows;
+  scores.width = tile.head_dim;
+  scores.end = (64 - __builtin_clzll(any) + kLanes - 1) / kLanes * kLanes;
+  gemm<Dot, float>(scores);
+}
 
-void attend(const AttentionTile& tile) {
-  Work work;
-  const int64_t width = (tile.head_dim + kLanes - 1) / kLanes * kLanes;
+template <class Dot>
+void start(Work& work, const AttentionTile& tile) {
   for (int r = 0; r < tile.num_rows; ++r) {
-    for (int64_t d = 0; d < width; ++d) {
-      work.q[r * kMaxWidth + d] = d < tile.head_dim ? tile.rows[r].q[d] * tile.scale : 0.0f;
+    const PackedRow row = {tile.rows[r].q, nullptr, 0.0f, tile.scale, tile.head_dim};
+    pack<Dot>(row, r, tile.num_rows, reinterpret_cast<char*>(work.q));
+    for (int64_t d = 0; d < kMaxWidth && d < tile.head_dim + kLanes; ++d) {
       work.acc[r * kMaxWidth + d] = 0.0f;
     }
     work.top[r] = -__builtin_inff();
     work.total[r] = 0.0f;
   }
+}
+
+}  // namespace
+
+template <class Dot>
+void attend(const AttentionTile& tile) {
+  using T = typename Dot::Weight;
+  Work work;
+  start<Dot>(work, tile);
+  const int64_t width = (tile.head_dim + kLanes - 1) / kLanes * kLanes;
   const int64_t num_slots = num_slots_seen(tile);
   for (int64_t chunk = 0; chunk < num_slots; chunk += kChunk) {
     uint64_t any = 0;
@@ -165,25 +192,23 @@ void attend(const AttentionTile& tile) {
       any |= work.visible[r] = visible_slots(tile.rows[r], chunk);
     }
     if (!any) continue;
-    Gemm scores = {};
-    scores.x = work.q;
-    scores.x_stride = kMaxWidth;
-    scores.weight = tile.k + chunk * tile.head_dim;
-    scores.out = work.weights;
-    scores.out_stride = kChunk;
-    scores.num_rows = tile.num_rows;
-    scores.width = tile.head_dim;
-    scores.out_width = (64 - __builtin_clzll(any) + kLanes - 1) / kLanes * kLanes;
-    gemm(scores);
+    score<Dot>(work, tile, chunk, any);
     for (int r = 0; r < tile.num_rows; ++r) {
       if (work.visible[r]) soften(work, r, width);
     }
-    add_chunk(work, tile, tile.v + chunk * tile.head_dim);
+    add_chunk(work, tile, static_cast<const T*>(tile.v) + chunk * tile.slot_stride);
   }
   for (int r = 0; r < tile.num_rows; ++r) {
     const float* acc = work.acc + r * kMaxWidth;
-    for (int64_t d = 0; d < tile.head_dim; ++d) tile.rows[r].out[d] = acc[d] / work.total[r];
+    const Floats total = broadcast(work.total[r]);
+    each_step(tile.head_dim, [&](int64_t at, int64_t lanes) {
+      store_lanes(static_cast<T*>(tile.rows[r].out) + at, load_lanes(acc + at, lanes) / total,
+                  lanes);
+    });
   }
 }
+
+template void attend<FloatDot>(const AttentionTile&);
+template void attend<WideDot>(const AttentionTile&);
 
 }  // namespace kangaroo::KANGAROO_ISA

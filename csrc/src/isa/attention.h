@@ -6,6 +6,8 @@
 
 namespace kangaroo::KANGAROO_ISA {
 
+// Dot multiplies a float32 query by the keys.
+template <class Dot>
 void attend(const AttentionTile& tile);
 
 }  // namespace kangaroo::KANGAROO_ISA

@@ -1,136 +1,271 @@
 #include "isa/gemm.h"
 
+#include "isa/norm.h"
+
 namespace kangaroo::KANGAROO_ISA {
 namespace {
 
-// Weights are fetched this far ahead, straight through memory: side by side, the rows of a tile are
-// too many and too short streams for the hardware to follow.
-constexpr int64_t kPrefetchFloats = 1024;
-constexpr int64_t kBlockBytes = 24 * 1024;  // weights that stay in L1 while all rows pass by
-constexpr int64_t kBlockStep = 12;          // a multiple of every tile width that blocks are for
+// Rows of a tile: with as many outputs beside them as still fit the registers.
+#ifdef __AVX512F__
+constexpr int kTileRows = 8;
+constexpr int outputs_beside(int rows) { return rows <= 6 ? 4 : 3; }
+#else
+constexpr int kTileRows = 4;
+constexpr int outputs_beside(int rows) { return rows <= 2 ? 4 : 3; }
+#endif
 
-// Holds the shorter side of the tile in registers and streams the longer one past it.
-template <int kRows, int kOuts>
-KANGAROO_INLINE void step(const float* x, int64_t x_stride, const float* w, int64_t width,
-                          F8 (&acc)[kRows][kOuts]) {
-  constexpr bool kHoldRows = kRows <= kOuts;
-  constexpr int kHeld = kHoldRows ? kRows : kOuts;
-  constexpr int kPassing = kHoldRows ? kOuts : kRows;
-  F8 held[kHeld];
-#pragma GCC unroll 8
-  for (int i = 0; i < kHeld; ++i) held[i] = load_once(kHoldRows ? x + i * x_stride : w + i * width);
-#pragma GCC unroll 8
-  for (int j = 0; j < kPassing; ++j) {
-    const float* from = kHoldRows ? w + j * width : x + j * x_stride;
-    const F8 passing = kHeld > 1 ? load_once(from) : load(from);
-#pragma GCC unroll 8
-    for (int i = 0; i < kHeld; ++i) {
-      F8& sum = kHoldRows ? acc[i][j] : acc[j][i];
-      sum = fma(passing, held[i], sum);
-    }
-  }
+// Weights that wait in the L2 cache until all tiles of rows have passed.
+constexpr int64_t kBlockBytes = 256 * 1024;
+constexpr int64_t kBlockStep = 12;  // a multiple of every number of outputs of a tile
+
+// Rows [first, first + count) of the tile that row stands in: tiles of even height.
+struct TileRows {
+  int64_t first;
+  int64_t count;
+};
+
+KANGAROO_INLINE TileRows tile_of(int64_t row, int64_t num_rows) {
+  const int64_t tiles = (num_rows + kTileRows - 1) / kTileRows;
+  const int64_t height = num_rows / tiles;
+  const int64_t taller = num_rows % tiles;  // the first so many tiles have a row more
+  const int64_t edge = taller * (height + 1);
+  if (row < edge) return {row / (height + 1) * (height + 1), height + 1};
+  return {edge + (row - edge) / height * height, height};
 }
 
-template <int kRows, int kOuts>
-KANGAROO_INLINE void last_step(const float* x, int64_t x_stride, const float* w, int64_t width,
-                               int64_t count, F8 (&acc)[kRows][kOuts]) {
+template <class Dot>
+KANGAROO_INLINE int64_t num_steps(int64_t width) {
+  return (width + Dot::kStep - 1) / Dot::kStep;
+}
+
+KANGAROO_INLINE Floats even_lanes(const Bf16* w) {
+  typedef int32_t Unaligned __attribute__((vector_size(4 * kLanes), aligned(2), may_alias));
+  return reinterpret_cast<Floats>(*reinterpret_cast<const Unaligned*>(w) << 16);
+}
+
+KANGAROO_INLINE Floats odd_lanes(const Bf16* w) {
+  typedef int32_t Unaligned __attribute__((vector_size(4 * kLanes), aligned(2), may_alias));
+  const Ints pairs = *reinterpret_cast<const Unaligned*>(w);
+  return reinterpret_cast<Floats>(pairs & static_cast<int32_t>(0xffff0000));
+}
+
+// The weights of one step of one output.
+template <class Dot>
+struct Held;
+
+template <>
+struct Held<FloatDot> {
+  Floats w;
+  KANGAROO_INLINE void load_step(const float* from) { w = load(from); }
+  KANGAROO_INLINE Floats times(const float* x, Floats sum) const { return fma(load(x), w, sum); }
+};
+
+template <>
+struct Held<WideDot> {
+  Floats even, odd;
+  KANGAROO_INLINE void load_step(const Bf16* from) {
+    even = even_lanes(from);
+    odd = odd_lanes(from);
+  }
+  KANGAROO_INLINE Floats times(const float* x, Floats sum) const {
+    return fma(load(x + kLanes), odd, fma(load(x), even, sum));
+  }
+};
+
+#ifdef __AVX512BF16__
+template <>
+struct Held<PairDot> {
+  __m512bh w;
+  KANGAROO_INLINE void load_step(const Bf16* from) {
+    w = reinterpret_cast<__m512bh>(_mm512_loadu_si512(from));
+  }
+  KANGAROO_INLINE Floats times(const Bf16* x, Floats sum) const {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(_mm512_loadu_si512(x)), w);
+  }
+};
+#endif
+
+template <class Dot, int kRows, int kOuts>
+KANGAROO_INLINE void add_step(const typename Dot::Packed* x, const typename Dot::Weight* const* w,
+                              Floats (&acc)[kRows][kOuts]) {
+  Held<Dot> held[kOuts];
+#pragma GCC unroll 8
+  for (int j = 0; j < kOuts; ++j) held[j].load_step(w[j]);
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
-    const F8 xk = load_first(x + i * x_stride, count);
 #pragma GCC unroll 8
-    for (int j = 0; j < kOuts; ++j)
-      acc[i][j] = fma(xk, load_first(w + j * width, count), acc[i][j]);
+    for (int j = 0; j < kOuts; ++j) acc[i][j] = held[j].times(x + i * Dot::kStep, acc[i][j]);
   }
 }
 
-template <int kOuts>
-KANGAROO_INLINE void finish(const F8 (&acc)[kOuts], const Gemm& g, int64_t row, int64_t out) {
+template <int kOuts, class T, class Out>
+KANGAROO_INLINE void finish(const Floats (&acc)[kOuts], const Gemm& g, int64_t row, int64_t first) {
   float sums[(kOuts + 3) / 4 * 4];
 #pragma GCC unroll 2
   for (int j = 0; j < kOuts; j += 4) {
-    const F8 b = acc[j + 1 < kOuts ? j + 1 : j];
-    const F8 c = acc[j + 2 < kOuts ? j + 2 : j];
-    const F8 d = acc[j + 3 < kOuts ? j + 3 : j];
+    const Floats b = acc[j + 1 < kOuts ? j + 1 : j];
+    const Floats c = acc[j + 2 < kOuts ? j + 2 : j];
+    const Floats d = acc[j + 3 < kOuts ? j + 3 : j];
     sum4(acc[j], b, c, d, sums + j);
   }
-  const int64_t at = row * g.out_stride + out;
+  const auto* bias = static_cast<const T*>(g.bias);
+  const auto* residual =
+      g.residual.data ? reinterpret_cast<const T*>(g.residual.at(row)) + first : nullptr;
+  Out* out = reinterpret_cast<Out*>(g.out.at(row)) + first;
 #pragma GCC unroll 8
   for (int j = 0; j < kOuts; ++j) {
     float value = sums[j];
-    if (g.bias) value += g.bias[out + j];
-    if (g.residual) value = g.residual[at + j] + value;
-    g.out[at + j] = value;
+    if (bias) value += to_float(bias[first + j]);
+    if (residual) value = to_float(residual[j]) + value;
+    keep(out + j, value);
   }
 }
 
-// kRows rows from `row` on times kOuts outputs from `out` on.
-template <int kRows, int kOuts, bool kPrefetch>
-KANGAROO_INLINE void tile(const Gemm& g, int64_t row, int64_t out) {
-  const float* x = g.x + row * g.x_stride;
-  const float* w = g.weight + out * g.width;
-  F8 acc[kRows][kOuts] = {};
-  const float* ahead = w + kPrefetchFloats;
-  int64_t k = 0;
-  for (; k + 2 * kLanes <= g.width; k += 2 * kLanes) {
-    if (kPrefetch) {
+// The tile of rows from `row` on times kOuts outputs from `out` on. The weights of the next tile
+// are called to the L2 cache, past the L1 cache where this one's rows are: at M = 8 the difference
+// between waiting for memory and not.
+template <class Dot, class Out, int kRows, int kOuts>
+void tile(const Gemm& g, int64_t row, int64_t out) {
+  using Weight = typename Dot::Weight;
+  constexpr bool kPrefetch = kRows >= 4;
+  const Weight* w[kOuts];
 #pragma GCC unroll 8
-      for (int j = 0; j < kOuts; ++j) __builtin_prefetch(ahead + j * 2 * kLanes);
-      ahead += kOuts * 2 * kLanes;
+  for (int j = 0; j < kOuts; ++j) {
+    w[j] = static_cast<const Weight*>(g.weight) + (out + j) * g.weight_stride;
+  }
+  const int64_t steps = num_steps<Dot>(g.width);
+  const auto* x = reinterpret_cast<const typename Dot::Packed*>(g.panel) + row * steps * Dot::kStep;
+  const int64_t ahead = kOuts * g.weight_stride;
+  Floats acc[kRows][kOuts] = {};
+  for (int64_t k = g.width; k >= Dot::kStep; k -= Dot::kStep) {
+    add_step<Dot, kRows, kOuts>(x, w, acc);
+    x += kRows * Dot::kStep;
+#pragma GCC unroll 8
+    for (int j = 0; j < kOuts; ++j) {
+      if (kPrefetch) __builtin_prefetch(w[j] + ahead, 0, 2);
+      w[j] += Dot::kStep;
     }
-    step<kRows, kOuts>(x + k, g.x_stride, w + k, g.width, acc);
-    step<kRows, kOuts>(x + k + kLanes, g.x_stride, w + k + kLanes, g.width, acc);
   }
-  if (k + kLanes <= g.width) {
-    step<kRows, kOuts>(x + k, g.x_stride, w + k, g.width, acc);
-    k += kLanes;
+  if (const int64_t left = g.width % Dot::kStep) {
+    alignas(64) Weight last[kOuts][Dot::kStep] = {};
+    for (int j = 0; j < kOuts; ++j) {
+      __builtin_memcpy(last[j], w[j], static_cast<std::size_t>(left) * sizeof(Weight));
+      w[j] = last[j];
+    }
+    add_step<Dot, kRows, kOuts>(x, w, acc);
   }
-  if (k < g.width) last_step<kRows, kOuts>(x + k, g.x_stride, w + k, g.width, g.width - k, acc);
 #pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) finish<kOuts>(acc[i], g, row + i, out);
+  for (int i = 0; i < kRows; ++i) finish<kOuts, Weight, Out>(acc[i], g, row + i, out);
 }
 
-template <int kRows, int kOuts, bool kPrefetch>
+template <class Dot, class Out, int kRows>
 void outputs(const Gemm& g, int64_t row, int64_t begin, int64_t end) {
-  constexpr int kHalf = kOuts / 2;
+  constexpr int kOuts = outputs_beside(kRows);
   int64_t out = begin;
-  for (; out + kOuts <= end; out += kOuts) tile<kRows, kOuts, kPrefetch>(g, row, out);
-  for (; kHalf > 1 && out + kHalf <= end; out += kHalf) tile<kRows, kHalf, false>(g, row, out);
-  for (; out < end; ++out) tile<kRows, 1, false>(g, row, out);
+  for (; out + kOuts <= end; out += kOuts) tile<Dot, Out, kRows, kOuts>(g, row, out);
+  for (; out < end; ++out) tile<Dot, Out, kRows, 1>(g, row, out);
 }
 
-// All rows times outputs [begin, end): the first tile streams the weights in, the rest find them.
-template <bool kPrefetch>
-int64_t first_rows(const Gemm& g, int64_t row, int64_t begin, int64_t end) {
-  switch (g.num_rows - row) {
+template <class Dot, class Out>
+void rows_of_height(const Gemm& g, const TileRows& rows, int64_t begin, int64_t end) {
+  switch (rows.count) {
     case 1:
-      outputs<1, 4, kPrefetch>(g, row, begin, end);
-      return row + 1;
+      return outputs<Dot, Out, 1>(g, rows.first, begin, end);
     case 2:
-      outputs<2, 4, kPrefetch>(g, row, begin, end);
-      return row + 2;
+      return outputs<Dot, Out, 2>(g, rows.first, begin, end);
     case 3:
+      return outputs<Dot, Out, 3>(g, rows.first, begin, end);
+    case 4:
+      return outputs<Dot, Out, 4>(g, rows.first, begin, end);
+#ifdef __AVX512F__
     case 5:
+      return outputs<Dot, Out, 5>(g, rows.first, begin, end);
     case 6:
-      outputs<3, 4, kPrefetch>(g, row, begin, end);
-      return row + 3;
+      return outputs<Dot, Out, 6>(g, rows.first, begin, end);
+    case 7:
+      return outputs<Dot, Out, 7>(g, rows.first, begin, end);
     default:
-      outputs<4, 3, kPrefetch>(g, row, begin, end);
-      return row + 4;
+      return outputs<Dot, Out, 8>(g, rows.first, begin, end);
+#endif
   }
+}
+
+// A step of a packed row.
+KANGAROO_INLINE void place_step(const float* values, float factor, float* to) {
+  store(to, load(values) * factor);
+}
+
+KANGAROO_INLINE void place_step(const Bf16* values, float factor, float* to) {
+  store(to, even_lanes(values) * factor);
+  store(to + kLanes, odd_lanes(values) * factor);
+}
+
+KANGAROO_INLINE void place_step(const Bf16* values, float, Bf16* to) {
+  __builtin_memcpy(to, values, 2 * kLanes * sizeof(Bf16));
+}
+
+// Where step `step` of row `row` begins in a panel, in elements.
+template <class Dot>
+KANGAROO_INLINE int64_t place_of(int64_t row, int64_t num_rows, int64_t width, int64_t step) {
+  const TileRows tile = tile_of(row, num_rows);
+  return (tile.first * num_steps<Dot>(width) + step * tile.count + row - tile.first) * Dot::kStep;
 }
 
 }  // namespace
 
-void gemm(const Gemm& g) {
-  const int64_t fitting = kBlockBytes / (4 * (g.width > 0 ? g.width : 1));
-  int64_t block = fitting / kBlockStep * kBlockStep;
-  if (block < kBlockStep) block = kBlockStep;
-  if (g.num_rows <= 4) block = g.out_width;
-  for (int64_t begin = 0; begin < g.out_width; begin += block) {
-    const int64_t end = begin + block < g.out_width ? begin + block : g.out_width;
-    int64_t row = first_rows<true>(g, 0, begin, end);
-    while (row < g.num_rows) row = first_rows<false>(g, row, begin, end);
+template <class Dot>
+std::size_t panel_bytes(int64_t num_rows, int64_t width) {
+  return static_cast<std::size_t>(num_rows * num_steps<Dot>(width) * Dot::kStep) *
+         sizeof(typename Dot::Packed);
+}
+
+template <class Dot>
+void pack(const PackedRow& source, int64_t row, int64_t num_rows, char* panel) {
+  using T = typename Dot::Weight;
+  auto* to = reinterpret_cast<typename Dot::Packed*>(panel);
+  const auto* x = static_cast<const T*>(source.x);
+  const auto* norm = static_cast<const T*>(source.norm);
+  const float inverse = norm ? inverse_rms(x, source.eps, source.width) : 0.0f;
+  for (int64_t step = 0; step < num_steps<Dot>(source.width); ++step) {
+    alignas(64) T values[Dot::kStep] = {};
+    const int64_t first = step * Dot::kStep;
+    const int64_t left = source.width - first < Dot::kStep ? source.width - first : Dot::kStep;
+    each_step(left, [&](int64_t at, int64_t lanes) {
+      Floats v = load_lanes(x + first + at, lanes);
+      if (norm) v = normed(v, inverse, norm + first + at, lanes);
+      store_lanes(values + at, v, lanes);
+    });
+    place_step(values, source.factor, to + place_of<Dot>(row, num_rows, source.width, step));
   }
 }
+
+template <class Dot, class Out>
+void gemm(const Gemm& g) {
+  const int64_t row_bytes = g.width * static_cast<int64_t>(sizeof(typename Dot::Weight));
+  int64_t block = kBlockBytes / (row_bytes > 0 ? row_bytes : 1) / kBlockStep * kBlockStep;
+  if (block < kBlockStep) block = kBlockStep;
+  if (g.num_rows <= kTileRows) block = g.end - g.begin;
+  for (int64_t begin = g.begin; begin < g.end; begin += block) {
+    const int64_t end = begin + block < g.end ? begin + block : g.end;
+    for (int64_t row = 0; row < g.num_rows;) {
+      const TileRows rows = tile_of(row, g.num_rows);
+      rows_of_height<Dot, Out>(g, rows, begin, end);
+      row += rows.count;
+    }
+  }
+}
+
+template std::size_t panel_bytes<FloatDot>(int64_t, int64_t);
+template void pack<FloatDot>(const PackedRow&, int64_t, int64_t, char*);
+template void gemm<FloatDot, float>(const Gemm&);
+template std::size_t panel_bytes<WideDot>(int64_t, int64_t);
+template void pack<WideDot>(const PackedRow&, int64_t, int64_t, char*);
+template void gemm<WideDot, float>(const Gemm&);
+template void gemm<PairDot, Bf16>(const Gemm&);
+#ifdef __AVX512BF16__
+template std::size_t panel_bytes<PairDot>(int64_t, int64_t);
+template void pack<PairDot>(const PackedRow&, int64_t, int64_t, char*);
+template void gemm<PairDot, float>(const Gemm&);
+#endif
 
 }  // namespace kangaroo::KANGAROO_ISA

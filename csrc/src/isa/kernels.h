@@ -2,52 +2,74 @@
 // order of operations: its bits do not depend on the rows beside it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+
+#include "kangaroo/tensor.h"
 
 namespace kangaroo {
 
-// out[m, n] = residual[m, n] + (x[m] . weight[n] + bias[n]); absent parts are null.
+// Rows of [batch, nodes, width], counted through; strides in bytes.
+struct Rows {
+  char* data;
+  int64_t nodes;
+  int64_t batch_stride;
+  int64_t node_stride;
+
+  char* at(int64_t row) const {
+    return data + row / nodes * batch_stride + row % nodes * node_stride;
+  }
+};
+
+// out[m, n] = residual[m, n] + (x[m] . weight[n] + bias[n]) for n in [begin, end); absent parts are
+// null. The rows of x were laid out by `pack`.
 struct Gemm {
-  const float* x;  // [num_rows, width], rows x_stride apart
-  int64_t x_stride;
-  const float* weight;    // [out_width, width]
-  const float* bias;      // [out_width]
-  const float* residual;  // [num_rows, out_width], rows out_stride apart
-  float* out;             // [num_rows, out_width], rows out_stride apart
-  int64_t out_stride;
+  const char* panel;
   int64_t num_rows;
   int64_t width;
-  int64_t out_width;
+  const void* weight;     // rows of [width]
+  int64_t weight_stride;  // elements
+  const void* bias;
+  Rows residual;
+  Rows out;
+  int64_t begin;
+  int64_t end;
 
-  // The same product for outputs [begin, end) alone.
-  Gemm columns(int64_t begin, int64_t end) const {
+  Gemm columns(int64_t from, int64_t to) const {
     Gemm part = *this;
-    part.weight += begin * width;
-    part.bias = bias ? bias + begin : nullptr;
-    part.residual = residual ? residual + begin : nullptr;
-    part.out += begin;
-    part.out_width = end - begin;
+    part.begin = from;
+    part.end = to;
     return part;
   }
+};
+
+// A row of a panel; with a norm it is normalised first.
+struct PackedRow {
+  const void* x;     // [width]
+  const void* norm;  // [width], or null
+  float eps;
+  float factor;  // of every value, where there is no norm
+  int64_t width;
 };
 
 // One query row of one head; it sees slots [0, prefix_len) and, where bit j of `tree` is set, slot
 // prefix_len + j.
 struct AttentionRow {
-  const float* q;  // [head_dim]
-  float* out;      // [head_dim]
+  const void* q;  // [head_dim]
+  void* out;      // [head_dim]
   int64_t prefix_len;
   uint64_t tree;
 };
 
-constexpr int kMaxAttentionRows = 12;
+constexpr int kMaxAttentionRows = 16;
 
-// Keys and values of one head: [num_slots, head_dim] each.
+// Keys and values of one head: rows of [head_dim], slot_stride elements apart.
 struct AttentionTile {
   AttentionRow rows[kMaxAttentionRows];
   int num_rows;
-  const float* k;
-  const float* v;
+  const void* k;
+  const void* v;
+  int64_t slot_stride;
   int64_t head_dim;
   float scale;
 };
@@ -59,29 +81,38 @@ struct SoftmaxPart {
   int64_t place;
 };
 
-struct Kernels {
-  const char* isa;
-  void (*gemm)(const Gemm& gemm);
-  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t width, float* out);
-  // gate <- silu(gate) * up
-  void (*silu_mul)(float* gate, const float* up, int64_t count);
+// Kernels of one type of elements; all of them add in float32.
+struct TypedKernels {
+  // Bytes of a panel of so many rows, and row `row` of it.
+  std::size_t (*panel_bytes)(int64_t num_rows, int64_t width);
+  void (*pack)(const PackedRow& source, int64_t row, int64_t num_rows, char* panel);
+  void (*gemm)(const Gemm& gemm);           // out of the same type
+  void (*gemm_to_float)(const Gemm& gemm);  // out in float32
+  void (*rms_norm)(const void* x, const void* weight, float eps, int64_t width, void* out);
   // Rotates halves; out may be x.
-  void (*rotate)(const float* x, const float* cos, const float* sin, int64_t half, float* out);
-  SoftmaxPart (*softmax_part)(const float* logits, int64_t count);
+  void (*rotate)(const void* x, const float* cos, const float* sin, int64_t half, void* out);
+  // out <- silu(gate) * up
+  void (*silu_mul)(const float* gate, const float* up, int64_t count, void* out);
   void (*attend)(const AttentionTile& tile);
-  float (*exp)(float x);
+  // Place of the largest; ties go to the first, NaN counts as the largest.
+  int64_t (*argmax)(const void* values, int64_t count);
 };
 
-namespace portable {
-extern const Kernels kKernels;
-}
-#ifdef KANGAROO_HAS_AVX2
-namespace avx2 {
-extern const Kernels kKernels;
-}
-#endif
+struct Kernels {
+  const char* isa;
+  TypedKernels of_float32;
+  TypedKernels of_bfloat16;
+  SoftmaxPart (*softmax_part)(const float* logits, int64_t count);
+  float (*exp)(float x);
 
-// The table of the best instruction set that this machine has.
+  const TypedKernels& of(kangaroo_dtype dtype) const {
+    return dtype == KANGAROO_FLOAT32 ? of_float32 : of_bfloat16;
+  }
+};
+
+// The table that serves this process: see kangaroo_select_isa.
 const Kernels& kernels();
+
+inline const TypedKernels& kernels(kangaroo_dtype dtype) { return kernels().of(dtype); }
 
 }  // namespace kangaroo

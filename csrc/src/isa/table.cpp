@@ -9,7 +9,13 @@ namespace kangaroo::KANGAROO_ISA {
 
 extern const Kernels kKernels;
 const Kernels kKernels = {
-    KANGAROO_STRING(KANGAROO_ISA), gemm, rms_norm, silu_mul, rotate, softmax_part, attend, exp_one,
+    KANGAROO_STRING(KANGAROO_ISA),
+    {panel_bytes<FloatDot>, pack<FloatDot>, gemm<FloatDot, float>, gemm<FloatDot, float>,
+     rms_norm<float>, rotate<float>, silu_mul<float>, attend<FloatDot>, argmax<float>},
+    {panel_bytes<PairDot>, pack<PairDot>, gemm<PairDot, Bf16>, gemm<PairDot, float>, rms_norm<Bf16>,
+     rotate<Bf16>, silu_mul<Bf16>, attend<WideDot>, argmax<Bf16>},
+    softmax_part,
+    exp_one,
 };
 
 }  // namespace kangaroo::KANGAROO_ISA

@@ -10,31 +10,8 @@ from torch import Tensor
 from kangaroo.cache import SlotCache
 from kangaroo.config import ModelConfig
 from kangaroo_kernels import KernelSet
+from kangaroo_kernels.decoder_layers import LayerWeights
 from kangaroo_kernels.nodes import NodeBatch
-
-
-@dataclass(frozen=True, slots=True)
-class LayerWeights:
-    """One decoder layer; projections fused along their outputs.
-
-    Attributes:
-        input_norm: [C]; post_norm: [C] (in front of the MLP).
-        qkv: [(H_q + 2 H_kv) * D, C]; qkv_bias: [(H_q + 2 H_kv) * D] or None.
-        o: [C, H_q * D]; o_bias: [C] or None.
-        gate_up: [2 F, C], gate first; down: [C, F].
-        q_norm: [D] or None; k_norm: [D] or None.
-    """
-
-    input_norm: Tensor
-    qkv: Tensor
-    o: Tensor
-    post_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
-    qkv_bias: Tensor | None = None
-    o_bias: Tensor | None = None
-    q_norm: Tensor | None = None
-    k_norm: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +37,7 @@ class Llama:
     def __init__(self, config: ModelConfig, weights: LlamaWeights, kernels: KernelSet):
         self.config, self.weights, self.kernels = config, weights, kernels
         self.rope = rope_table(config, weights.norm.device)
+        self.fused = kernels.decoder_layers(weights.layers, self.rope, config.rms_norm_eps)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """tokens [B, N] int64 -> [B, N, C]."""
@@ -78,10 +56,18 @@ class Llama:
         begins at `start`; at least one layer. The result is written to `out` [B, N, C] where it is
         given.
         """
+        h = (self.fused or self._op_by_op)(h, start, stop, kv.rows, nodes, out)
+        kv.length += h.shape[1]
+        return h
+
+    def _op_by_op(
+        self, h: Tensor, start: int, stop: int, kv: Tensor, nodes: NodeBatch, out: Tensor | None
+    ) -> Tensor:
+        """See the contract of decoder_layers."""
         kernels, eps, scale = self.kernels, self.config.rms_norm_eps, self.config.head_dim**-0.5
         for index in range(start, stop):
             w = self.weights.layers[index]
-            k_cache, v_cache = kv.layer(index - start)
+            k_cache, v_cache = kv[2 * (index - start)], kv[2 * (index - start) + 1]
             qkv = kernels.linear(h, w.qkv, bias=w.qkv_bias, norm_weight=w.input_norm, eps=eps)
             q = kernels.rope_append_kv(
                 qkv, k_cache, v_cache, nodes, self.rope, q_norm=w.q_norm, k_norm=w.k_norm, eps=eps
@@ -90,7 +76,6 @@ class Llama:
             h = kernels.linear(heads.flatten(2), w.o, bias=w.o_bias, residual=h)
             place = out if index == stop - 1 else None
             h = kernels.gated_mlp(h, w.gate_up, w.down, w.post_norm, eps, out=place)
-        kv.length += h.shape[1]
         return h
 
     def logits(self, h: Tensor) -> Tensor:

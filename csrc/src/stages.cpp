@@ -1,0 +1,47 @@
+#include "stages.h"
+
+#include "parallel.h"
+#include "scratch.h"
+
+namespace kangaroo {
+namespace {
+
+// A multiple of every tile width, so that only the last chunk has a narrow end.
+constexpr int64_t kOutputStep = 12;
+// Laying out an element, or a norm of it, costs about this many multiply-adds.
+constexpr int64_t kPackWork = 4;
+
+}  // namespace
+
+char* panel(kangaroo_dtype dtype, int64_t num_rows, int64_t width) {
+  return static_cast<char*>(
+      scratch_bytes(Scratch::kPanel, kernels(dtype).panel_bytes(num_rows, width)));
+}
+
+const char* packed(const kangaroo_states& x, const void* norm, float eps, int32_t num_threads) {
+  const int64_t num_rows = x.batch * x.nodes;
+  char* to = panel(x.dtype, num_rows, x.width);
+  const TypedKernels& k = kernels(x.dtype);
+  const Rows rows = rows_of(x);
+  const int64_t grain = grain_for(num_rows, kPackWork * x.width, 1, num_threads);
+  parallel_for(num_rows, grain, num_threads, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      k.pack({rows.at(row), norm, eps, 1.0f, x.width}, row, num_rows, to);
+    }
+  });
+  return to;
+}
+
+void multiply(const Gemm& gemm, kangaroo_dtype dtype, bool to_float, int32_t num_threads) {
+  if (gemm.num_rows == 0) return;
+  const TypedKernels& k = kernels(dtype);
+  const auto product = to_float ? k.gemm_to_float : k.gemm;
+  const int64_t work = gemm.num_rows * gemm.width;
+  const int64_t count = gemm.end - gemm.begin;
+  const int64_t grain = grain_for(count, work, kOutputStep, num_threads);
+  parallel_for(count, grain, num_threads, [&](int64_t begin, int64_t end) {
+    product(gemm.columns(gemm.begin + begin, gemm.begin + end));
+  });
+}
+
+}  // namespace kangaroo

@@ -1,0 +1,108 @@
+"""decoder_layers in C++ on the CPU: no Python between the ops of a layer, nor between layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kangaroo_kernels.checks import sizes
+from kangaroo_kernels.decoder_layers import LayerWeights
+from kangaroo_kernels.native import (
+    C,
+    address,
+    kv_address,
+    nodes_address,
+    number_of,
+    optional_address,
+    rope_address,
+)
+from kangaroo_kernels.native import attention_unsupported as unsupported
+from kangaroo_kernels.nodes import NodeBatch
+
+__all__ = ["NativeLayers", "unsupported"]
+
+
+def layer_addresses(w: LayerWeights, head_dim: int) -> list[int]:
+    """The fields of kangaroo_layer_weights, in their order.
+
+    Raises:
+        ValueError: shapes or dtypes that disagree.
+    """
+    width, q_width = w.o.shape
+    qkv_width, intermediate, dtype = len(w.qkv), w.down.shape[1], w.o.dtype
+    return [
+        address("input_norm", w.input_norm, (width,), dtype),
+        address("qkv", w.qkv, (qkv_width, width), dtype),
+        optional_address("qkv_bias", w.qkv_bias, (qkv_width,), dtype),
+        optional_address("q_norm", w.q_norm, (head_dim,), dtype),
+        optional_address("k_norm", w.k_norm, (head_dim,), dtype),
+        address("o", w.o, (width, q_width), dtype),
+        optional_address("o_bias", w.o_bias, (width,), dtype),
+        address("post_norm", w.post_norm, (width,), dtype),
+        address("gate_up", w.gate_up, (2 * intermediate, width), dtype),
+        address("down", w.down, (width, intermediate), dtype),
+    ]
+
+
+class NativeLayers:
+    """All layers of a decoder; their weights are checked once, here.
+
+    Raises:
+        ValueError: layers of unequal shapes or dtypes.
+    """
+
+    def __init__(self, layers: Sequence[LayerWeights], rope: Tensor, eps: float):
+        self.layers, self.rope, self.eps = tuple(layers), rope, eps
+        first = layers[0]
+        self.width, self.q_width = first.o.shape
+        self.dtype, self.intermediate = first.o.dtype, first.down.shape[1]
+        self.head_dim = 2 * rope.shape[2]
+        for layer in layers:
+            for name in ("qkv", "o", "down"):
+                expected, got = getattr(first, name), getattr(layer, name)
+                address(name, got, tuple(expected.shape), expected.dtype)
+        rows = [layer_addresses(layer, self.head_dim) for layer in layers]
+        self.table = torch.tensor(rows, dtype=torch.int64)
+
+    def __call__(
+        self,
+        h: Tensor,
+        start: int,
+        stop: int,
+        kv: Tensor,
+        nodes: NodeBatch,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        batch, num_nodes, _ = shape = sizes("h", h, 3)
+        planes, _, h_kv, _, head_dim = sizes("kv", kv, 5)
+        if not 0 <= start < stop <= len(self.layers) or planes != 2 * (stop - start):
+            raise ValueError(
+                f"kv: expected keys and values of layers [{start}, {stop}) of {len(self.layers)}, "
+                f"got {planes} planes"
+            )
+        width = self.q_width + 2 * h_kv * self.head_dim
+        if head_dim != self.head_dim or width != len(self.layers[0].qkv):
+            raise ValueError(
+                f"kv: expected heads of {self.head_dim} that make {len(self.layers[0].qkv)} rows "
+                f"of qkv, got {h_kv} of {head_dim}"
+            )
+        out = torch.empty_like(h) if out is None else out
+        C.decoder_layers(
+            number_of("h", h),
+            address("h", h, (batch, num_nodes, self.width), self.dtype),
+            self.table[start].data_ptr(),
+            stop - start,
+            kv_address(kv[0], kv[1], batch, self.dtype),
+            2 * kv.stride(0),
+            rope_address(self.rope, head_dim),
+            nodes_address(nodes, (batch, num_nodes)),
+            address("out", out, shape, self.dtype),
+            self.width,
+            self.q_width // head_dim,
+            self.intermediate,
+            self.eps,
+            torch.get_num_threads(),
+        )
+        return out

@@ -1,0 +1,117 @@
+"""decoder_layers: whole layers in one call have the bits of the ops one by one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from kangaroo.models.families import model_config
+from kangaroo.models.llama import Llama
+from kangaroo.models.weights import load_target
+from kangaroo_kernels import KernelSet, Target, UnsupportedError, testing
+from kangaroo_kernels.decoder_layers import DecoderLayers
+from kangaroo_kernels.nodes import NodeBatch
+from tests.factories import make_checkpoint
+from tests.kernels import laws
+
+CPU = torch.device("cpu")
+DTYPES = (torch.float32, torch.bfloat16)
+FAMILIES = ("llama", "llama-gqa-llama3", "llama-bias", "qwen2", "qwen3-bias-tied")
+NUM_SLOTS, WIDTH = 128, 64
+
+
+def load(path: Path, dtype: torch.dtype, **per_op: str) -> Llama:
+    config = model_config(path)
+    try:
+        kernels = KernelSet.resolve(Target(CPU, dtype, config.head_dim), "native", **per_op)
+    except UnsupportedError as refusal:
+        pytest.skip(str(refusal))
+    return Llama(config, load_target(path, config, dtype, CPU), kernels)
+
+
+def fused(model: Llama) -> DecoderLayers:
+    assert model.fused is not None, "all ops of a layer are native"
+    return model.fused
+
+
+def make_kv(model: Llama, num_layers: int, batch: int = 1) -> Tensor:
+    """Caches full of noise: what the nodes do not see is not read."""
+    config = model.config
+    shape = (2 * num_layers, batch, config.num_kv_heads, NUM_SLOTS, config.head_dim)
+    return torch.randn(shape).to(model.weights.norm.dtype)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("target"), "llama-gqa-llama3")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_bits_of_the_ops_one_by_one(tmp_path: Path, family: str, dtype: torch.dtype) -> None:
+    model = load(make_checkpoint(tmp_path, family), dtype)
+    trees = (
+        testing.chain_nodes([63], 1),
+        testing.chain_nodes([0, 70], 5, first_node=2),
+        testing.tree_nodes(testing.random_parents(1, 9), [58]),
+    )
+    for nodes, (start, stop) in zip(trees, ((0, 4), (1, 3), (2, 3)), strict=True):
+        batch, num_nodes = nodes.positions.shape
+        h = torch.randn(batch, num_nodes, WIDTH).to(dtype)
+        kv = make_kv(model, stop - start, batch)
+        by_op = kv.clone()
+        expected = model._op_by_op(h, start, stop, by_op, nodes, None)
+        with testing.poisoned_empty():
+            testing.assert_same_bits(fused(model)(h, start, stop, kv, nodes), expected)
+        testing.assert_same_bits(kv, by_op)
+        out = torch.empty_like(h)
+        assert fused(model)(h, start, stop, kv, nodes, out) is out
+        testing.assert_same_bits(out, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_rows_and_threads(checkpoint: Path, dtype: torch.dtype) -> None:
+    """A node alone, behind those that stand in the cache already, has the bits it has among them."""
+    model, num_nodes = load(checkpoint, dtype), 20
+    h, kv = torch.randn(1, num_nodes, WIDTH).to(dtype), make_kv(model, 4)
+    nodes = testing.chain_nodes([55], num_nodes)
+
+    def together() -> Tensor:
+        return fused(model)(h, 0, 4, kv.clone(), nodes)
+
+    laws.check_thread_invariance(together)
+    expected = together()
+    for i in range(num_nodes):
+        one = NodeBatch(nodes.positions[:, i : i + 1].contiguous(), nodes.cache_seqlens, i)
+        alone = fused(model)(h[:, i : i + 1].contiguous(), 0, 4, kv, one)
+        testing.assert_same_bits(alone[0, 0], expected[0, i])
+
+
+def test_an_op_of_another_backend_is_not_passed_over(checkpoint: Path) -> None:
+    assert load(checkpoint, torch.float32, gated_mlp="reference").fused is None
+
+
+def test_bad_inputs(checkpoint: Path) -> None:
+    model = load(checkpoint, torch.float32)
+    inputs = {
+        "h": torch.randn(1, 2, WIDTH),
+        "start": 0,
+        "stop": 2,
+        "kv": make_kv(model, 2),
+        "nodes": testing.chain_nodes([5], 2),
+    }
+    for name, bad, says in (
+        ("h", torch.zeros(1, 2, WIDTH + 1), "h"),
+        ("h", torch.zeros(1, 2, WIDTH, dtype=torch.float64), "h"),
+        ("stop", 3, "kv"),
+        ("stop", 0, "kv"),
+        ("kv", make_kv(model, 2)[..., :8], "kv"),
+        ("kv", make_kv(model, 2, batch=2), "k_cache"),
+        ("nodes", testing.chain_nodes([127], 2), "cache_seqlens"),
+        ("nodes", replace(testing.chain_nodes([5], 2), first_node=-1), "first_node"),
+    ):
+        laws.check_refusal(fused(model), inputs, name, bad, says=says)
