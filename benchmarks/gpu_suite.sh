@@ -6,3 +6,4 @@ cd "$(dirname "$0")/.."
 python -m pip install -q --no-build-isolation --no-deps -e .
 python -m pytest -q -m gpu --junitxml=build/gate.xml
 python benchmarks/kernels/run.py --device cuda --gate build/gate.xml "$@"
+python benchmarks/round_graph.py --gate build/gate.xml

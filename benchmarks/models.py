@@ -25,6 +25,7 @@ class Model:
 
 
 TINY_PY = Model("tiny-py", 192, Heads(3, 3, 64), 512, 4096)
+LLAMA_1B = Model("Llama-3.2-1B", 2048, Heads(32, 8, 64), 8192, 128256)
 VICUNA_7B = Model("Vicuna-7B", 4096, Heads(32, 32, 128), 11008, 32000)
 LLAMA_8B = Model("Llama-3.1-8B", 4096, Heads(32, 8, 128), 14336, 128256)
 QWEN3_8B = Model("Qwen3-8B", 4096, Heads(32, 8, 128), 12288, 151936)

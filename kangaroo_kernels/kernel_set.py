@@ -14,9 +14,10 @@ from torch import Tensor
 from kangaroo_kernels.adapter_refresh import AdapterRefresh
 from kangaroo_kernels.adapter_step import AdapterStep
 from kangaroo_kernels.compact_kv import CompactKV
-from kangaroo_kernels.decoder_layers import DecoderLayers, LayerWeights
+from kangaroo_kernels.decoder_layers import DecoderLayers
 from kangaroo_kernels.embedding import Embedding
 from kangaroo_kernels.gated_mlp import GatedMLP
+from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.linear import Linear
 from kangaroo_kernels.rms_norm import RMSNorm
 from kangaroo_kernels.rope_append_kv import RopeAppendKV

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,9 @@ from torch import Tensor
 
 from kangaroo.config import AdapterConfig, AdapterKind, DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
-from kangaroo.draft.tree import DraftTree
-from kangaroo.engine.decode import Decoder, Round
 from kangaroo.engine.state import DecodeState
+from kangaroo.evals.recording import Recording as Run
+from kangaroo.evals.recording import RecordingDecoder
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.families import model_config
 from kangaroo.models.llama import Llama
@@ -121,51 +120,6 @@ class WrongDrafter(NoisyDrafter):
     """Never right."""
 
     right = 0.0
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a decoder made of a prompt.
-
-    Attributes:
-        logits: [num_tokens, V], what each of `tokens` was chosen from.
-        state: as the last round left it.
-    """
-
-    rounds: list[Round]
-    logits: Tensor
-    state: DecodeState
-
-    @property
-    def tokens(self) -> list[int]:
-        return [token for round_ in self.rounds for token in round_.tokens]
-
-    @property
-    def num_drafted(self) -> int:
-        return sum(round_.num_drafted for round_ in self.rounds)
-
-    @property
-    def num_accepted(self) -> int:
-        return sum(round_.num_accepted for round_ in self.rounds)
-
-
-class RecordingDecoder(Decoder):
-    """Keeps the logits and the state of a run."""
-
-    def verify(self, state: DecodeState, tree: DraftTree) -> tuple[Tensor, Tensor]:
-        logits, h_deep = super().verify(state, tree)
-        self._logits, self._state = logits, state
-        return logits, h_deep
-
-    def run(
-        self, prompt: Sequence[int], max_new_tokens: int, eos_ids: Set[int] = frozenset()
-    ) -> Run:
-        """Decode at least one token; drafts are chains, so node i chose the round's token i."""
-        rounds, logits = [], []
-        for round_ in self.generate(prompt, max_new_tokens, eos_ids):
-            rounds.append(round_)
-            logits.append(self._logits[0, : len(round_.tokens)])
-        return Run(rounds, torch.cat(logits), self._state)
 
 
 def decoder_of(drafter: KangarooDrafter) -> RecordingDecoder:

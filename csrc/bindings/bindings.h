@@ -121,6 +121,9 @@ void register_embedding(pybind11::module_& module);
 void register_gated_mlp(pybind11::module_& module);
 void register_linear(pybind11::module_& module);
 void register_rms_norm(pybind11::module_& module);
+#ifdef KANGAROO_CUDA
+void register_round_cuda(pybind11::module_& module);
+#endif
 void register_rope_append_kv(pybind11::module_& module);
 void register_top1_confidence(pybind11::module_& module);
 void register_topk_confidence(pybind11::module_& module);

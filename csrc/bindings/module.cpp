@@ -36,6 +36,7 @@ PYBIND11_MODULE(_C, module) {
   register_compact_kv_cuda(module);
   register_linear_cuda(module);
   register_rope_append_kv_cuda(module);
+  register_round_cuda(module);
   register_top1_confidence_cuda(module);
   register_verify_tree_cuda(module);
 #endif

@@ -1,6 +1,12 @@
 #include <atomic>
 #include <cstring>
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include "error.h"
 #include "isa/kernels.h"
 
@@ -18,6 +24,20 @@ KANGAROO_ISAS(X)
 
 namespace {
 
+// The processor has tiles, and the kernel lets this process use them.
+bool has_amx() {
+#if defined(__x86_64__) && defined(__linux__)
+  constexpr unsigned kTiles = 1u << 24, kBf16 = 1u << 22;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  if ((d & kTiles) == 0 || (d & kBf16) == 0) return false;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 bool runs(const char* isa) {
 #if defined(__x86_64__) || defined(__i386__)
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -26,9 +46,9 @@ bool runs(const char* isa) {
                       __builtin_cpu_supports("avx512vl");
   if (std::strcmp(isa, "avx2") == 0) return avx2;
   if (std::strcmp(isa, "avx512") == 0) return avx512;
-  if (std::strcmp(isa, "avx512_bf16") == 0) {
-    return avx512 && __builtin_cpu_supports("avx512bf16");
-  }
+  const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+  if (std::strcmp(isa, "avx512_bf16") == 0) return avx512_bf16;
+  if (std::strcmp(isa, "amx") == 0) return avx512_bf16 && has_amx();
 #endif
   return std::strcmp(isa, "portable") == 0;
 }
@@ -39,9 +59,10 @@ const Kernels* const kTables[] = {
 #undef X
 };
 
+// AMX serves on request only: it is proved by emulation, and no measurement has shown it faster.
 const Kernels* best() {
   for (const Kernels* table : kTables) {
-    if (runs(table->isa)) return table;
+    if (std::strcmp(table->isa, "amx") != 0 && runs(table->isa)) return table;
   }
   return kTables[sizeof kTables / sizeof *kTables - 1];
 }

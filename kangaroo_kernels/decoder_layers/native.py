@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels.checks import sizes
-from kangaroo_kernels.decoder_layers import LayerWeights
+from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.native import (
     C,
     address,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
-from kangaroo_kernels.decoder_layers import LayerWeights
+from kangaroo_kernels.layer_weights import LayerWeights
 
 
 class FromScratch:

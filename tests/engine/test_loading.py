@@ -87,7 +87,7 @@ def test_backends(folder: Path) -> None:
     with pytest.raises(ValueError, match="^backend: expected 'auto' or one of"):
         load_engine(folder, None, None, "cpu", "odd")
     with pytest.raises(UnsupportedError, match="native cannot run on"):
-        load_engine(folder, None, "bfloat16", "cpu", "native")
+        load_engine(folder, None, "float16", "cpu", "native")
 
 
 def test_without_a_tokenizer(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_bits_of_the_ops_one_by_one(tmp_path: Path, family: str, dtype: torch.dt
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_rows_and_threads(checkpoint: Path, dtype: torch.dtype) -> None:
-    """A node alone, behind those that stand in the cache already, has the bits it has among them."""
+    """A node alone, behind those in the cache already, has the bits that it has among them."""
     model, num_nodes = load(checkpoint, dtype), 20
     h, kv = torch.randn(1, num_nodes, WIDTH).to(dtype), make_kv(model, 4)
     nodes = testing.chain_nodes([55], num_nodes)

@@ -28,7 +28,7 @@ const char* kangaroo_version(void);
 const char* kangaroo_last_error(void);
 
 /* Instruction set that serves this process: "avx512_bf16", "avx512", "avx2" or "portable". By
-   default the best that was compiled in and that the processor has. */
+   default the best that was compiled in and that the processor has; "amx" on request alone. */
 const char* kangaroo_isa(void);
 
 /* Instruction sets compiled in, the best first, separated by commas. */

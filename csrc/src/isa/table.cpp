@@ -1,3 +1,6 @@
+#ifdef KANGAROO_AMX
+#include "isa/amx.h"
+#endif
 #include "isa/attention.h"
 #include "isa/gemm.h"
 #include "isa/rows.h"
@@ -12,8 +15,12 @@ const Kernels kKernels = {
     KANGAROO_STRING(KANGAROO_ISA),
     {panel_bytes<FloatDot>, pack<FloatDot>, gemm<FloatDot, float>, gemm<FloatDot, float>,
      rms_norm<float>, rotate<float>, silu_mul<float>, attend<FloatDot>, argmax<float>},
-    {panel_bytes<PairDot>, pack<PairDot>, gemm<PairDot, Bf16>, gemm<PairDot, float>, rms_norm<Bf16>,
-     rotate<Bf16>, silu_mul<Bf16>, attend<WideDot>, argmax<Bf16>},
+#ifdef KANGAROO_AMX
+    {tile_panel_bytes, tile_pack, tile_gemm<Bf16>, tile_gemm<float>,
+#else
+    {panel_bytes<PairDot>, pack<PairDot>, gemm<PairDot, Bf16>, gemm<PairDot, float>,
+#endif
+     rms_norm<Bf16>, rotate<Bf16>, silu_mul<Bf16>, attend<WideDot>, argmax<Bf16>},
     softmax_part,
     exp_one,
 };

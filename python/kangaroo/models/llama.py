@@ -10,7 +10,7 @@ from torch import Tensor
 from kangaroo.cache import SlotCache
 from kangaroo.config import ModelConfig
 from kangaroo_kernels import KernelSet
-from kangaroo_kernels.decoder_layers import LayerWeights
+from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.nodes import NodeBatch
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from kangaroo.config import ModelConfig
 from kangaroo.models.files import TensorFiles, read_json
 from kangaroo.models.llama import LlamaWeights
-from kangaroo_kernels.decoder_layers import LayerWeights
+from kangaroo_kernels.layer_weights import LayerWeights
 
 EMBED, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 HARMLESS_SUFFIX = "rotary_emb.inv_freq"  # a buffer that old checkpoints carry; config.json rules

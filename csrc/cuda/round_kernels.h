@@ -1,0 +1,90 @@
+// The round's own kernels: one block of kRoundThreads threads each, one parameter each.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kangaroo/round.h"
+
+namespace kangaroo {
+
+constexpr unsigned kRoundThreads = 32;  // one warp, whose lanes take sequences in turns
+
+// What a round keeps on the device.
+struct RoundState {
+  uint64_t* published;  // rounds so far
+  int32_t* done;        // [batch]
+  int32_t* remaining;   // [batch], tokens that a sequence may still write
+};
+
+// A slot of the ring, in host memory: its sequence number, then counts, flags and tokens.
+struct RoundSlot {
+  uint64_t* sequence;  // number of the round plus one, written last
+  int32_t* num_tokens;
+  int32_t* done;
+  int64_t* tokens;
+};
+
+struct RoundRing {
+  unsigned char* data;
+  int64_t num_slots;
+  int64_t slot_bytes;
+  int64_t batch;
+};
+
+__host__ __device__ inline RoundSlot slot_of(const RoundRing& ring, uint64_t round) {
+  const uint64_t turn = round % static_cast<uint64_t>(ring.num_slots);
+  unsigned char* const first = ring.data + turn * static_cast<uint64_t>(ring.slot_bytes);
+  RoundSlot slot;
+  slot.sequence = reinterpret_cast<uint64_t*>(first);
+  slot.num_tokens = reinterpret_cast<int32_t*>(slot.sequence + 1);
+  slot.done = slot.num_tokens + ring.batch;
+  slot.tokens = reinterpret_cast<int64_t*>(slot.done + ring.batch);
+  return slot;
+}
+
+struct RoundStartParams {
+  RoundState state;
+  int64_t sequence;
+  int32_t max_tokens;
+};
+
+struct RoundOpenParams {
+  const int32_t* done;
+  int32_t* stopped;
+  int64_t batch;
+  cudaGraphConditionalHandle handle;
+  bool conditional;
+};
+
+struct RoundGateParams {
+  const int32_t* stopped;
+  int64_t batch;
+  cudaGraphConditionalHandle handle;
+};
+
+struct RoundPublishParams {
+  RoundState state;
+  RoundRing ring;
+  const int64_t* tokens;
+  const int64_t* path;
+  const int32_t* path_len;
+  const int64_t* bonus;
+  int64_t nodes;
+  int64_t token_stride;
+  int64_t path_stride;
+  int64_t num_eos;
+  int64_t eos_ids[KANGAROO_ROUND_MAX_EOS];
+};
+
+// Gives a sequence its budget.
+__global__ void _round_start_kernel(RoundStartParams p);
+// Resets `stopped`; the round's condition: not every sequence is done.
+__global__ void _round_open_kernel(RoundOpenParams p);
+// A step's condition: not every sequence has stopped.
+__global__ void _round_gate_kernel(RoundGateParams p);
+// Cuts the round's tokens at the first end and at the budget, and hands them to the host.
+__global__ void _round_publish_kernel(RoundPublishParams p);
+
+}  // namespace kangaroo

@@ -1,0 +1,25 @@
+// Products of bfloat16 by AMX: tiles of 16 outputs by 16 rows, one order of additions for all.
+//
+// Weights are the left factor as they lie in memory, 16 outputs by 32 of k; rows of x are laid out
+// as the right one, pairs of k by 16 rows. So nothing of the weights is ever rearranged, and a row
+// costs the same alone and among sixteen.
+#pragma once
+
+#include "isa/kernels.h"
+#include "isa/simd.h"
+
+namespace kangaroo::KANGAROO_ISA {
+
+struct TileDot {
+  using Weight = Bf16;
+  static constexpr int64_t kStep = 32;  // of k
+  static constexpr int64_t kRows = 16;
+  static constexpr int64_t kOutputs = 16;
+};
+
+std::size_t tile_panel_bytes(int64_t num_rows, int64_t width);
+void tile_pack(const PackedRow& source, int64_t row, int64_t num_rows, char* panel);
+template <class Out>
+void tile_gemm(const Gemm& gemm);
+
+}  // namespace kangaroo::KANGAROO_ISA

@@ -1,0 +1,95 @@
+// The five AMX instructions that products need; without the hardware, what they do, in C++.
+#pragma once
+
+#include "isa/simd.h"
+
+namespace kangaroo::KANGAROO_ISA {
+
+// Every tile is 16 rows of 64 bytes.
+struct alignas(64) TileConfig {
+  uint8_t palette = 1;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+#ifdef KANGAROO_AMX_EMULATED
+
+struct Tile {
+  char bytes[16][64];
+};
+
+inline thread_local Tile tiles[8];
+
+inline void configure(const TileConfig&) {}
+inline void release() {}
+
+template <int kTile>
+void zero() {
+  tiles[kTile] = {};
+}
+
+template <int kTile>
+void load_tile(const void* from, int64_t stride) {
+  for (int row = 0; row < 16; ++row) {
+    __builtin_memcpy(tiles[kTile].bytes[row], static_cast<const char*>(from) + row * stride, 64);
+  }
+}
+
+template <int kTile>
+void store_tile(void* to, int64_t stride) {
+  for (int row = 0; row < 16; ++row) {
+    __builtin_memcpy(static_cast<char*>(to) + row * stride, tiles[kTile].bytes[row], 64);
+  }
+}
+
+// c[m, n] += a[m, 2 k] b[k, 2 n] + a[m, 2 k + 1] b[k, 2 n + 1], in order of k.
+template <int kC, int kA, int kB>
+void multiply_tiles() {
+  float c[16][16];
+  Bf16 a[16][32], b[16][32];
+  __builtin_memcpy(c, tiles[kC].bytes, sizeof c);
+  __builtin_memcpy(a, tiles[kA].bytes, sizeof a);
+  __builtin_memcpy(b, tiles[kB].bytes, sizeof b);
+  for (int m = 0; m < 16; ++m) {
+    for (int k = 0; k < 16; ++k) {
+      for (int n = 0; n < 16; ++n) {
+        c[m][n] += to_float(a[m][2 * k]) * to_float(b[k][2 * n]);
+        c[m][n] += to_float(a[m][2 * k + 1]) * to_float(b[k][2 * n + 1]);
+      }
+    }
+  }
+  __builtin_memcpy(tiles[kC].bytes, c, sizeof c);
+}
+
+#else
+
+// Written out, because compilers' own names for these take no constants of templates.
+inline void configure(const TileConfig& config) { asm volatile("ldtilecfg %0" ::"m"(config)); }
+
+inline void release() { asm volatile("tilerelease"); }
+
+template <int kTile>
+KANGAROO_INLINE void zero() {
+  asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
+}
+
+template <int kTile>
+KANGAROO_INLINE void load_tile(const void* from, int64_t stride) {
+  asm volatile("tileloadd (%0, %1, 1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(kTile) : "memory");
+}
+
+template <int kTile>
+KANGAROO_INLINE void store_tile(void* to, int64_t stride) {
+  asm volatile("tilestored %%tmm%c2, (%0, %1, 1)" ::"r"(to), "r"(stride), "i"(kTile) : "memory");
+}
+
+template <int kC, int kA, int kB>
+KANGAROO_INLINE void multiply_tiles() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kC), "i"(kA), "i"(kB));
+}
+
+#endif
+
+}  // namespace kangaroo::KANGAROO_ISA

@@ -1,0 +1,60 @@
+"""Decoding that keeps the logits which every token was chosen from: to compare runs bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kangaroo.draft.tree import DraftTree
+from kangaroo.engine.decode import Decoder, Round
+from kangaroo.engine.state import DecodeState
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a decoder made of a prompt.
+
+    Attributes:
+        logits: [num_tokens, V], what each of `tokens` was chosen from.
+        state: as the last round left it.
+    """
+
+    rounds: list[Round]
+    logits: Tensor
+    state: DecodeState
+
+    @property
+    def tokens(self) -> list[int]:
+        """New tokens."""
+        return [token for round_ in self.rounds for token in round_.tokens]
+
+    @property
+    def num_drafted(self) -> int:
+        return sum(round_.num_drafted for round_ in self.rounds)
+
+    @property
+    def num_accepted(self) -> int:
+        return sum(round_.num_accepted for round_ in self.rounds)
+
+
+class RecordingDecoder(Decoder):
+    """Keeps the logits and the state of a run."""
+
+    def verify(self, state: DecodeState, tree: DraftTree) -> tuple[Tensor, Tensor]:
+        logits, h_deep = super().verify(state, tree)
+        self._logits, self._state = logits, state
+        return logits, h_deep
+
+    def run(
+        self, prompt: Sequence[int], max_new_tokens: int, eos_ids: Set[int] = frozenset()
+    ) -> Recording:
+        """Decode at least one token; drafts are chains, so node i chose the round's token i."""
+        rounds, logits = [], []
+        for round_ in self.generate(prompt, max_new_tokens, eos_ids):
+            rounds.append(round_)
+            # A copy: the decoder may write the next round's logits to the same place.
+            logits.append(self._logits[0, : len(round_.tokens)].clone())
+        return Recording(rounds, torch.cat(logits), self._state)
