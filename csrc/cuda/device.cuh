@@ -175,6 +175,10 @@ cudaError_t launch(void (*kernel)(Params...), const Blocks& blocks, cudaStream_t
   if (error == cudaSuccess && blocks.shared_bytes > kSharedWithoutAsking) {
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  blocks.shared_bytes);
+    if (error == cudaSuccess) {  // or a multiprocessor might have room for one block alone
+      error = cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                   cudaSharedmemCarveoutMaxShared);
+    }
   }
   if (error != cudaSuccess) return error;
   cudaLaunchAttribute attribute = {};

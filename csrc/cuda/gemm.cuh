@@ -60,8 +60,8 @@ struct Tile {
   static constexpr int kSharedBytes = kRingBytes > kPartialBytes ? kRingBytes : kPartialBytes;
 };
 
-// The narrowest tiles that a large GPU's multiprocessors have enough of, one each, are the best:
-// the fewer blocks, the less often x is read.
+// The widest tiles of which the multiprocessors of a large GPU still have one each: the fewer
+// blocks there are, the less often x is read.
 inline int tile_outs(int64_t num_out) {
   constexpr int64_t kEnough = 128;
   return num_out >= 64 * kEnough ? 64 : num_out >= 32 * kEnough ? 32 : 16;
@@ -280,6 +280,7 @@ __device__ __forceinline__ const float* multiply(const Product& p, int64_t first
     sums.load(chunk, lane, p.width);
     wait_for_copies<Tile::kStages - 1>();
     sums.add(weights, stage);
+    // Behind the reads of the same slots by the same thread, which therefore come first.
     weights.load(chunk + Tile::kStages * Tile::kWarpsK, stage, lane, p.width);
     stage = stage + 1 == Tile::kStages ? 0 : stage + 1;
   }

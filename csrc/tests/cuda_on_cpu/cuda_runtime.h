@@ -101,7 +101,11 @@ struct cudaLaunchConfig_t {
   unsigned numAttrs;
 };
 
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaFuncAttribute {
+  cudaFuncAttributeMaxDynamicSharedMemorySize,
+  cudaFuncAttributePreferredSharedMemoryCarveout
+};
+enum { cudaSharedmemCarveoutMaxShared = 100 };
 
 namespace cuda_on_cpu {
 
@@ -110,7 +114,8 @@ inline std::map<const void*, std::size_t> shared_limits;
 }  // namespace cuda_on_cpu
 
 template <class Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute attribute, int bytes) {
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
   if (static_cast<std::size_t>(bytes) > cuda_on_cpu::kMostShared) return cudaErrorInvalidValue;
   cuda_on_cpu::shared_limits[reinterpret_cast<const void*>(kernel)] =
       static_cast<std::size_t>(bytes);
