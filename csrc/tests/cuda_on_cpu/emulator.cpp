@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -96,6 +97,7 @@ struct Grid {
   Launch* launch;
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<Fiber*> ready;
+  bool newest_first = false;  // one warp runs ahead of all others, or all keep step
   std::vector<Fiber*> at_barrier;
   std::vector<Warp> warps;
   std::vector<uint64_t> shared;
@@ -117,7 +119,9 @@ Place& next() {
     if (grid->live > 0) die("threads wait at a barrier that others do not reach");
     return grid->host;
   }
-  std::swap(grid->ready[dice() % grid->ready.size()], grid->ready.back());
+  if (!grid->newest_first) {
+    std::swap(grid->ready[dice() % grid->ready.size()], grid->ready.back());
+  }
   Fiber* const fiber = grid->ready.back();
   grid->ready.pop_back();
   grid->current = fiber;
@@ -134,6 +138,7 @@ void block_here() {
 }
 
 void release(std::vector<Fiber*>* waiting) {
+  std::shuffle(waiting->begin(), waiting->end(), dice);
   grid->ready.insert(grid->ready.end(), waiting->begin(), waiting->end());
   waiting->clear();
 }
@@ -153,6 +158,7 @@ void thread_main() {
 void run_block() {
   std::memset(grid->shared.data(), 0xff, grid->shared.size() * sizeof(uint64_t));
   grid->live = grid->fibers.size();
+  grid->newest_first = dice() % 2 == 0;
   for (const auto& fiber : grid->fibers) {
     fiber->place.fresh = true;
     fiber->waited = false;

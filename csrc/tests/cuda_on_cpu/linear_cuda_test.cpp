@@ -238,6 +238,16 @@ void check_workspace_is_shared() {
   }
 }
 
+// The norm rounds where PyTorch does, before its weight and behind it; a weight of ones shows it.
+void check_norm_rounds_twice(kangaroo_dtype dtype) {
+  Inputs in({1, 8, 64, 64, true}, dtype);
+  for (int64_t i = 0; i < in.weight.count(); ++i) in.weight.set(i, i % 65 == 0 ? 1.0f : 0.0f);
+  const Array out = run(in);
+  for (int64_t row = 0; row < 8; ++row) {
+    EXPECT(out.same_bits(in.at(row, 64), product_row(in, row), 0, 64));
+  }
+}
+
 // What one row holds is nobody else's business.
 void check_not_a_number_stays_in_its_row() {
   Inputs in({1, 20, 64, 48}, KANGAROO_FLOAT16);
@@ -305,6 +315,8 @@ int main() {
   check_alignment({1, 3, 280, 8192});
   check_residual_is_x();
   check_workspace_is_shared();
+  check_norm_rounds_twice(KANGAROO_BFLOAT16);
+  check_norm_rounds_twice(KANGAROO_FLOAT16);
   check_not_a_number_stays_in_its_row();
   check_refusals();
   return testing::result();
