@@ -52,17 +52,17 @@ class Target:
 # One row per op, its implementations in order of preference under "auto".
 IMPLS: Mapping[str, tuple[Backend, ...]] = {
     "embedding": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
-    "linear": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "linear": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
     "rms_norm": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
-    "rope_append_kv": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "rope_append_kv": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
     "tree_attention": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "gated_mlp": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
-    "top1_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "top1_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
     "topk_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "adapter_step": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "adapter_refresh": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
-    "verify_tree": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
-    "compact_kv": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "verify_tree": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
+    "compact_kv": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
 }
 MODULES = {
     Backend.REFERENCE: "reference",
@@ -74,10 +74,13 @@ MODULES = {
 # What a decoder layer is made of.
 LAYER_OPS = ("linear", "rope_append_kv", "tree_attention", "gated_mlp")
 
-# What "auto" never takes: slow must be asked for.
-SLOW = {
-    "cpu": (Backend.TRITON, "its interpreter is slow, so only on request: backend='triton'"),
-    "gpu": (Backend.REFERENCE, "slow on a GPU, so only on request: backend='reference'"),
+# What "auto" never takes: what is slow, or may be, must be asked for.
+SLOW: Mapping[str, Mapping[Backend, str]] = {
+    "cpu": {Backend.TRITON: "its interpreter is slow, so only on request: backend='triton'"},
+    "gpu": {
+        Backend.REFERENCE: "slow on a GPU, so only on request: backend='reference'",
+        Backend.CUDA: "not yet measured faster than Triton, so only on request: backend='cuda'",
+    },
 }
 
 
@@ -125,10 +128,10 @@ def auto_backend(op: str, target: Target) -> Backend:
     Raises:
         UnsupportedError: there is none; the message has every reason.
     """
-    slow, why = SLOW["cpu" if target.device.type == "cpu" else "gpu"]
+    slow = SLOW["cpu" if target.device.type == "cpu" else "gpu"]
     reasons = {}
     for backend in IMPLS[op]:  # one by one: Triton is not imported where C++ serves
-        reason = why if backend == slow else _refusal(op, backend, target)
+        reason = slow.get(backend) or _refusal(op, backend, target)
         if reason is None:
             return backend
         reasons[backend] = reason

@@ -75,6 +75,20 @@ inline kangaroo_draft_head head_of(const Head& head, int dtype, int64_t width) {
   return {matrix(weight, dtype, vocab, width), at<int32_t>(token_ids), num_ids};
 }
 
+// (tokens, positions, num_nodes, stopped, threshold, batch, capacity)
+using Chain = std::tuple<Address, Address, Address, Address, Address, int64_t, int64_t>;
+
+inline kangaroo_draft_chain chain_of(const Chain& chain) {
+  const auto [tokens, positions, num_nodes, stopped, threshold, batch, capacity] = chain;
+  return {at<int64_t>(tokens),
+          at<int32_t>(positions),
+          at<int32_t>(num_nodes),
+          at<int32_t>(stopped),
+          at<float>(threshold),
+          batch,
+          capacity};
+}
+
 inline void raise(kangaroo_status status) {
   switch (status) {
     case KANGAROO_OK:
@@ -102,7 +116,6 @@ void call(const Op& op, const Params& params) {
 void register_adapter_refresh(pybind11::module_& module);
 void register_adapter_step(pybind11::module_& module);
 void register_compact_kv(pybind11::module_& module);
-void register_compact_kv_cuda(pybind11::module_& module);
 void register_decoder_layers(pybind11::module_& module);
 void register_embedding(pybind11::module_& module);
 void register_gated_mlp(pybind11::module_& module);
@@ -116,5 +129,11 @@ void register_top1_confidence(pybind11::module_& module);
 void register_topk_confidence(pybind11::module_& module);
 void register_tree_attention(pybind11::module_& module);
 void register_verify_tree(pybind11::module_& module);
+
+void register_compact_kv_cuda(pybind11::module_& module);
+void register_linear_cuda(pybind11::module_& module);
+void register_rope_append_kv_cuda(pybind11::module_& module);
+void register_top1_confidence_cuda(pybind11::module_& module);
+void register_verify_tree_cuda(pybind11::module_& module);
 
 }  // namespace kangaroo::bindings

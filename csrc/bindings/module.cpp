@@ -22,10 +22,6 @@ PYBIND11_MODULE(_C, module) {
   register_adapter_refresh(module);
   register_adapter_step(module);
   register_compact_kv(module);
-#ifdef KANGAROO_CUDA
-  register_compact_kv_cuda(module);
-  register_round_cuda(module);
-#endif
   register_decoder_layers(module);
   register_embedding(module);
   register_gated_mlp(module);
@@ -36,4 +32,12 @@ PYBIND11_MODULE(_C, module) {
   register_topk_confidence(module);
   register_tree_attention(module);
   register_verify_tree(module);
+#ifdef KANGAROO_CUDA
+  register_compact_kv_cuda(module);
+  register_linear_cuda(module);
+  register_rope_append_kv_cuda(module);
+  register_round_cuda(module);
+  register_top1_confidence_cuda(module);
+  register_verify_tree_cuda(module);
+#endif
 }

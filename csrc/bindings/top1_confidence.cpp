@@ -7,23 +7,6 @@
 #include "bindings.h"
 
 namespace kangaroo::bindings {
-namespace {
-
-// (tokens, positions, num_nodes, stopped, threshold, batch, capacity)
-using Chain = std::tuple<Address, Address, Address, Address, Address, int64_t, int64_t>;
-
-kangaroo_draft_chain chain_of(const Chain& chain) {
-  const auto [tokens, positions, num_nodes, stopped, threshold, batch, capacity] = chain;
-  return {at<int64_t>(tokens),
-          at<int32_t>(positions),
-          at<int32_t>(num_nodes),
-          at<int32_t>(stopped),
-          at<float>(threshold),
-          batch,
-          capacity};
-}
-
-}  // namespace
 
 void register_top1_confidence(pybind11::module_& module) {
   module.def("top1_confidence",

@@ -1,90 +1,156 @@
-// compact_kv: cache[:, b, :, len[b] + j] <- cache[:, b, :, len[b] + path[b, j]], j < path_len[b].
-#include <cuda_runtime.h>
-
+// compact_kv: slot len[b] + j <- slot len[b] + path[b, j], j < path_len[b], in all caches.
 #include <algorithm>
-#include <cstdint>
 
-#include "error.h"
-#include "kangaroo/compact_kv_cuda.h"
+#include "check.h"
+#include "device.cuh"
+#include "kangaroo/cuda.h"
 
 namespace kangaroo {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kMaxGridY = 65535;
+constexpr int kMaxCaches = 16;  // of one launch
+constexpr int kBatched = 4;     // rows under way in a thread
 
-struct Caches {
-  kangaroo_cuda_slot_cache cache[KANGAROO_MAX_CUDA_CACHES];
+struct Cache {
+  char* data;
+  int64_t heads, slots;
+  int64_t units;                                                 // of a row
+  int64_t plane_stride, batch_stride, head_stride, slot_stride;  // in units
+  int64_t items;
+  int64_t first_block;
+  int unit_bytes;
 };
 
-// Grid: (units of the largest cache, batch, caches). A thread owns one unit of a row, in every slot
-// of one plane and head, and walks the path in order: path[j] >= j, so it never reads what it
-// wrote.
+struct Caches {
+  Cache cache[kMaxCaches];
+  int count;
+};
+
+struct Paths {
+  const int64_t* path;
+  const int32_t* path_len;
+  const int32_t* cache_seqlens;
+  int64_t batch;
+  int64_t path_stride;
+};
+
+// One unit of a row, in every slot of one plane, sequence and head. path[j] >= j, so a source never
+// lies among the slots written before it, and loads may run ahead of stores. A path that breaks
+// this, or leaves the cache, moves less: memory stays whole.
 template <class Unit>
+__device__ void move(const Cache& cache, const Paths& paths, int64_t item) {
+  const int64_t row = item / cache.units;
+  const int64_t b = row / cache.heads % paths.batch;
+  const int64_t plane = row / cache.heads / paths.batch;
+  const int64_t seqlen = paths.cache_seqlens[b];
+  if (seqlen < 0 || seqlen >= cache.slots) return;
+  Unit* const first = reinterpret_cast<Unit*>(cache.data) + plane * cache.plane_stride +
+                      b * cache.batch_stride + row % cache.heads * cache.head_stride +
+                      seqlen * cache.slot_stride + item % cache.units;
+  int64_t length = paths.path_len[b];
+  if (length > paths.path_stride) length = paths.path_stride;
+  for (int64_t start = 0; start < length; start += kBatched) {
+    Unit kept[kBatched] = {};
+    bool moves[kBatched];
+#pragma unroll
+    for (int i = 0; i < kBatched; ++i) {
+      const int64_t j = start + i;
+      const int64_t from = j < length ? paths.path[b * paths.path_stride + j] : j;
+      moves[i] = from > j && from < cache.slots - seqlen;
+      if (moves[i]) kept[i] = first[from * cache.slot_stride];
+    }
+#pragma unroll
+    for (int i = 0; i < kBatched; ++i) {
+      if (moves[i]) first[(start + i) * cache.slot_stride] = kept[i];
+    }
+  }
+}
+
 __global__ void __launch_bounds__(kThreads)
-    _compact_kv_kernel(const __grid_constant__ Caches caches, const int64_t* path,
-                       const int32_t* path_len, const int32_t* cache_seqlens, int64_t path_stride) {
-  const kangaroo_cuda_slot_cache& cache = caches.cache[blockIdx.z];
-  const int64_t b = blockIdx.y;
-  const int64_t units = cache.row_bytes / static_cast<int64_t>(sizeof(Unit));
-  const int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (item >= cache.planes * cache.heads * units) return;
-  const int64_t row = item / units;
-  const int64_t plane = row / cache.heads;
-  const int64_t head = row % cache.heads;
-  const int64_t slot = ((plane * gridDim.y + b) * cache.heads + head) * cache.num_slots;
-  Unit* const first =
-      static_cast<Unit*>(cache.data) + (slot + cache_seqlens[b]) * units + item % units;
-  for (int32_t j = 0; j < path_len[b]; ++j) {
-    const int64_t from = path[b * path_stride + j];
-    if (from != j) first[j * units] = first[from * units];
+    _compact_kv_kernel(const __grid_constant__ Caches caches, const __grid_constant__ Paths paths) {
+  let_next_kernel_start();
+  wait_for_previous_kernel();
+  const int64_t block = blockIdx.x;
+  int mine = 0;
+  while (mine + 1 < caches.count && block >= caches.cache[mine + 1].first_block) ++mine;
+  const Cache& cache = caches.cache[mine];
+  const int64_t item = (block - cache.first_block) * kThreads + threadIdx.x;
+  if (item >= cache.items) return;
+  switch (cache.unit_bytes) {
+    case 16:
+      return move<uint4>(cache, paths, item);
+    case 8:
+      return move<uint64_t>(cache, paths, item);
+    case 4:
+      return move<uint32_t>(cache, paths, item);
+    default:
+      return move<uint16_t>(cache, paths, item);
   }
 }
 
-template <class Unit>
-cudaError_t launch(const kangaroo_compact_kv_cuda_params& p, cudaStream_t stream) {
+// The largest unit that rows, strides and the address are multiples of.
+Cache described(const kangaroo_slot_cache& c, int64_t batch) {
+  const int64_t item = size_of(c.dtype);
+  int64_t common = static_cast<int64_t>(reinterpret_cast<std::uintptr_t>(c.data) |
+                                        static_cast<std::uintptr_t>(c.width * item));
+  common |= (c.plane_stride | c.batch_stride | c.head_stride | c.slot_stride) * item;
+  int64_t unit = 16;
+  while (common % unit) unit /= 2;
+  const int64_t rows = c.planes * batch * c.heads;
+  const int64_t units = c.width * item / unit;
+  return {static_cast<char*>(c.data),
+          c.heads,
+          c.slots,
+          units,
+          c.plane_stride * item / unit,
+          c.batch_stride * item / unit,
+          c.head_stride * item / unit,
+          c.slot_stride * item / unit,
+          c.slots == 0 ? 0 : rows * units,
+          0,
+          static_cast<int>(unit)};
+}
+
+cudaError_t run(const kangaroo_compact_kv_params& p, int64_t first_cache, cudaStream_t stream) {
   Caches caches = {};
-  int64_t most = 0;
-  for (int64_t c = 0; c < p.num_caches; ++c) {
-    const kangaroo_cuda_slot_cache& cache = caches.cache[c] = p.caches[c];
-    const int64_t units = cache.row_bytes / static_cast<int64_t>(sizeof(Unit));
-    most = std::max(most, cache.planes * cache.heads * units);
+  int64_t blocks = 0;
+  const int64_t last = std::min<int64_t>(first_cache + kMaxCaches, p.num_caches);
+  for (int64_t c = first_cache; c < last; ++c) {
+    Cache cache = described(p.caches[c], p.batch);
+    if (cache.items == 0) continue;
+    cache.first_block = blocks;
+    blocks += ceil_div(cache.items, kThreads);
+    caches.cache[caches.count++] = cache;
   }
-  if (most == 0) return cudaSuccess;
-  const dim3 grid(static_cast<unsigned>((most + kThreads - 1) / kThreads),
-                  static_cast<unsigned>(p.batch), static_cast<unsigned>(p.num_caches));
-  _compact_kv_kernel<Unit>
-      <<<grid, kThreads, 0, stream>>>(caches, p.path, p.path_len, p.cache_seqlens, p.path_stride);
-  return cudaGetLastError();
+  const Paths paths = {p.path, p.path_len, p.cache_seqlens, p.batch, p.path_stride};
+  return launch(_compact_kv_kernel, {blocks, kThreads, 0}, stream, caches, paths);
 }
 
-bool sixteen_byte_rows(const kangaroo_compact_kv_cuda_params& p) {
-  return std::all_of(p.caches, p.caches + p.num_caches, [](const kangaroo_cuda_slot_cache& cache) {
-    return cache.row_bytes % 16 == 0 && reinterpret_cast<std::uintptr_t>(cache.data) % 16 == 0;
-  });
+kangaroo_status check_params(const kangaroo_compact_kv_params& p) {
+  Check check("compact_kv");
+  check.array("caches", p.caches, p.num_caches, 1, sizeof(kangaroo_slot_cache));
+  check.array("path", p.path, p.batch, p.path_stride, sizeof(int64_t));
+  check.array("path_len", p.path_len, p.batch, 1, sizeof(int32_t));
+  check.array("cache_seqlens", p.cache_seqlens, p.batch, 1, sizeof(int32_t));
+  for (int64_t c = 0; check.ok() && c < p.num_caches; ++c) {
+    check.cache(p.caches[c], p.batch);
+  }
+  return check.status();
 }
 
 }  // namespace
 }  // namespace kangaroo
 
-kangaroo_status kangaroo_compact_kv_cuda(const kangaroo_compact_kv_cuda_params* params,
-                                         void* stream) {
+kangaroo_status kangaroo_compact_kv_cuda(const kangaroo_compact_kv_params* params, void* stream) {
   using namespace kangaroo;
-  const kangaroo_compact_kv_cuda_params& p = *params;
-  const kangaroo_status status =
-      check("compact_kv",
-            {{"num_caches", p.num_caches}, {"batch", p.batch}, {"path_stride", p.path_stride}},
-            {{"caches", p.caches, p.num_caches},
-             {"path", p.path, p.batch * p.path_stride},
-             {"path_len", p.path_len, p.batch},
-             {"cache_seqlens", p.cache_seqlens, p.batch}});
-  if (p.num_caches > KANGAROO_MAX_CUDA_CACHES || p.batch > kMaxGridY) {
-    return invalid("compact_kv: expected at most %d caches and a batch of %lld, got %lld and %lld",
-                   KANGAROO_MAX_CUDA_CACHES, static_cast<long long>(kMaxGridY),
-                   static_cast<long long>(p.num_caches), static_cast<long long>(p.batch));
-  }
-  if (status != KANGAROO_OK || p.num_caches == 0 || p.batch == 0) return status;
-  const auto on = static_cast<cudaStream_t>(stream);
-  const cudaError_t error = sixteen_byte_rows(p) ? launch<uint4>(p, on) : launch<uint8_t>(p, on);
-  return error == cudaSuccess ? KANGAROO_OK : cuda_error("compact_kv", cudaGetErrorString(error));
+  return entry("compact_kv", params, [stream](const kangaroo_compact_kv_params& p) {
+    const kangaroo_status status = check_params(p);
+    cudaError_t error = cudaSuccess;
+    for (int64_t c = 0; status == KANGAROO_OK && error == cudaSuccess && c < p.num_caches;
+         c += kMaxCaches) {
+      error = run(p, c, static_cast<cudaStream_t>(stream));
+    }
+    return status == KANGAROO_OK ? launched("compact_kv", error) : status;
+  });
 }

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from kangaroo_kernels import Backend, KernelSet, Target, UnsupportedError, kernel_set
-from kangaroo_kernels.kernel_set import IMPLS, MODULES, explain, load_impl
+from kangaroo_kernels.kernel_set import IMPLS, MODULES, auto_backend, explain, load_impl
 
 CPU = Target(torch.device("cpu"), torch.float32, head_dim=64)
 GPU = Target(torch.device("cuda"), torch.bfloat16, head_dim=128)
@@ -60,8 +60,8 @@ def test_explicit_requests_never_fall_back() -> None:
 
 
 def test_a_backend_that_an_op_does_not_have() -> None:
-    with pytest.raises(UnsupportedError, match="verify_tree has no cuda .*'reference'"):
-        KernelSet.resolve(CPU, "reference", verify_tree="cuda")
+    with pytest.raises(UnsupportedError, match="rms_norm has no cuda .*'reference'"):
+        KernelSet.resolve(CPU, "reference", rms_norm="cuda")
 
 
 def test_exceptions_by_op() -> None:
@@ -89,6 +89,23 @@ def test_auto_on_a_gpu_never_takes_the_reference() -> None:
         KernelSet.resolve(GPU)
     assert "out of order" in str(refusal.value)
     assert "slow on a GPU, so only on request" in str(refusal.value)
+
+
+def test_auto_on_a_gpu_never_takes_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where it is the only one that could run."""
+
+    def fake_import(name: str) -> Any:
+        reason = None if name.endswith(".cuda_kernel") else "out of order"
+        op = name.split(".")[1]
+        return SimpleNamespace(unsupported=lambda target: reason, **{op: print})
+
+    monkeypatch.setattr(kernel_set, "import_module", fake_import)
+    ops = [op for op, row in IMPLS.items() if Backend.CUDA in row]
+    assert ops
+    for op in ops:
+        assert load_impl(op, Backend.CUDA, GPU) is print
+        with pytest.raises(UnsupportedError, match="cuda: not yet measured faster than Triton"):
+            auto_backend(op, GPU)
 
 
 @pytest.mark.usefixtures("broken_native")

@@ -3,35 +3,40 @@
 #include <array>
 #include <vector>
 
-#include "../bindings.h"
-#include "kangaroo/compact_kv_cuda.h"
+#include "cuda.h"
 
 namespace kangaroo::bindings {
 
 void register_compact_kv_cuda(pybind11::module_& module) {
-  // Every cache as (address, planes, heads, num_slots, row_bytes).
-  module.def("compact_kv_cuda",
-             [](const std::vector<std::array<int64_t, 5>>& caches, Address path, Address path_len,
-                Address cache_seqlens, int64_t batch, int64_t path_stride, Address stream) {
-               std::vector<kangaroo_cuda_slot_cache> described;
-               described.reserve(caches.size());
-               for (const auto& [address, planes, heads, num_slots, row_bytes] : caches) {
-                 described.push_back({at<void>(static_cast<Address>(address)), planes, heads,
-                                      num_slots, row_bytes});
-               }
-               kangaroo_compact_kv_cuda_params p = {};
-               p.caches = described.data();
-               p.path = at<int64_t>(path);
-               p.path_len = at<int32_t>(path_len);
-               p.cache_seqlens = at<int32_t>(cache_seqlens);
-               p.num_caches = static_cast<int64_t>(described.size());
-               p.batch = batch;
-               p.path_stride = path_stride;
-               const auto launch = [stream](const kangaroo_compact_kv_cuda_params* params) {
-                 return kangaroo_compact_kv_cuda(params, at<void>(stream));
-               };
-               call(launch, p);
-             });
+  // Every cache as (address, dtype, planes, heads, slots, width).
+  module.def("compact_kv_cuda", [](const std::vector<std::array<int64_t, 6>>& caches, Address path,
+                                   Address path_len, Address cache_seqlens, int64_t batch,
+                                   int64_t path_stride, Address stream) {
+    std::vector<kangaroo_slot_cache> described;
+    described.reserve(caches.size());
+    for (const auto& [address, dtype, planes, heads, slots, width] : caches) {
+      kangaroo_slot_cache cache = {};
+      cache.data = at<void>(static_cast<Address>(address));
+      cache.dtype = static_cast<kangaroo_dtype>(dtype);
+      cache.planes = planes;
+      cache.heads = heads;
+      cache.slots = slots;
+      cache.width = cache.slot_stride = width;
+      cache.head_stride = slots * width;
+      cache.batch_stride = heads * cache.head_stride;
+      cache.plane_stride = batch * cache.batch_stride;
+      described.push_back(cache);
+    }
+    kangaroo_compact_kv_params p = {};
+    p.caches = described.data();
+    p.path = at<int64_t>(path);
+    p.path_len = at<int32_t>(path_len);
+    p.cache_seqlens = at<int32_t>(cache_seqlens);
+    p.num_caches = static_cast<int64_t>(described.size());
+    p.batch = batch;
+    p.path_stride = path_stride;
+    call([stream](const auto* q) { return kangaroo_compact_kv_cuda(q, at<void>(stream)); }, p);
+  });
 }
 
 }  // namespace kangaroo::bindings

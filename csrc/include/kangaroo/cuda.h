@@ -3,6 +3,8 @@
  * Every call launches on `stream` (a cudaStream_t) and returns at once: no allocation, no
  * synchronisation, so it may be captured. Shapes and addresses are checked; what lies on the device
  * (lengths, paths, ids) is not read before the launch, and kernels clamp or mask it instead.
+ * Kernels may overlap the one in front of them in the stream; until that has ended they read the
+ * weights and ids of the call alone, which therefore are constant while it runs.
  * In libkangaroo_cuda, where the library was built with nvcc. */
 #ifndef KANGAROO_CUDA_H_
 #define KANGAROO_CUDA_H_
@@ -17,9 +19,8 @@
 extern "C" {
 #endif
 
-#define KANGAROO_MAX_CUDA_CACHES 16
-
-/* Bytes of device memory that the op needs as `workspace`, zeroed once before its first use. */
+/* Bytes of device memory, aligned to 16, that the op needs as `workspace`: as they are, and for the
+ * time of the call alone. Negative where the parameters are refused. */
 int64_t kangaroo_linear_cuda_workspace(const kangaroo_linear_params* params);
 int64_t kangaroo_top1_confidence_cuda_workspace(const kangaroo_top1_confidence_params* params);
 
