@@ -16,9 +16,10 @@
 namespace testing {
 namespace {
 
+// Sizes that are no matter of each other differ: a test may lower all that have the same value.
 constexpr int64_t kBatch = 2, kNodes = 3, kRows = kBatch * kNodes, kWidth = 12, kVocab = 40;
-constexpr int64_t kQHeads = 4, kKvHeads = 2, kHeadDim = 6, kSlots = 64, kPositions = 40;
-constexpr int64_t kQkvWidth = (kQHeads + 2 * kKvHeads) * kHeadDim, kIntermediate = 10;
+constexpr int64_t kQHeads = 8, kKvHeads = 4, kHeadDim = 10, kSlots = 64, kPositions = 40;
+constexpr int64_t kQkvWidth = (kQHeads + 2 * kKvHeads) * kHeadDim, kIntermediate = 14;
 constexpr int64_t kLayers = 2, kCacheSize = kBatch * kKvHeads * kSlots * kHeadDim;
 
 kangaroo_states new_states(Call& c, int64_t width) {
