@@ -40,9 +40,8 @@ inline Exact sum(const Exact& a, const Exact& b) {
 }
 
 inline Exact product(const Exact& a, const Exact& b) {
-  const Exact exact = {a.value * b.value,
-                       a.magnitude() * b.magnitude() - std::fabs(a.value * b.value)};
-  return exact.rounded(kFloatHalfUlp);
+  const double value = a.value * b.value;
+  return Exact{value, a.magnitude() * b.magnitude() - std::fabs(value)}.rounded(kFloatHalfUlp);
 }
 
 inline double accumulation(int64_t width) {

@@ -26,11 +26,12 @@ struct State {
   explicit State(const Case& c)
       : qkv(noise(c.dtype, kBatch * kNodes * kHeads * c.d, 1)),
         table(noise(KANGAROO_FLOAT32, 2 * kPositions * (c.d / 2), 2)),
-        norm(noise(c.dtype, c.d, 3)),
+        q_norm(noise(c.dtype, c.d, 3)),
+        k_norm(noise(c.dtype, c.d, 4)),
         q(c.dtype, kBatch * kNodes * kQHeads * c.d),
         k(c.dtype, kBatch * kKvHeads * kSlots * c.d),
         v(k) {}
-  Tensor qkv, table, norm, q, k, v;
+  Tensor qkv, table, q_norm, k_norm, q, k, v;
 };
 
 kangaroo_kv kv_of(const Case& c, const State& s) {
@@ -50,7 +51,10 @@ kangaroo_status run(const Case& c, const State& s, const int32_t* positions, int
   p.q = kangaroo_heads_of(data_of(s.q), c.dtype, kBatch, kNodes, kQHeads, c.d);
   p.kv = kv_of(c, s);
   p.rope = {table, kPositions, c.d / 2};
-  if (c.normed) p.q_norm = p.k_norm = vector_of(s.norm);
+  if (c.normed) {
+    p.q_norm = vector_of(s.q_norm);
+    p.k_norm = vector_of(s.k_norm);
+  }
   p.nodes = {positions, kSeqlens, nullptr, kBatch, kNodes, stride, 2};
   p.eps = 1e-6f;
   p.num_threads = 2;
@@ -62,7 +66,8 @@ Exacts expected(const Case& c, const State& s, int64_t row, int64_t h, int64_t p
   const int64_t half = c.d / 2;
   const Tensor head = s.qkv.slice((row * kHeads + h) * c.d, c.d);
   if (h >= kQHeads + kKvHeads) return testing::exact(head);
-  const Exacts x = c.normed ? testing::rms_norm(head, s.norm, 1e-6) : testing::exact(head);
+  const Tensor& norm = h < kQHeads ? s.q_norm : s.k_norm;
+  const Exacts x = c.normed ? testing::rms_norm(head, norm, 1e-6) : testing::exact(head);
   Exacts out(static_cast<std::size_t>(c.d));
   for (int64_t i = 0; i < half; ++i) {
     const Exact cos = {s.table.at(position * half + i), 0.0};
