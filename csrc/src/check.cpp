@@ -202,10 +202,12 @@ void Check::heads(const char* name, const kangaroo_heads& h, const kangaroo_head
   heads(name, h);
 }
 
-void Check::kv(const kangaroo_kv& kv, int64_t batch, kangaroo_dtype wanted) {
+void Check::kv(const kangaroo_kv& kv, int64_t batch, kangaroo_dtype wanted, int64_t layers,
+               int64_t layer_stride) {
   dtype("kv", kv.dtype, wanted);
   equal("kv", "batch", kv.batch, batch);
-  const Dim dims[kDims] = {{kv.batch, kv.batch_stride},
+  const Dim dims[kDims] = {{layers, layer_stride},
+                           {kv.batch, kv.batch_stride},
                            {kv.heads, kv.head_stride},
                            {kv.slots, kv.slot_stride},
                            {kv.head_dim, 1}};
@@ -228,7 +230,7 @@ void Check::rope(const kangaroo_rope& rope, int64_t head_dim) {
   at_least("rope.positions", rope.positions, 0);
   if (head_dim % 2) refuse("head_dim: expected a multiple of %lld, got %lld", 2, head_dim);
   equal("rope", "half", rope.half, head_dim / 2);
-  array("rope.table", rope.table, rope.positions, 2 * rope.half, sizeof(float));
+  if (ok()) array("rope.table", rope.table, rope.positions, 2 * rope.half, sizeof(float));
 }
 
 void Check::nodes(const kangaroo_nodes& n, int64_t batch, int64_t num_nodes, bool positions) {

@@ -69,7 +69,9 @@ class Check {
               int64_t width, kangaroo_dtype dtype);
   void heads(const char* name, const kangaroo_heads& h);
   void heads(const char* name, const kangaroo_heads& h, const kangaroo_heads& like);
-  void kv(const kangaroo_kv& kv, int64_t batch, kangaroo_dtype dtype);
+  // The caches of one layer, or of several that stand `layer_stride` apart.
+  void kv(const kangaroo_kv& kv, int64_t batch, kangaroo_dtype dtype, int64_t layers = 1,
+          int64_t layer_stride = 0);
   void cache(const kangaroo_slot_cache& cache, int64_t batch);
   void rope(const kangaroo_rope& rope, int64_t head_dim);
   // Shape and addresses of `n`; what they point to is not read.

@@ -51,18 +51,12 @@ void check(Check& c, const Params& p) {
   c.array("layers", p.layers, p.num_layers, 1, sizeof(kangaroo_layer_weights));
   c.cpu_dtype("h", p.h.dtype);
   c.states("h", p.h);
-  c.kv(p.kv, p.h.batch, p.h.dtype);
   c.within("kv.heads", p.kv.heads, 1, INT32_MAX);
   c.within("kv.head_dim", p.kv.head_dim, 1, KANGAROO_MAX_HEAD_DIM);
   c.within("q_heads", p.q_heads, 0, INT32_MAX);
   c.within("intermediate", p.intermediate, 0, INT64_MAX / 2);
   c.at_least("layer_stride", p.layer_stride, 0);
-  int64_t last = 0;
-  if (!c.ok()) return;
-  if (__builtin_mul_overflow(p.layer_stride, p.num_layers, &last) || last > INT64_MAX / 4) {
-    return c.refuse("layer_stride: expected caches below 2^63 bytes, got %lld of %lld values",
-                    p.num_layers, p.layer_stride);
-  }
+  c.kv(p.kv, p.h.batch, p.h.dtype, p.num_layers, p.layer_stride);
   for (int64_t number = 0; c.ok() && number < p.num_layers; ++number) {
     Layer layer = layer_of(p, number);
     check(c, layer.attention, p.h, p.out);

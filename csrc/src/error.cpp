@@ -28,8 +28,8 @@ kangaroo_status io_error(const char* path, const char* message) {
   return KANGAROO_IO_ERROR;
 }
 
-kangaroo_status out_of_memory() {
-  invalid("out of memory");
+kangaroo_status out_of_memory(const char* op) {
+  invalid("%s: out of memory", op);
   return KANGAROO_OUT_OF_MEMORY;
 }
 

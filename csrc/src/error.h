@@ -10,7 +10,7 @@ namespace kangaroo {
 // Keeps the message ("op: name: expected ..., got ...") and returns KANGAROO_INVALID_ARGUMENT.
 kangaroo_status invalid(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
-kangaroo_status out_of_memory();
+kangaroo_status out_of_memory(const char* op);
 kangaroo_status cuda_error(const char* op, const char* message);
 kangaroo_status io_error(const char* path, const char* message);
 
@@ -21,7 +21,7 @@ kangaroo_status entry(const char* op, const Params* params, const Body& body) {
   try {
     return body(*params);
   } catch (const std::bad_alloc&) {
-    return out_of_memory();
+    return out_of_memory(op);
   }
 }
 

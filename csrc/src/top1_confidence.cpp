@@ -52,7 +52,8 @@ kangaroo_status kangaroo_top1_confidence(const kangaroo_top1_confidence_params* 
     best.num_threads = p.num_threads;
     Check c("top1_confidence");
     check(c, best);
-    if (p.chain) check_chain(c, *p.chain, p.h);
+    if (p.chain) c.array("chain", p.chain, 1, 1, sizeof *p.chain);
+    if (p.chain && c.ok()) check_chain(c, *p.chain, p.h);
     if (!c.ok()) return c.status();
     run(best);
     if (p.chain && p.h.nodes > 0) append(p);

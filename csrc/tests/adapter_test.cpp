@@ -1,209 +1,145 @@
 // adapter_step is linear, rope_append_kv, tree_attention and linear; adapter_refresh the norms, a
 // product and rope_append_kv: the same bits as those ops one by one, and nothing written on errors.
+#include "exact.h"
 #include "kangaroo/adapter_refresh.h"
 #include "kangaroo/adapter_step.h"
-#include "kangaroo/linear.h"
-#include "kangaroo/rms_norm.h"
-#include "kangaroo/rope_append_kv.h"
-#include "kangaroo/tree_attention.h"
-#include "testing.h"
+#include "steps.h"
 
-using testing::Floats;
 using testing::noise;
+using testing::Place;
+using testing::Spread;
+using testing::Tensor;
 
 namespace {
 
-constexpr int64_t kWidth = 37, kQHeads = 4, kKvHeads = 2, kHeadDim = 10, kSlots = 64, kNodes = 3;
+constexpr int64_t kBatch = 2, kWidth = 37, kQHeads = 4, kKvHeads = 2, kHeadDim = 10, kSlots = 64;
+constexpr int64_t kNodes = 3, kRows = kBatch * kNodes;
 constexpr int64_t kQWidth = kQHeads * kHeadDim, kKvWidth = kKvHeads * kHeadDim;
-constexpr float kEps = 1e-5f, kScale = 0.3f;
+constexpr float kEps = 1e-5f;
 
 struct State {
-  Floats h = noise(kNodes * kWidth, 1), h_deep = noise(kNodes * kWidth, 2);
-  Floats norm = noise(kWidth, 3), deep_norm = noise(kWidth, 4);
-  Floats qkv = noise((kQWidth + 2 * kKvWidth) * kWidth, 5), o = noise(kWidth * kQWidth, 6);
-  Floats deep_kv = noise(2 * kKvWidth * 2 * kWidth, 7);
-  Floats k = noise(kKvHeads * kSlots * kHeadDim, 8), v = noise(kKvHeads * kSlots * kHeadDim, 9);
-  Floats rope = noise(kSlots * kHeadDim, 10);
-  std::vector<int32_t> positions = {20, 21, 22}, seqlens = {19};
+  explicit State(kangaroo_dtype type) : dtype(type) {}
+  kangaroo_dtype dtype;
+  Tensor h = noise(dtype, kRows* kWidth, 1), h_deep = noise(dtype, kRows* kWidth, 2);
+  Tensor norm = noise(dtype, kWidth, 3), deep_norm = noise(dtype, kWidth, 4);
+  Tensor qkv = noise(dtype, (kQWidth + 2 * kKvWidth) * kWidth, 5);
+  Tensor o = noise(dtype, kWidth* kQWidth, 6);
+  Tensor deep_kv = noise(dtype, 2 * kKvWidth * 2 * kWidth, 7);
+  Tensor k = noise(dtype, kBatch * kKvHeads * kSlots * kHeadDim, 8);
+  Tensor v = noise(dtype, kBatch * kKvHeads * kSlots * kHeadDim, 9);
+  Tensor table = noise(KANGAROO_FLOAT32, kSlots* kHeadDim, 10);
+  std::vector<int32_t> positions = {20, 21, 22, 31, 32, 33}, seqlens = {19, 30};
+
+  // The caches stand in the order [batch, slots, heads, head_dim].
+  Place place() const {
+    Place at = {};
+    at.kv = kangaroo_kv_of(data_of(k), data_of(v), dtype, kBatch, kKvHeads, kSlots, kHeadDim);
+    at.kv.head_stride = kHeadDim;
+    at.kv.slot_stride = kKvWidth;
+    at.rope = {reinterpret_cast<const float*>(table.address()), kSlots, kHeadDim / 2};
+    at.nodes = {positions.data(), seqlens.data(), nullptr, kBatch, kNodes, kNodes, 1};
+    at.eps = kEps;
+    return at;
+  }
+  bool same_cache(const State& other) const { return k == other.k && v == other.v; }
 };
 
-Floats linear(const Floats& x, const Floats& weight, const float* norm, const float* residual,
-              int64_t width, int64_t out_width) {
-  Floats out(static_cast<std::size_t>(kNodes * out_width), NAN);
-  kangaroo_linear_params p = {};
-  p.x = x.data();
-  p.weight = weight.data();
-  p.norm_weight = norm;
-  p.residual = residual;
-  p.out = out.data();
-  p.num_rows = kNodes;
-  p.width = width;
-  p.out_width = out_width;
-  p.eps = kEps;
-  p.num_threads = 1;
-  EXPECT(kangaroo_linear(&p) == KANGAROO_OK);
-  return out;
+Tensor step_by_ops(const State& s) {
+  const Place at = s.place();
+  const Tensor qkv = linear(at, s.h, s.qkv, {&s.norm, nullptr, nullptr});
+  const Tensor heads = attend(at, append(at, qkv, kQHeads, nullptr, nullptr));
+  return linear(at, heads, s.o, {nullptr, nullptr, &s.h});
 }
 
-Floats append(State& s, const Floats& rows, int64_t q_heads) {
-  Floats q(static_cast<std::size_t>(kNodes * q_heads * kHeadDim), NAN);
-  kangaroo_rope_append_kv_params p = {};
-  p.qkv = rows.data();
-  p.q_out = q.data();
-  p.k_cache = s.k.data();
-  p.v_cache = s.v.data();
-  p.rope = s.rope.data();
-  p.positions = s.positions.data();
-  p.cache_seqlens = s.seqlens.data();
-  p.batch = 1;
-  p.num_nodes = kNodes;
-  p.q_heads = q_heads;
-  p.kv_heads = kKvHeads;
-  p.head_dim = kHeadDim;
-  p.num_slots = p.num_positions = kSlots;
-  p.first_node = 1;
-  p.num_threads = 1;
-  EXPECT(kangaroo_rope_append_kv(&p) == KANGAROO_OK);
-  return q;
-}
-
-Floats attend(const State& s, const Floats& q) {
-  Floats out(q.size(), NAN);
-  kangaroo_tree_attention_params p = {};
-  p.q = q.data();
-  p.k_cache = s.k.data();
-  p.v_cache = s.v.data();
-  p.out = out.data();
-  p.cache_seqlens = s.seqlens.data();
-  p.batch = 1;
-  p.num_nodes = kNodes;
-  p.q_heads = kQHeads;
-  p.kv_heads = kKvHeads;
-  p.head_dim = kHeadDim;
-  p.num_slots = kSlots;
-  p.first_node = 1;
-  p.scale = kScale;
-  p.num_threads = 1;
-  EXPECT(kangaroo_tree_attention(&p) == KANGAROO_OK);
-  return out;
-}
-
-Floats step_by_ops(State& s) {
-  const Floats qkv = linear(s.h, s.qkv, s.norm.data(), nullptr, kWidth, kQWidth + 2 * kKvWidth);
-  const Floats heads = attend(s, append(s, qkv, kQHeads));
-  return linear(heads, s.o, nullptr, s.h.data(), kQWidth, kWidth);
-}
-
-kangaroo_adapter_step_params step_params(State& s, Floats& out, int32_t threads) {
+kangaroo_adapter_step_params step_params(const State& s, const kangaroo_states& h,
+                                         const kangaroo_states& out, int32_t threads) {
+  const Place at = s.place();
   kangaroo_adapter_step_params p = {};
-  p.h = s.h.data();
-  p.input_norm = s.norm.data();
-  p.qkv = s.qkv.data();
-  p.o = s.o.data();
-  p.k_cache = s.k.data();
-  p.v_cache = s.v.data();
-  p.rope = s.rope.data();
-  p.positions = s.positions.data();
-  p.cache_seqlens = s.seqlens.data();
-  p.out = out.data();
-  p.batch = 1;
-  p.num_nodes = kNodes;
-  p.width = kWidth;
-  p.q_heads = kQHeads;
-  p.kv_heads = kKvHeads;
-  p.head_dim = kHeadDim;
-  p.num_slots = p.num_positions = kSlots;
-  p.first_node = 1;
+  p.h = h;
+  p.input_norm = vector_of(s.norm);
+  p.qkv = matrix_of(s.qkv, kQWidth + 2 * kKvWidth);
+  p.o = matrix_of(s.o, kWidth);
+  p.kv = at.kv;
+  p.rope = at.rope;
+  p.nodes = at.nodes;
+  p.out = out;
   p.eps = kEps;
-  p.scale = kScale;
   p.num_threads = threads;
   return p;
 }
 
-void test_step() {
-  State by_ops;
-  const Floats expected = step_by_ops(by_ops);
+void test_step(kangaroo_dtype dtype) {
+  const State by_ops(dtype);
+  const Tensor expected = step_by_ops(by_ops);
   for (const int32_t threads : {1, 3}) {
-    State s;
-    Floats out(expected.size(), NAN);
-    const kangaroo_adapter_step_params p = step_params(s, out, threads);
+    const State s(dtype);
+    const Spread h = testing::spread(s.h, kBatch, kNodes);
+    const Spread out = testing::spread(Tensor(dtype, kRows * kWidth), kBatch, kNodes);
+    const kangaroo_adapter_step_params p = step_params(s, h.view, out.view, threads);
     EXPECT(kangaroo_adapter_step(&p) == KANGAROO_OK);
-    EXPECT(out == expected);
-    EXPECT(s.k == by_ops.k && s.v == by_ops.v);
+    EXPECT(holds(out, expected));
+    EXPECT(s.same_cache(by_ops));
   }
 }
 
-void test_refusals_write_nothing() {
-  State s;
-  const State before;
-  Floats out(s.h.size());
-  kangaroo_adapter_step_params p = step_params(s, out, 1);
-  p.q_heads = 3;  // no multiple of the key heads
+void test_refusals_write_nothing(kangaroo_dtype dtype) {
+  State s(dtype);
+  const State before(dtype);
+  const Tensor out(dtype, kRows * kWidth);
+  const auto valid =
+      step_params(s, states_of(s.h, kBatch, kNodes), states_of(out, kBatch, kNodes), 1);
+  kangaroo_adapter_step_params p = valid;
+  p.o.width = p.o.row_stride = 3 * kHeadDim;  // 3 query heads, 2 key heads
+  p.qkv.rows = 3 * kHeadDim + 2 * kKvWidth;
   EXPECT(kangaroo_adapter_step(&p) == KANGAROO_INVALID_ARGUMENT);
-  p = step_params(s, out, 1);
-  p.num_slots = 40;  // no whole chunks
+  p = valid;
+  p.kv.slots = 40;  // no whole chunks
   EXPECT(kangaroo_adapter_step(&p) == KANGAROO_INVALID_ARGUMENT);
-  p = step_params(s, out, 1);
-  s.positions[1] = static_cast<int32_t>(kSlots);
-  EXPECT(kangaroo_adapter_step(&p) == KANGAROO_INVALID_ARGUMENT);
-  EXPECT(s.k == before.k && s.v == before.v);
+  s.positions[4] = static_cast<int32_t>(kSlots);
+  EXPECT(kangaroo_adapter_step(&valid) == KANGAROO_INVALID_ARGUMENT);
+  EXPECT(s.same_cache(before));
+  EXPECT(out == Tensor(dtype, kRows * kWidth));
 }
 
-Floats normed(const Floats& x, const Floats& weight) {
-  Floats out(x.size(), NAN);
-  kangaroo_rms_norm_params p = {};
-  p.x = x.data();
-  p.weight = weight.data();
-  p.out = out.data();
-  p.num_rows = kNodes;
-  p.width = kWidth;
-  p.eps = kEps;
-  p.num_threads = 1;
-  EXPECT(kangaroo_rms_norm(&p) == KANGAROO_OK);
-  return out;
-}
-
-void test_refresh() {
-  State by_ops;
-  const Floats x = normed(by_ops.h, by_ops.norm), y = normed(by_ops.h_deep, by_ops.deep_norm);
-  Floats pairs;
-  for (int64_t row = 0; row < kNodes; ++row) {
-    pairs.insert(pairs.end(), x.begin() + row * kWidth, x.begin() + (row + 1) * kWidth);
-    pairs.insert(pairs.end(), y.begin() + row * kWidth, y.begin() + (row + 1) * kWidth);
+void test_refresh(kangaroo_dtype dtype) {
+  const State by_ops(dtype);
+  const Tensor x = testing::normed(by_ops.h, by_ops.norm, kEps);
+  const Tensor y = testing::normed(by_ops.h_deep, by_ops.deep_norm, kEps);
+  Tensor pairs(dtype, 2 * kRows * kWidth);
+  for (int64_t row = 0; row < kRows; ++row) {
+    pairs.put(2 * row * kWidth, x, row * kWidth, kWidth);
+    pairs.put((2 * row + 1) * kWidth, y, row * kWidth, kWidth);
   }
-  append(by_ops, linear(pairs, by_ops.deep_kv, nullptr, nullptr, 2 * kWidth, 2 * kKvWidth), 0);
+  append(by_ops.place(), linear(by_ops.place(), pairs, by_ops.deep_kv, {}), 0, nullptr, nullptr);
   for (const int32_t threads : {1, 3}) {
-    State s;
+    const State s(dtype);
+    const Place at = s.place();
+    const Spread deep = testing::spread(s.h_deep, kBatch, kNodes);
     kangaroo_adapter_refresh_params p = {};
-    p.h = s.h.data();
-    p.h_deep = s.h_deep.data();
-    p.input_norm = s.norm.data();
-    p.deep_norm = s.deep_norm.data();
-    p.deep_kv = s.deep_kv.data();
-    p.k_cache = s.k.data();
-    p.v_cache = s.v.data();
-    p.rope = s.rope.data();
-    p.positions = s.positions.data();
-    p.cache_seqlens = s.seqlens.data();
-    p.batch = 1;
-    p.num_nodes = kNodes;
-    p.width = kWidth;
-    p.kv_heads = kKvHeads;
-    p.head_dim = kHeadDim;
-    p.num_slots = p.num_positions = kSlots;
-    p.first_node = 1;
+    p.h = states_of(s.h, kBatch, kNodes);
+    p.h_deep = deep.view;
+    p.input_norm = vector_of(s.norm);
+    p.deep_norm = vector_of(s.deep_norm);
+    p.deep_kv = matrix_of(s.deep_kv, 2 * kKvWidth);
+    p.kv = at.kv;
+    p.rope = at.rope;
+    p.nodes = at.nodes;
     p.eps = kEps;
     p.num_threads = threads;
     EXPECT(kangaroo_adapter_refresh(&p) == KANGAROO_OK);
-    EXPECT(s.k == by_ops.k && s.v == by_ops.v);
+    EXPECT(s.same_cache(by_ops));
   }
 }
 
 }  // namespace
 
 int main() {
-  test_step();
-  test_refusals_write_nothing();
-  test_refresh();
+  testing::for_each_isa([] {
+    for (const kangaroo_dtype dtype : testing::kDtypes) {
+      test_step(dtype);
+      test_refusals_write_nothing(dtype);
+      test_refresh(dtype);
+    }
+  });
   return testing::result();
 }

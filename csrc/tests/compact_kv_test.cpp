@@ -4,30 +4,44 @@
 
 #include "testing.h"
 
-using testing::Floats;
+using testing::Tensor;
 
 namespace {
 
 constexpr int64_t kBatch = 2;
 constexpr int64_t kStride = 5;
-const int32_t kSeqlens[kBatch] = {3, 0};
+constexpr int32_t kSeqlens[kBatch] = {3, 0};
+
+using Path = int64_t[kBatch * kStride];
+using Lengths = int32_t[kBatch];
 
 struct Cache {
-  int64_t planes, heads, num_slots, width;
-  Floats values = testing::noise(planes * kBatch * heads * num_slots * width, 1);
+  kangaroo_dtype dtype;
+  int64_t planes, heads, slots, width;
+  bool slots_first;  // [planes, batch, slots, heads, width]
+  Tensor values = testing::noise(dtype, planes * kBatch * heads * slots * width, 1);
 
-  int64_t at(int64_t plane, int64_t b, int64_t head, int64_t slot) const {
-    return (((plane * kBatch + b) * heads + head) * num_slots + slot) * width;
+  kangaroo_slot_cache view() const {
+    const int64_t plane = heads * slots * width;
+    return {data_of(values),
+            dtype,
+            planes,
+            heads,
+            slots,
+            width,
+            kBatch * plane,
+            plane,
+            slots_first ? width : slots * width,
+            slots_first ? heads * width : width};
   }
 };
 
-kangaroo_status run(Cache& a, Cache& b, const int64_t* path, const int32_t* path_len) {
-  const kangaroo_slot_cache caches[] = {{a.values.data(), a.planes, a.heads, a.num_slots, a.width},
-                                        {b.values.data(), b.planes, b.heads, b.num_slots, b.width}};
+kangaroo_status run(const Cache& a, const Cache& b, const Path& path, const Lengths& lengths) {
+  const kangaroo_slot_cache caches[] = {a.view(), b.view()};
   kangaroo_compact_kv_params p = {};
   p.caches = caches;
   p.path = path;
-  p.path_len = path_len;
+  p.path_len = lengths;
   p.cache_seqlens = kSeqlens;
   p.num_caches = 2;
   p.batch = kBatch;
@@ -35,41 +49,36 @@ kangaroo_status run(Cache& a, Cache& b, const int64_t* path, const int32_t* path
   return kangaroo_compact_kv(&p);
 }
 
-void expect_compacted(const Cache& before, const Cache& after, const int64_t* path,
-                      const int32_t* path_len) {
-  for (int64_t plane = 0; plane < before.planes; ++plane) {
-    for (int64_t b = 0; b < kBatch; ++b) {
-      for (int64_t head = 0; head < before.heads; ++head) {
-        for (int64_t slot = 0; slot < before.num_slots; ++slot) {
-          const int64_t j = slot - kSeqlens[b];
-          const bool kept = j >= 0 && j < path_len[b];
-          const int64_t from = kept ? kSeqlens[b] + path[b * kStride + j] : slot;
-          EXPECT(testing::same_bits(after.values.data() + after.at(plane, b, head, slot),
-                                    before.values.data() + before.at(plane, b, head, from),
-                                    before.width));
-        }
-      }
+void expect_compacted(const Cache& before, const Cache& after, const Path& path,
+                      const Lengths& lengths) {
+  const kangaroo_slot_cache view = before.view();
+  Tensor expected = before.values;
+  for (int64_t row = 0; row < before.planes * kBatch * before.heads; ++row) {
+    const int64_t b = row / before.heads % kBatch;
+    const int64_t first = row / before.heads / kBatch * view.plane_stride + b * view.batch_stride +
+                          row % before.heads * view.head_stride;
+    for (int64_t j = 0; j < lengths[b]; ++j) {
+      expected.put(first + (kSeqlens[b] + j) * view.slot_stride, before.values,
+                   first + (kSeqlens[b] + path[b * kStride + j]) * view.slot_stride, before.width);
     }
+  }
+  EXPECT(after.values == expected);
+}
+
+void check(const Path& path, const Lengths& lengths, bool refused = false) {
+  for (const kangaroo_dtype dtype : testing::kDtypes) {
+    const Cache before[] = {{dtype, 4, 2, 16, 3, true}, {KANGAROO_FLOAT32, 1, 1, 12, 8, false}};
+    const Cache a = before[0];
+    const Cache b = before[1];
+    const kangaroo_status status = run(a, b, path, lengths);
+    EXPECT(status == (refused ? KANGAROO_INVALID_ARGUMENT : KANGAROO_OK));
+    const Lengths none = {0, 0};
+    expect_compacted(before[0], a, path, refused ? none : lengths);
+    expect_compacted(before[1], b, path, refused ? none : lengths);
   }
 }
 
-void check(const int64_t (&path)[kBatch * kStride], const int32_t (&path_len)[kBatch]) {
-  const Cache before[] = {{4, 2, 16, 3}, {1, 1, 12, 8}};
-  Cache a = before[0];
-  Cache b = before[1];
-  EXPECT(run(a, b, path, path_len) == KANGAROO_OK);
-  expect_compacted(before[0], a, path, path_len);
-  expect_compacted(before[1], b, path, path_len);
-}
-
-void check_refused(const int64_t (&path)[kBatch * kStride], const int32_t (&path_len)[kBatch]) {
-  const Cache before[] = {{4, 2, 16, 3}, {1, 1, 12, 8}};
-  Cache a = before[0];
-  Cache b = before[1];
-  EXPECT(run(a, b, path, path_len) == KANGAROO_INVALID_ARGUMENT);
-  EXPECT(a.values == before[0].values);
-  EXPECT(b.values == before[1].values);
-}
+void check_refused(const Path& path, const Lengths& lengths) { check(path, lengths, true); }
 
 }  // namespace
 
@@ -81,5 +90,6 @@ int main() {
   check_refused({0, 1, 2, 3, 4, -1, 1, 2, 3, 4}, {5, 5});
   check_refused({0, 1, 2, 3, 9, 0, 1, 2, 3, 4}, {5, 5});  // slot 12 of a cache of 12
   check_refused({0, 1, 2, 3, 4, 0, 1, 2, 3, 4}, {5, 6});
+  check_refused({INT64_MAX, 1, 2, 3, 4, 0, 1, 2, 3, 4}, {5, 5});
   return testing::result();
 }

@@ -1,39 +1,50 @@
-// rms_norm against a double loop, and the same bits for every number of rows and threads.
-#include "kangaroo/rms_norm.h"
+// rms_norm against a double loop, and the same bits for every number of rows and threads, and for
+// rows apart.
+#include "exact.h"
 
-#include "testing.h"
-
-using testing::Floats;
+using testing::Tensor;
 
 namespace {
 
-Floats run(const float* x, const Floats& weight, int64_t rows, int32_t threads) {
-  Floats out(static_cast<std::size_t>(rows) * weight.size(), NAN);
+constexpr int64_t kRows = 38;
+
+void run(const kangaroo_states& x, const Tensor& weight, const kangaroo_states& out,
+         int32_t threads) {
   kangaroo_rms_norm_params p = {};
   p.x = x;
-  p.weight = weight.data();
-  p.out = out.data();
-  p.num_rows = rows;
-  p.width = static_cast<int64_t>(weight.size());
+  p.weight = vector_of(weight);
+  p.out = out;
   p.eps = 1e-6f;
   p.num_threads = threads;
   EXPECT(kangaroo_rms_norm(&p) == KANGAROO_OK);
-  return out;
+}
+
+void check(const Tensor& x, const Tensor& weight, const testing::Exacts& expected) {
+  const int64_t width = weight.size();
+  const Tensor out = testing::normed(x, weight, 1e-6f);
+  EXPECT(within(out, expected));
+  Tensor again(x.dtype, x.size());
+  run(states_of(x, 1, kRows), weight, states_of(again, 1, kRows), 4);
+  EXPECT(again == out);
+  for (int64_t m = 0; m < kRows; ++m) {
+    const Tensor row = x.slice(m * width, width);
+    EXPECT(testing::normed(row, weight, 1e-6f) == out.slice(m * width, width));
+  }
+  const testing::Spread apart = testing::spread(x, 2, kRows / 2);
+  const testing::Spread to = testing::spread(Tensor(x.dtype, x.size()), 2, kRows / 2);
+  run(apart.view, weight, to.view, 2);
+  EXPECT(holds(to, out));
 }
 
 }  // namespace
 
 int main() {
-  constexpr int64_t kRows = 37;
-  for (const int64_t width : {1, 7, 8, 31, 32, 33, 192, 515}) {
-    const Floats x = testing::noise(kRows * width, 1);
-    const Floats weight = testing::noise(width, 2);
-    const Floats out = run(x.data(), weight, kRows, 1);
-    EXPECT(testing::error(out, testing::naive_rms_norm(x, weight, 1e-6, kRows, width)) < 1e-6);
-    EXPECT(out == run(x.data(), weight, kRows, 4));
-    for (int64_t m = 0; m < kRows; ++m) {
-      const Floats alone = run(x.data() + m * width, weight, 1, 1);
-      EXPECT(testing::same_bits(alone.data(), out.data() + m * width, width));
+  for (const kangaroo_dtype dtype : testing::kDtypes) {
+    for (const int64_t width : {1, 7, 8, 31, 32, 33, 192, 515}) {
+      const Tensor x = testing::noise(dtype, kRows * width, 1);
+      const Tensor weight = testing::noise(dtype, width, 2);
+      const testing::Exacts expected = testing::rms_norm(x, weight, 1e-6);
+      testing::for_each_isa([&] { check(x, weight, expected); });
     }
   }
   return testing::result();

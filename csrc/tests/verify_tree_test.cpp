@@ -5,37 +5,42 @@
 
 namespace {
 
-constexpr int64_t kBatch = 2, kNodes = 5, kVocab = 8;
+constexpr int64_t kBatch = 2, kNodes = 5, kVocab = 40;
 
-}  // namespace
-
-int main() {
+void check(kangaroo_dtype dtype) {
   // Sequence 0 branches at the root, 0 -> {1, 2}, 2 -> 3 -> 4; sequence 1 is a chain.
   const int64_t parents[kBatch * kNodes] = {-1, 0, 0, 2, 3, -1, 0, 1, 2, 3};
-  const int64_t tokens[kBatch * kNodes] = {7, 1, 2, 3, 4, 7, 1, 2, 3, 4};
-  const int64_t choices[kBatch * kNodes] = {2, 5, 3, 6, 0, 3, 2, 3, 4, 5};
-  testing::Floats logits(kBatch * kNodes * kVocab, 0.0f);
+  const int64_t tokens[kBatch * kNodes] = {7, 1, 32, 3, 4, 7, 1, 2, 3, 4};
+  const int64_t choices[kBatch * kNodes] = {32, 5, 3, 36, 0, 3, 2, 3, 4, 5};
+  testing::Tensor rows(dtype, kBatch * kNodes * kVocab, -1.0f);
   for (int64_t node = 0; node < kBatch * kNodes; ++node) {
-    logits[node * kVocab + choices[node]] = 1.0f;
-    logits[node * kVocab + kVocab - 1] = 1.0f;  // a tie, which goes to the lower id
+    rows.set(node * kVocab + choices[node], 1.0f);
+    rows.set(node * kVocab + kVocab - 1, 1.0f);  // a tie, which goes to the lower id
   }
+  rows.set(3 * kVocab + 36, NAN);  // counts as the largest
+  const testing::Spread logits = testing::spread(rows, kBatch, kNodes);
   int64_t path[kBatch * kNodes];
   int32_t path_len[kBatch];
   int64_t bonus[kBatch];
   kangaroo_verify_tree_params p = {};
-  p.logits = logits.data();
+  p.logits = logits.view;
   p.tokens = tokens;
   p.parents = parents;
   p.path = path;
   p.path_len = path_len;
   p.bonus = bonus;
-  p.batch = kBatch;
-  p.num_nodes = kNodes;
-  p.vocab = kVocab;
   EXPECT(kangaroo_verify_tree(&p) == KANGAROO_OK);
-  EXPECT(path_len[0] == 3 && bonus[0] == 6);
+  EXPECT(path_len[0] == 3 && bonus[0] == 36);
   EXPECT(path_len[1] == 1 && bonus[1] == 3);
   const int64_t expected[kBatch * kNodes] = {0, 2, 3, -1, -1, 0, -1, -1, -1, -1};
   EXPECT(std::memcmp(path, expected, sizeof expected) == 0);
+}
+
+}  // namespace
+
+int main() {
+  testing::for_each_isa([] {
+    for (const kangaroo_dtype dtype : testing::kDtypes) check(dtype);
+  });
   return testing::result();
 }

@@ -1,0 +1,287 @@
+#include "calls.h"
+
+#include "kangaroo/adapter_refresh.h"
+#include "kangaroo/adapter_step.h"
+#include "kangaroo/decoder_layers.h"
+#include "kangaroo/embedding.h"
+#include "kangaroo/gated_mlp.h"
+#include "kangaroo/linear.h"
+#include "kangaroo/rms_norm.h"
+#include "kangaroo/rope_append_kv.h"
+#include "kangaroo/top1_confidence.h"
+#include "kangaroo/topk_confidence.h"
+#include "kangaroo/tree_attention.h"
+#include "kangaroo/verify_tree.h"
+
+namespace testing {
+namespace {
+
+// Sizes that are no matter of each other differ: a test may lower all that have the same value.
+constexpr int64_t kBatch = 2, kNodes = 3, kRows = kBatch * kNodes, kWidth = 12, kVocab = 40;
+constexpr int64_t kQHeads = 8, kKvHeads = 4, kHeadDim = 10, kSlots = 64, kPositions = 40;
+constexpr int64_t kQkvWidth = (kQHeads + 2 * kKvHeads) * kHeadDim, kIntermediate = 14;
+constexpr int64_t kLayers = 2, kCacheSize = kBatch * kKvHeads * kSlots * kHeadDim;
+
+kangaroo_states new_states(Call& c, int64_t width) {
+  return states_of(c.tensor(kRows * width), kBatch, kNodes);
+}
+
+kangaroo_vector new_vector(Call& c, int64_t width) { return vector_of(c.tensor(width)); }
+
+kangaroo_matrix new_matrix(Call& c, int64_t rows, int64_t width) {
+  return matrix_of(c.tensor(rows * width), rows);
+}
+
+kangaroo_heads new_heads(Call& c) {
+  const Tensor& t = c.tensor(kRows * kQHeads * kHeadDim);
+  return kangaroo_heads_of(data_of(t), c.dtype, kBatch, kNodes, kQHeads, kHeadDim);
+}
+
+kangaroo_kv new_kv(Call& c, int64_t layers = 1) {
+  void* const k = data_of(c.tensor(layers * kCacheSize));
+  void* const v = data_of(c.tensor(layers * kCacheSize));
+  return kangaroo_kv_of(k, v, c.dtype, kBatch, kKvHeads, kSlots, kHeadDim);
+}
+
+kangaroo_rope new_rope(Call& c) {
+  return {c.floats(2 * kPositions * (kHeadDim / 2)), kPositions, kHeadDim / 2};
+}
+
+void add_new_nodes(Call& c, kangaroo_nodes& n, bool positions = true) {
+  n = {c.values(std::vector<int32_t>{5, 6, 7, 30, 31, 32}),
+       c.values(std::vector<int32_t>{4, 29}),
+       c.values(std::vector<int64_t>{2, 6, 10, 2, 6, 10}),
+       kBatch,
+       kNodes,
+       kNodes,
+       1};
+  c.add(n, c.ints.back(), kSlots, positions ? kPositions : 0);
+}
+
+void add_rms_norm(Call& c, kangaroo_dtype dtype) {
+  auto& p = params_of(c, "rms_norm", dtype, kangaroo_rms_norm);
+  c.add(p.x = new_states(c, kWidth), false);
+  c.add(p.weight = new_vector(c, kWidth));
+  c.add(p.out = new_states(c, kWidth), true);
+  add_last(c, p);
+}
+
+void add_linear(Call& c, kangaroo_dtype dtype) {
+  auto& p = params_of(c, "linear", dtype, kangaroo_linear);
+  c.add(p.x = new_states(c, kWidth), false);
+  c.add(p.weight = new_matrix(c, 7, kWidth));
+  c.add(p.bias = new_vector(c, 7), true);
+  c.add(p.norm = new_vector(c, kWidth), true);
+  c.add(p.residual = new_states(c, 7), false, true);
+  c.add(p.out = new_states(c, 7), true);
+  add_last(c, p);
+}
+
+void add_gated_mlp(Call& c, kangaroo_dtype dtype) {
+  auto& p = params_of(c, "gated_mlp", dtype, kangaroo_gated_mlp);
+  c.add(p.x = new_states(c, kWidth), false);
+  c.add(p.gate_up = new_matrix(c, 2 * kIntermediate, kWidth));
+  c.add(p.down = new_matrix(c, kWidth, kIntermediate));
+  c.add(p.norm = new_vector(c, kWidth));
+  c.add(p.out = new_states(c, kWidth), true);
+  add_last(c, p);
+}
+
+void add_embedding(Call& c, kangaroo_dtype dtype) {
+  auto& p = params_of(c, "embedding", dtype, kangaroo_embedding);
+  c.address(p.tokens = c.values(std::vector<int64_t>{0, 3, 4, 1, 1, 2}));
+  c.add(p.weight = new_matrix(c, 5, kWidth));
+  c.add(p.out = new_states(c, kWidth), true);
+  for (const int64_t bad : {int64_t{-1}, int64_t{5}, INT64_MAX, INT64_MIN}) {
+    c.content(c.longs.back()[5], bad);
+  }
+}
+
+void add_rope_append_kv(Call& c, kangaroo_dtype dtype) {
+  auto& p = params_of(c, "rope_append_kv", dtype, kangaroo_rope_append_kv);
+  c.add(p.qkv = new_states(c, kQkvWidth), false);
+  c.add(p.q = new_heads(c));
+  c.add(p.kv = new_kv(c));
+  c.add(p.rope = new_rope(c));
+  c.add(p.q_norm = new_vector(c, kHeadDim), true);
+  c.add(p.k_norm = new_vector(c, kHeadDim), true);
+  add_new_nodes(c, p.nodes);
+  add_last(c, p);
+}
+
+void add_tree_attention(Call& c, kangaroo_dtype dtype) {
+  auto& p = params_of(c, "tree_attention", dtype, kangaroo_tree_attention);
+  c.add(p.q = new_heads(c));
+  c.add(p.kv = new_kv(c));
+  c.add(p.out = new_heads(c));
+  add_new_nodes(c, p.nodes, false);
+  p.scale = 0.3f;
+  p.num_threads = 1;
+  c.num_threads = &p.num_threads;
+}
+
+void add_adapter_step(Call& c, kangaroo_dtype dtype) {
+  auto& p = params_of(c, "adapter_step", dtype, kangaroo_adapter_step);
+  c.add(p.h = new_states(c, kWidth), false);
+  c.add(p.input_norm = new_vector(c, kWidth));
+  c.add(p.qkv = new_matrix(c, kQkvWidth, kWidth));
+  c.add(p.o = new_matrix(c, kWidth, kQHeads * kHeadDim));
+  c.add(p.kv = new_kv(c));
+  c.add(p.rope = new_rope(c));
+  add_new_nodes(c, p.nodes);
+  c.add(p.out = new_states(c, kWidth), true);
+  add_last(c, p);
+}
+
+void add_adapter_refresh(Call& c, kangaroo_dtype dtype) {
+  auto& p = params_of(c, "adapter_refresh", dtype, kangaroo_adapter_refresh);
+  c.add(p.h = new_states(c, kWidth), false);
+  c.add(p.h_deep = new_states(c, kWidth), false);
+  c.add(p.input_norm = new_vector(c, kWidth));
+  c.add(p.deep_norm = new_vector(c, kWidth));
+  c.add(p.deep_kv = new_matrix(c, 2 * kKvHeads * kHeadDim, 2 * kWidth));
+  c.add(p.kv = new_kv(c));
+  c.add(p.rope = new_rope(c));
+  add_new_nodes(c, p.nodes);
+  add_last(c, p);
+}
+
+void add_layer(Call& c, kangaroo_layer_weights& w) {
+  const auto set = [&c](const void*& place, int64_t count, bool optional = false) {
+    place = c.tensor(count).address();
+    c.address(place, optional);
+  };
+  set(w.input_norm, kWidth);
+  set(w.qkv, kQkvWidth * kWidth);
+  set(w.qkv_bias, kQkvWidth, true);
+  set(w.q_norm, kHeadDim, true);
+  set(w.k_norm, kHeadDim, true);
+  set(w.o, kWidth * kQHeads * kHeadDim);
+  set(w.o_bias, kWidth, true);
+  set(w.post_norm, kWidth);
+  set(w.gate_up, 2 * kIntermediate * kWidth);
+  set(w.down, kWidth * kIntermediate);
+}
+
+void add_decoder_layers(Call& c, kangaroo_dtype dtype) {
+  auto& p = params_of(c, "decoder_layers", dtype, kangaroo_decoder_layers);
+  const auto layers = std::make_shared<std::vector<kangaroo_layer_weights>>(kLayers);
+  for (kangaroo_layer_weights& layer : *layers) add_layer(c, layer);
+  c.run = [layers, run = c.run](bool without) { return run(without); };
+  c.add(p.h = new_states(c, kWidth), false);
+  c.address(p.layers = layers->data());
+  c.add(p.kv = new_kv(c, kLayers));
+  c.add(p.rope = new_rope(c));
+  add_new_nodes(c, p.nodes);
+  c.add(p.out = new_states(c, kWidth), true);
+  p.num_layers = kLayers;
+  p.layer_stride = kCacheSize;
+  p.q_heads = kQHeads;
+  p.intermediate = kIntermediate;
+  c.size(p.num_layers, true);
+  c.stride(p.layer_stride, true);
+  c.size(p.q_heads);
+  c.size(p.intermediate);
+  add_last(c, p);
+}
+
+void add_head(Call& c, kangaroo_draft_head& head) {
+  c.add(head.weight = new_matrix(c, kVocab, kWidth));
+  c.address(head.token_ids = c.values(std::vector<int32_t>{1, 2, 3, 5, 8, 13, 21, 34}), true);
+  c.size(head.num_ids = 8, true);
+  for (const int64_t bad : {int64_t{21}, int64_t{-1}, kVocab}) c.content(c.ints.back()[7], bad);
+  c.content(c.ints.back()[0], -1);
+}
+
+void add_chain(Call& c, kangaroo_draft_chain& chain) {
+  c.address(chain.tokens = c.values(std::vector<int64_t>(8, 1)));
+  c.address(chain.positions = c.values(std::vector<int32_t>(8, 30)));
+  c.address(chain.num_nodes = c.values(std::vector<int32_t>{1, 2}));
+  c.address(chain.stopped = c.values(std::vector<int32_t>{0, 0}));
+  chain.threshold = c.floats(kBatch);
+  c.address(chain.threshold);
+  c.size(chain.batch = kBatch);
+  c.size(chain.capacity = 4);
+}
+
+void add_top1_confidence(Call& c, kangaroo_dtype dtype) {
+  auto& p = params_of(c, "top1_confidence", dtype, kangaroo_top1_confidence);
+  const auto chain = std::make_shared<kangaroo_draft_chain>();
+  c.run = [chain, run = c.run](bool without) { return run(without); };
+  c.add(p.h = new_states(c, kWidth), false);
+  add_head(c, p.head);
+  c.add(p.norm = new_vector(c, kWidth));
+  c.address(p.tokens = c.values(std::vector<int64_t>(kRows, 7)));
+  c.address(p.confidence = c.floats(kRows));
+  add_chain(c, *chain);
+  p.chain = chain.get();
+  c.address(p.chain, true);
+  add_last(c, p);
+}
+
+void add_topk_confidence(Call& c, kangaroo_dtype dtype) {
+  auto& p = params_of(c, "topk_confidence", dtype, kangaroo_topk_confidence);
+  c.add(p.h = new_states(c, kWidth), false);
+  add_head(c, p.head);
+  c.add(p.norm = new_vector(c, kWidth));
+  p.k = 3;
+  c.address(p.tokens = c.values(std::vector<int64_t>(static_cast<std::size_t>(kRows * p.k), 7)));
+  c.address(p.confidence = c.floats(kRows * p.k));
+  c.size(p.k);
+  add_last(c, p);
+}
+
+void add_verify_tree(Call& c, kangaroo_dtype dtype) {
+  auto& p = params_of(c, "verify_tree", dtype, kangaroo_verify_tree);
+  c.add(p.logits = new_states(c, kVocab), false);
+  c.address(p.tokens = c.values(std::vector<int64_t>{1, 2, 3, 4, 5, 6}));
+  c.address(p.parents = c.values(std::vector<int64_t>{-1, 0, 0, -1, 0, 1}));
+  c.address(p.path = c.values(std::vector<int64_t>(kRows, 7)));
+  c.address(p.path_len = c.values(std::vector<int32_t>(kBatch, 7)));
+  c.address(p.bonus = c.values(std::vector<int64_t>(kBatch, 7)));
+}
+
+void add_compact_kv(Call& c, kangaroo_dtype dtype) {
+  auto& p = params_of(c, "compact_kv", dtype, kangaroo_compact_kv);
+  const auto caches = std::make_shared<std::vector<kangaroo_slot_cache>>();
+  c.run = [caches, run = c.run](bool without) { return run(without); };
+  for (const kangaroo_dtype type : {dtype, KANGAROO_FLOAT32}) {
+    constexpr int64_t kCacheSlots = 16, kPlane = kBatch * kKvHeads * kCacheSlots * kHeadDim;
+    caches->push_back({data_of(c.tensor(type, 2 * kPlane)), type, 2, kKvHeads, kCacheSlots,
+                       kHeadDim, kPlane, kPlane / kBatch, kCacheSlots * kHeadDim, kHeadDim});
+  }
+  for (kangaroo_slot_cache& cache : *caches) c.add(cache);
+  c.address(p.caches = caches->data());
+  c.address(p.path_len = c.values(std::vector<int32_t>{4, 2}));
+  c.content(c.ints.back()[1], -1);
+  c.content(c.ints.back()[1], 5);
+  c.address(p.cache_seqlens = c.values(std::vector<int32_t>{3, 9}));
+  for (const int64_t bad : {-1, 13, INT32_MAX}) c.content(c.ints.back()[1], bad);
+  c.address(p.path = c.values(std::vector<int64_t>{0, 2, 5, 6, 1, 3, -1, -1}));
+  std::vector<int64_t>& path = c.longs.back();
+  for (const int64_t bad : {int64_t{-1}, int64_t{5}, int64_t{13}, INT64_MAX, INT64_MIN}) {
+    c.content(path[3], bad);
+  }
+  for (const int64_t bad : {int64_t{-1}, int64_t{2}, INT64_MAX}) c.content(path[0], bad);
+  c.size(p.num_caches = 2, true);
+  c.size(p.batch = kBatch);
+  c.size(p.path_stride = 4);
+}
+
+}  // namespace
+
+std::deque<Call> every_call(kangaroo_dtype dtype) {
+  constexpr void (*kAll[])(Call&, kangaroo_dtype) = {
+      add_rms_norm,       add_linear,          add_gated_mlp,       add_embedding,
+      add_adapter_step,   add_rope_append_kv,  add_adapter_refresh, add_tree_attention,
+      add_decoder_layers, add_top1_confidence, add_topk_confidence, add_verify_tree,
+      add_compact_kv};
+  std::deque<Call> calls;
+  for (const auto add : kAll) {
+    calls.emplace_back();
+    add(calls.back(), dtype);
+  }
+  return calls;
+}
+
+}  // namespace testing
