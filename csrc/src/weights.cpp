@@ -101,7 +101,7 @@ kangaroo_status guarded(const char* path, const Body& body) {
   } catch (const Fault& fault) {
     return io_error(path, fault.what.c_str());
   } catch (const std::bad_alloc&) {
-    return out_of_memory();
+    return out_of_memory(path);
   } catch (const std::exception& error) {
     return io_error(path, error.what());
   }

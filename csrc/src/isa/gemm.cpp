@@ -50,52 +50,55 @@ KANGAROO_INLINE Floats odd_lanes(const Bf16* w) {
   return reinterpret_cast<Floats>(pairs & static_cast<int32_t>(0xffff0000));
 }
 
-// The weights of one step of one output.
+// One vector of a step: of an output's weights, and of a row.
+KANGAROO_INLINE Floats weights_of(const float* w, int) { return load_once(w); }
+KANGAROO_INLINE Floats weights_of(const Bf16* w, int part) {
+  return part == 0 ? even_lanes(w) : odd_lanes(w);
+}
+
+KANGAROO_INLINE Floats add_products(Floats w, Floats x, Floats sum) { return fma(x, w, sum); }
+
 template <class Dot>
-struct Held;
-
-template <>
-struct Held<FloatDot> {
-  Floats w;
-  KANGAROO_INLINE void load_step(const float* from) { w = load(from); }
-  KANGAROO_INLINE Floats times(const float* x, Floats sum) const { return fma(load(x), w, sum); }
-};
-
-template <>
-struct Held<WideDot> {
-  Floats even, odd;
-  KANGAROO_INLINE void load_step(const Bf16* from) {
-    even = even_lanes(from);
-    odd = odd_lanes(from);
+struct Parts {
+  static constexpr int kCount = static_cast<int>(Dot::kStep / kLanes);
+  KANGAROO_INLINE static Floats of_weights(const typename Dot::Weight* w, int part) {
+    return weights_of(w, part);
   }
-  KANGAROO_INLINE Floats times(const float* x, Floats sum) const {
-    return fma(load(x + kLanes), odd, fma(load(x), even, sum));
+  KANGAROO_INLINE static Floats of_row(const float* x, int part) {
+    return load_once(x + part * kLanes);
   }
 };
 
 #ifdef __AVX512BF16__
+KANGAROO_INLINE Floats add_products(__m512bh w, __m512bh x, Floats sum) {
+  return _mm512_dpbf16_ps(sum, x, w);
+}
+
 template <>
-struct Held<PairDot> {
-  __m512bh w;
-  KANGAROO_INLINE void load_step(const Bf16* from) {
-    w = reinterpret_cast<__m512bh>(_mm512_loadu_si512(from));
+struct Parts<PairDot> {
+  static constexpr int kCount = 1;
+  KANGAROO_INLINE static __m512bh of_weights(const Bf16* w, int) {
+    return reinterpret_cast<__m512bh>(load_once(reinterpret_cast<const float*>(w)));
   }
-  KANGAROO_INLINE Floats times(const Bf16* x, Floats sum) const {
-    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(_mm512_loadu_si512(x)), w);
-  }
+  KANGAROO_INLINE static __m512bh of_row(const Bf16* x, int) { return of_weights(x, 0); }
 };
 #endif
 
+// A compiler left to itself loads every row again for every output, and the loads then bind.
 template <class Dot, int kRows, int kOuts>
 KANGAROO_INLINE void add_step(const typename Dot::Packed* x, const typename Dot::Weight* const* w,
                               Floats (&acc)[kRows][kOuts]) {
-  Held<Dot> held[kOuts];
+#pragma GCC unroll 2
+  for (int part = 0; part < Parts<Dot>::kCount; ++part) {
+    decltype(Parts<Dot>::of_weights(*w, part)) held[kOuts];
 #pragma GCC unroll 8
-  for (int j = 0; j < kOuts; ++j) held[j].load_step(w[j]);
+    for (int j = 0; j < kOuts; ++j) held[j] = Parts<Dot>::of_weights(w[j], part);
 #pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) {
+    for (int i = 0; i < kRows; ++i) {
+      const auto row = Parts<Dot>::of_row(x + i * Dot::kStep, part);
 #pragma GCC unroll 8
-    for (int j = 0; j < kOuts; ++j) acc[i][j] = held[j].times(x + i * Dot::kStep, acc[i][j]);
+      for (int j = 0; j < kOuts; ++j) acc[i][j] = add_products(held[j], row, acc[i][j]);
+    }
   }
 }
 

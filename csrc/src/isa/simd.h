@@ -53,6 +53,17 @@ KANGAROO_INLINE Floats load(const float* from) {
   return *reinterpret_cast<const FloatsUnaligned*>(from);
 }
 
+// Compilers fold a load into each of its uses; where uses outnumber loads, the loads then bind.
+KANGAROO_INLINE Floats load_once(const float* from) {
+  Floats value = load(from);
+#if defined(__AVX512F__)
+  asm("" : "+v"(value));
+#elif defined(__AVX2__)
+  asm("" : "+x"(value));
+#endif
+  return value;
+}
+
 KANGAROO_INLINE void store(float* to, Floats value) {
   *reinterpret_cast<FloatsUnaligned*>(to) = value;
 }
