@@ -39,7 +39,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
 # Each layer may import itself and the layers above it in this list; the longest prefix counts.
 LAYERS: list[set[str]] = [
     {"kangaroo_kernels"},
-    {"kangaroo.config", "kangaroo.cache", "kangaroo.draft.tree"},
+    {"kangaroo.config", "kangaroo.cache", "kangaroo.pages", "kangaroo.draft.tree"},
     {"kangaroo.models", "kangaroo.engine.state", "kangaroo.engine.verify"},
     {"kangaroo.draft"},
     {"kangaroo.engine"},

@@ -17,7 +17,8 @@ constexpr int outputs_beside(int rows) { return rows <= 2 ? 4 : 3; }
 // Weights that wait in the L2 cache until all tiles of rows have passed.
 constexpr int64_t kBlockBytes = 256 * 1024;
 constexpr int64_t kPrefetchBytes = 8 * 1024;  // at least: memory answers after some 100 ns
-constexpr int64_t kBlockStep = 12;            // a multiple of every number of outputs of a tile
+constexpr int64_t kShortRowBytes = 2048;
+constexpr int64_t kBlockStep = 12;  // a multiple of every number of outputs of a tile
 
 // Rows [first, first + count) of the tile that row stands in: tiles of even height.
 struct TileRows {
@@ -160,6 +161,34 @@ void tile(const Gemm& g, int64_t row, int64_t out, int64_t ahead) {
   for (int i = 0; i < kRows; ++i) finish<kOuts, Weight, Out>(acc[i], g, row + i, out);
 }
 
+// One row times kOuts outputs, one output after the other: short rows of weights are then one
+// stream through memory, which the hardware follows by itself.
+template <class Dot, class Out, int kOuts>
+void stream(const Gemm& g, int64_t row, int64_t out) {
+  using Weight = typename Dot::Weight;
+  const int64_t steps = num_steps<Dot>(g.width);
+  const auto* x = reinterpret_cast<const typename Dot::Packed*>(g.panel) + row * steps * Dot::kStep;
+  const int64_t whole = g.width / Dot::kStep * Dot::kStep;
+  Floats acc[1][kOuts];
+  for (int j = 0; j < kOuts; ++j) {
+    const Weight* w = static_cast<const Weight*>(g.weight) + (out + j) * g.weight_stride;
+    Floats sum[1][1] = {};
+    for (int64_t k = 0; k < whole; k += Dot::kStep) {
+      const Weight* at[1] = {w + k};
+      add_step<Dot, 1, 1>(x + k, at, sum);
+    }
+    if (whole < g.width) {
+      alignas(64) Weight last[Dot::kStep] = {};
+      const auto bytes = static_cast<std::size_t>(g.width - whole) * sizeof(Weight);
+      __builtin_memcpy(last, w + whole, bytes);
+      const Weight* at[1] = {last};
+      add_step<Dot, 1, 1>(x + whole, at, sum);
+    }
+    acc[0][j] = sum[0][0];
+  }
+  finish<kOuts, Weight, Out>(acc[0], g, row, out);
+}
+
 template <class Dot, class Out, int kRows>
 void outputs(const Gemm& g, int64_t row, int64_t begin, int64_t end) {
   constexpr int kOuts = outputs_beside(kRows);
@@ -168,6 +197,9 @@ void outputs(const Gemm& g, int64_t row, int64_t begin, int64_t end) {
   const int64_t tiles = tile_bytes > 0 ? (kPrefetchBytes + tile_bytes - 1) / tile_bytes : 0;
   const int64_t ahead = tiles * kOuts * g.weight_stride;  // whole tiles, so that lines meet rows
   int64_t out = begin;
+  if (kRows == 1 && g.width * kItem < kShortRowBytes) {
+    for (; out + kOuts <= end; out += kOuts) stream<Dot, Out, kOuts>(g, row, out);
+  }
   for (; out + kOuts <= end; out += kOuts) tile<Dot, Out, kRows, kOuts>(g, row, out, ahead);
   for (; out < end; ++out) tile<Dot, Out, kRows, 1>(g, row, out, ahead);
 }

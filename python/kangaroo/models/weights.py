@@ -11,6 +11,7 @@ from torch import Tensor
 from kangaroo.config import ModelConfig
 from kangaroo.models.files import TensorFiles, read_json
 from kangaroo.models.llama import LlamaWeights
+from kangaroo.pages import HugePages
 from kangaroo_kernels.layer_weights import LayerWeights
 
 EMBED, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
@@ -140,11 +141,15 @@ class _Reader:
 
     def __init__(self, files: TensorFiles, dtype: torch.dtype, device: torch.device):
         self._files, self._dtype, self._device = files, dtype, device
+        self._pages = HugePages()
 
     def __call__(self, names: Sequence[str]) -> Tensor:
         num_rows = [self._files.shape(name)[0] for name in names]
         shape = (sum(num_rows), *self._files.shape(names[0])[1:])
-        fused = torch.empty(shape, dtype=self._dtype, device=self._device)
+        if self._device.type == "cpu":
+            fused = self._pages.empty(shape, self._dtype)
+        else:
+            fused = torch.empty(shape, dtype=self._dtype, device=self._device)
         for name, rows in zip(names, torch.split(fused, num_rows), strict=True):
             rows.copy_(self._files.read(name))
         return fused
