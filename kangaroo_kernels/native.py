@@ -75,7 +75,9 @@ def address(name: str, tensor: Tensor, shape: tuple[int, ...] | None, dtype: tor
     Raises:
         ValueError: it is not a contiguous CPU tensor of this shape and dtype. Nothing is copied.
     """
-    require(name, tensor, shape, dtype, CPU)
+    right = tensor.dtype is dtype and (shape is None or tensor.shape == shape)
+    if not (right and tensor.is_cpu and tensor.is_contiguous()):
+        require(name, tensor, shape, dtype, CPU)  # in whose words it is refused
     return tensor.data_ptr()
 
 

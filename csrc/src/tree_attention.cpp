@@ -34,13 +34,24 @@ AttentionRow row_of(const Params& p, int64_t b, int64_t kv_head, int64_t row) {
   return result;
 }
 
-void attend_tile(const Params& p, int64_t tiles_per_head, int64_t task) {
+// Query rows of a key head per task: as many as a tile holds, but with tasks for all threads where
+// there are rows for them. Tiles of fewer than four rows would read keys and values too often.
+int64_t rows_per_tile(const Params& p) {
   const int64_t rows = p.q.nodes * (p.q.heads / p.kv.heads);
-  const int64_t first = task % tiles_per_head * kMaxAttentionRows;
+  const int64_t wanted = 2 * std::max<int64_t>(p.num_threads, 1);
+  const int64_t heads = p.q.batch * p.kv.heads;
+  const int64_t tiles =
+      std::max((wanted + heads - 1) / heads, (rows + kMaxAttentionRows - 1) / kMaxAttentionRows);
+  return std::min<int64_t>(std::max<int64_t>((rows + tiles - 1) / tiles, 4), kMaxAttentionRows);
+}
+
+void attend_tile(const Params& p, int64_t tile_rows, int64_t tiles_per_head, int64_t task) {
+  const int64_t rows = p.q.nodes * (p.q.heads / p.kv.heads);
+  const int64_t first = task % tiles_per_head * tile_rows;
   const int64_t b = task / tiles_per_head / p.kv.heads;
   const int64_t head = task / tiles_per_head % p.kv.heads;
   AttentionTile tile;
-  tile.num_rows = static_cast<int>(std::min<int64_t>(kMaxAttentionRows, rows - first));
+  tile.num_rows = static_cast<int>(std::min(tile_rows, rows - first));
   for (int r = 0; r < tile.num_rows; ++r) tile.rows[r] = row_of(p, b, head, first + r);
   const int64_t at = (b * p.kv.batch_stride + head * p.kv.head_stride) * size_of(p.kv.dtype);
   tile.k = static_cast<const char*>(p.kv.k) + at;
@@ -75,16 +86,17 @@ void check(Check& c, const Params& p) {
 void run(const Params& p) {
   if (p.q.batch == 0 || p.q.nodes == 0) return;
   const int64_t rows = p.q.nodes * (p.q.heads / p.kv.heads);
-  const int64_t tiles_per_head = (rows + kMaxAttentionRows - 1) / kMaxAttentionRows;
+  const int64_t tile_rows = rows_per_tile(p);
+  const int64_t tiles_per_head = (rows + tile_rows - 1) / tile_rows;
   const int32_t* lengths = p.nodes.cache_seqlens;
   const int64_t longest = *std::max_element(lengths, lengths + p.q.batch);
   const int64_t slots = longest + p.nodes.first_node + p.q.nodes;
-  const int64_t work = 2 * std::min<int64_t>(rows, kMaxAttentionRows) * slots * p.kv.head_dim;
+  const int64_t work = 2 * std::min(rows, tile_rows) * slots * p.kv.head_dim;
   const int64_t tasks = p.q.batch * p.kv.heads * tiles_per_head;
   parallel_for(tasks, grain_for(tasks, work, 1, p.num_threads), p.num_threads,
                [&](int64_t begin, int64_t end) {
                  for (int64_t task = begin; task < end; ++task) {
-                   attend_tile(p, tiles_per_head, task);
+                   attend_tile(p, tile_rows, tiles_per_head, task);
                  }
                });
 }

@@ -12,7 +12,6 @@ from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.native import (
     C,
     address,
-    kv_address,
     nodes_address,
     number_of,
     optional_address,
@@ -58,6 +57,7 @@ class NativeLayers:
         first = layers[0]
         self.width, self.q_width = first.o.shape
         self.dtype, self.intermediate = first.o.dtype, first.down.shape[1]
+        self.number = number_of("o", first.o)
         self.head_dim = 2 * rope.shape[2]
         for layer in layers:
             for name in ("qkv", "o", "down"):
@@ -65,6 +65,8 @@ class NativeLayers:
                 address(name, got, tuple(expected.shape), expected.dtype)
         rows = [layer_addresses(layer, self.head_dim) for layer in layers]
         self.table = torch.tensor(rows, dtype=torch.int64)
+        self.rows = [row.data_ptr() for row in self.table]
+        self.rope_address = rope_address(rope, self.head_dim)
 
     def __call__(
         self,
@@ -76,7 +78,7 @@ class NativeLayers:
         out: Tensor | None = None,
     ) -> Tensor:
         batch, num_nodes, _ = shape = sizes("h", h, 3)
-        planes, _, h_kv, _, head_dim = sizes("kv", kv, 5)
+        planes, _, h_kv, num_slots, head_dim = cache_shape = sizes("kv", kv, 5)
         if not 0 <= start < stop <= len(self.layers) or planes != 2 * (stop - start):
             raise ValueError(
                 f"kv: expected keys and values of layers [{start}, {stop}) of {len(self.layers)}, "
@@ -89,14 +91,16 @@ class NativeLayers:
                 f"of qkv, got {h_kv} of {head_dim}"
             )
         out = torch.empty_like(h) if out is None else out
+        plane = batch * h_kv * num_slots * head_dim
+        k = address("kv", kv, (planes, batch, *cache_shape[2:]), self.dtype)
         C.decoder_layers(
-            number_of("h", h),
+            self.number,
             address("h", h, (batch, num_nodes, self.width), self.dtype),
-            self.table[start].data_ptr(),
+            self.rows[start],
             stop - start,
-            kv_address(kv[0], kv[1], batch, self.dtype),
-            2 * kv.stride(0),
-            rope_address(self.rope, head_dim),
+            (k, k + plane * kv.itemsize, *cache_shape[2:]),
+            2 * plane,
+            self.rope_address,
             nodes_address(nodes, (batch, num_nodes)),
             address("out", out, shape, self.dtype),
             self.width,

@@ -110,7 +110,7 @@ def test_bad_inputs(checkpoint: Path) -> None:
         ("stop", 3, "kv"),
         ("stop", 0, "kv"),
         ("kv", make_kv(model, 2)[..., :8], "kv"),
-        ("kv", make_kv(model, 2, batch=2), "k_cache"),
+        ("kv", make_kv(model, 2, batch=2), "kv"),
         ("nodes", testing.chain_nodes([127], 2), "cache_seqlens"),
         ("nodes", replace(testing.chain_nodes([5], 2), first_node=-1), "first_node"),
     ):
