@@ -18,6 +18,9 @@ namespace {
 
 constexpr auto kSpin = std::chrono::microseconds(100);
 constexpr int64_t kChunksPerThread = 4;
+// Where there is more work than this for each of these, up to so many: threads end together then.
+constexpr int64_t kLongChunk = 2000000;
+constexpr int64_t kMostPerThread = 32;
 constexpr int32_t kMaxHelpers = 255;
 
 inline void relax() {
@@ -154,7 +157,9 @@ void run_chunks(int64_t num_chunks, int32_t num_threads, ChunkFunction function,
 
 int64_t grain_for(int64_t count, int64_t work_per_item, int64_t step, int32_t num_threads) {
   const int64_t worthwhile = kInlineWork / std::max<int64_t>(work_per_item, 1) + 1;
-  const int64_t chunks = kChunksPerThread * std::max<int64_t>(num_threads, 1);
+  const int64_t few = kChunksPerThread * std::max<int64_t>(num_threads, 1);
+  const int64_t chunks = std::min(std::max(count * work_per_item / kLongChunk, few),
+                                  kMostPerThread / kChunksPerThread * few);
   const int64_t grain = std::max(worthwhile, (count + chunks - 1) / chunks);
   return (grain + step - 1) / step * step;
 }

@@ -103,8 +103,20 @@ KANGAROO_INLINE void add_step(const typename Dot::Packed* x, const typename Dot:
   }
 }
 
+// Where the results of a row go, and what is added to them or null; found once, for it takes a
+// division.
+struct Place {
+  char* out;
+  const char* residual;
+};
+
+KANGAROO_INLINE Place place_of(const Gemm& g, int64_t row) {
+  return {g.out.at(row), g.residual.data ? g.residual.at(row) : nullptr};
+}
+
 template <int kOuts, class T, class Out>
-KANGAROO_INLINE void finish(const Floats (&acc)[kOuts], const Gemm& g, int64_t row, int64_t first) {
+KANGAROO_INLINE void finish(const Floats (&acc)[kOuts], const Gemm& g, const Place& place,
+                            int64_t first) {
   float sums[(kOuts + 3) / 4 * 4];
 #pragma GCC unroll 2
   for (int j = 0; j < kOuts; j += 4) {
@@ -114,14 +126,13 @@ KANGAROO_INLINE void finish(const Floats (&acc)[kOuts], const Gemm& g, int64_t r
     sum4(acc[j], b, c, d, sums + j);
   }
   const auto* bias = static_cast<const T*>(g.bias);
-  const auto* residual =
-      g.residual.data ? reinterpret_cast<const T*>(g.residual.at(row)) + first : nullptr;
-  Out* out = reinterpret_cast<Out*>(g.out.at(row)) + first;
+  const auto* residual = reinterpret_cast<const T*>(place.residual);
+  Out* out = reinterpret_cast<Out*>(place.out) + first;
 #pragma GCC unroll 8
   for (int j = 0; j < kOuts; ++j) {
     float value = sums[j];
     if (bias) value += to_float(bias[first + j]);
-    if (residual) value = to_float(residual[j]) + value;
+    if (residual) value = to_float(residual[first + j]) + value;
     keep(out + j, value);
   }
 }
@@ -130,7 +141,7 @@ KANGAROO_INLINE void finish(const Floats (&acc)[kOuts], const Gemm& g, int64_t r
 // are called to the L2 cache, past the L1 cache where this one's rows are: at M = 8 the difference
 // between waiting for memory and not.
 template <class Dot, class Out, int kRows, int kOuts>
-void tile(const Gemm& g, int64_t row, int64_t out, int64_t ahead) {
+void tile(const Gemm& g, const Place* places, int64_t row, int64_t out, int64_t ahead) {
   using Weight = typename Dot::Weight;
   const Weight* w[kOuts];
 #pragma GCC unroll 8
@@ -158,13 +169,13 @@ void tile(const Gemm& g, int64_t row, int64_t out, int64_t ahead) {
     add_step<Dot, kRows, kOuts>(x, w, acc);
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) finish<kOuts, Weight, Out>(acc[i], g, row + i, out);
+  for (int i = 0; i < kRows; ++i) finish<kOuts, Weight, Out>(acc[i], g, places[i], out);
 }
 
 // One row times kOuts outputs, one output after the other: short rows of weights are then one
 // stream through memory, which the hardware follows by itself.
 template <class Dot, class Out, int kOuts>
-void stream(const Gemm& g, int64_t row, int64_t out) {
+void stream(const Gemm& g, const Place& place, int64_t row, int64_t out) {
   using Weight = typename Dot::Weight;
   const int64_t steps = num_steps<Dot>(g.width);
   const auto* x = reinterpret_cast<const typename Dot::Packed*>(g.panel) + row * steps * Dot::kStep;
@@ -186,7 +197,7 @@ void stream(const Gemm& g, int64_t row, int64_t out) {
     }
     acc[0][j] = sum[0][0];
   }
-  finish<kOuts, Weight, Out>(acc[0], g, row, out);
+  finish<kOuts, Weight, Out>(acc[0], g, place, out);
 }
 
 template <class Dot, class Out, int kRows>
@@ -196,12 +207,14 @@ void outputs(const Gemm& g, int64_t row, int64_t begin, int64_t end) {
   const int64_t tile_bytes = kOuts * g.weight_stride * kItem;
   const int64_t tiles = tile_bytes > 0 ? (kPrefetchBytes + tile_bytes - 1) / tile_bytes : 0;
   const int64_t ahead = tiles * kOuts * g.weight_stride;  // whole tiles, so that lines meet rows
+  Place places[kRows];
+  for (int i = 0; i < kRows; ++i) places[i] = place_of(g, row + i);
   int64_t out = begin;
   if (kRows == 1 && g.width * kItem < kShortRowBytes) {
-    for (; out + kOuts <= end; out += kOuts) stream<Dot, Out, kOuts>(g, row, out);
+    for (; out + kOuts <= end; out += kOuts) stream<Dot, Out, kOuts>(g, places[0], row, out);
   }
-  for (; out + kOuts <= end; out += kOuts) tile<Dot, Out, kRows, kOuts>(g, row, out, ahead);
-  for (; out < end; ++out) tile<Dot, Out, kRows, 1>(g, row, out, ahead);
+  for (; out + kOuts <= end; out += kOuts) tile<Dot, Out, kRows, kOuts>(g, places, row, out, ahead);
+  for (; out < end; ++out) tile<Dot, Out, kRows, 1>(g, places, row, out, ahead);
 }
 
 template <class Dot, class Out>
@@ -242,13 +255,6 @@ KANGAROO_INLINE void place_step(const Bf16* values, float, Bf16* to) {
   __builtin_memcpy(to, values, 2 * kLanes * sizeof(Bf16));
 }
 
-// Where step `step` of row `row` begins in a panel, in elements.
-template <class Dot>
-KANGAROO_INLINE int64_t place_of(int64_t row, int64_t num_rows, int64_t width, int64_t step) {
-  const TileRows tile = tile_of(row, num_rows);
-  return (tile.first * num_steps<Dot>(width) + step * tile.count + row - tile.first) * Dot::kStep;
-}
-
 }  // namespace
 
 template <class Dot>
@@ -264,6 +270,8 @@ void pack(const PackedRow& source, int64_t row, int64_t num_rows, char* panel) {
   const auto* x = static_cast<const T*>(source.x);
   const auto* norm = static_cast<const T*>(source.norm);
   const float inverse = norm ? inverse_rms(x, source.eps, source.width) : 0.0f;
+  const TileRows tile = tile_of(row, num_rows);
+  to += (tile.first * num_steps<Dot>(source.width) + row - tile.first) * Dot::kStep;
   for (int64_t step = 0; step < num_steps<Dot>(source.width); ++step) {
     alignas(64) T values[Dot::kStep] = {};
     const int64_t first = step * Dot::kStep;
@@ -273,7 +281,7 @@ void pack(const PackedRow& source, int64_t row, int64_t num_rows, char* panel) {
       if (norm) v = normed(v, inverse, norm + first + at, lanes);
       store_lanes(values + at, v, lanes);
     });
-    place_step(values, source.factor, to + place_of<Dot>(row, num_rows, source.width, step));
+    place_step(values, source.factor, to + step * tile.count * Dot::kStep);
   }
 }
 
