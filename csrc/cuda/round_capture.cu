@@ -34,7 +34,7 @@ kangaroo_status record(kangaroo_round& round, const Body& body) {
   try {
     status = body();
   } catch (const std::bad_alloc&) {
-    status = out_of_memory();
+    status = out_of_memory("round");
   }
   if (status != KANGAROO_OK) round.abort();
   return status;
