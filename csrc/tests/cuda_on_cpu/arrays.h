@@ -11,7 +11,16 @@
 
 namespace testing {
 
-constexpr kangaroo_dtype kDtypes[] = {KANGAROO_FLOAT32, KANGAROO_BFLOAT16, KANGAROO_FLOAT16};
+using Floats = std::vector<float>;
+
+constexpr kangaroo_dtype kGpuDtypes[] = {KANGAROO_FLOAT32, KANGAROO_BFLOAT16, KANGAROO_FLOAT16};
+
+inline Floats noise(int64_t count, unsigned seed) {
+  const Tensor values = noise(KANGAROO_FLOAT32, count, seed);
+  Floats floats(static_cast<std::size_t>(count));
+  for (int64_t i = 0; i < count; ++i) floats[static_cast<std::size_t>(i)] = values.at(i);
+  return floats;
+}
 
 // Half the distance of neighbours, relative to the number: what one rounding costs.
 inline double half_ulp(kangaroo_dtype dtype) {

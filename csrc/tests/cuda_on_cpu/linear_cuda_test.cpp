@@ -171,12 +171,12 @@ void check(const Case& c, kangaroo_dtype dtype) {
 }
 
 void check(const Case& c) {
-  for (const kangaroo_dtype dtype : testing::kDtypes) check(c, dtype);
+  for (const kangaroo_dtype dtype : testing::kGpuDtypes) check(c, dtype);
 }
 
 // Whatever the addresses, the same bits.
 void check_alignment(Case c) {
-  for (const kangaroo_dtype dtype : testing::kDtypes) {
+  for (const kangaroo_dtype dtype : testing::kGpuDtypes) {
     Inputs in(c, dtype);
     const Array out = run(in);
     for (const auto& [gap, offset] : {std::pair<int64_t, int64_t>{3, 0}, {0, 1}, {8, 0}}) {

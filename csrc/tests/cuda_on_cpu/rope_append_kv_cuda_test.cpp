@@ -166,7 +166,7 @@ void expect_placed(Inputs& in, Inputs& before) {
 }
 
 void check(const Case& c) {
-  for (const kangaroo_dtype dtype : testing::kDtypes) {
+  for (const kangaroo_dtype dtype : testing::kGpuDtypes) {
     Inputs in(c, dtype);
     Inputs before = in;
     run(in);

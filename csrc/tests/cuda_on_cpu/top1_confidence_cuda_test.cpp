@@ -176,7 +176,7 @@ void check(const Case& c, kangaroo_dtype dtype) {
 }
 
 void check(const Case& c) {
-  for (const kangaroo_dtype dtype : testing::kDtypes) check(c, dtype);
+  for (const kangaroo_dtype dtype : testing::kGpuDtypes) check(c, dtype);
 }
 
 // The same row of the weight for several tokens, in one tile and in different ones.
@@ -316,7 +316,7 @@ int main() {
   check({2, 2, 80, 700, 0, 0, 3});
   check({1, 3, 33, 90, 0, 0, 7});
   check({1, 1, 16, 17000}, KANGAROO_FLOAT16);  // more tiles than threads that merge them
-  for (const kangaroo_dtype dtype : testing::kDtypes) {
+  for (const kangaroo_dtype dtype : testing::kGpuDtypes) {
     check_ties(dtype, 0);
     check_ties(dtype, 2);
     check_not_a_number(dtype);
