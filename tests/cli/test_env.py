@@ -38,7 +38,7 @@ def test_without_the_extension(run: Run, folder: Path, monkeypatch: pytest.Monke
 def test_a_dtype_that_the_extension_does_not_compute(run: Run, folder: Path) -> None:
     report = json.loads(run("env", "--model", folder, "--dtype", "float16", "--json").stdout)
     assert report["kernels"]["linear"]["serves"] == "reference"
-    assert report["kernels"]["linear"]["refused"].keys() == {"native"}
+    assert report["kernels"]["linear"]["refused"].keys() == {"native", "cuda"}
 
 
 def test_tables(run: Run, folder: Path) -> None:
