@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <tuple>
 
+#include "kangaroo/compact_kv.h"
 #include "kangaroo/draft_head.h"
 #include "kangaroo/status.h"
 #include "kangaroo/tensor.h"
@@ -65,6 +66,24 @@ inline kangaroo_nodes nodes_of(const Nodes& nodes) {
           count,
           count,
           first_node};
+}
+
+// (address, planes, heads, slots, width), contiguous
+using Cache = std::tuple<Address, int64_t, int64_t, int64_t, int64_t>;
+
+inline kangaroo_slot_cache cache_of(const Cache& described, int dtype, int64_t batch) {
+  const auto [address, planes, heads, slots, width] = described;
+  kangaroo_slot_cache cache = {};
+  cache.data = at<void>(address);
+  cache.dtype = static_cast<kangaroo_dtype>(dtype);
+  cache.planes = planes;
+  cache.heads = heads;
+  cache.slots = slots;
+  cache.width = cache.slot_stride = width;
+  cache.head_stride = slots * width;
+  cache.batch_stride = heads * cache.head_stride;
+  cache.plane_stride = batch * cache.batch_stride;
+  return cache;
 }
 
 // (weight, token_ids or 0, vocab, num_ids)

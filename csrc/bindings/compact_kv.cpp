@@ -2,7 +2,6 @@
 
 #include <pybind11/stl.h>
 
-#include <array>
 #include <vector>
 
 #include "bindings.h"
@@ -12,23 +11,11 @@ namespace kangaroo::bindings {
 void register_compact_kv(pybind11::module_& module) {
   // Every cache as (address, planes, heads, num_slots, width), all of the same dtype.
   module.def("compact_kv",
-             [](int dtype, const std::vector<std::array<int64_t, 5>>& caches, Address path,
-                Address path_len, Address cache_seqlens, int64_t batch, int64_t path_stride) {
+             [](int dtype, const std::vector<Cache>& caches, Address path, Address path_len,
+                Address cache_seqlens, int64_t batch, int64_t path_stride) {
                std::vector<kangaroo_slot_cache> described;
                described.reserve(caches.size());
-               for (const auto& [address, planes, heads, slots, width] : caches) {
-                 kangaroo_slot_cache cache = {};
-                 cache.data = at<void>(static_cast<Address>(address));
-                 cache.dtype = static_cast<kangaroo_dtype>(dtype);
-                 cache.planes = planes;
-                 cache.heads = heads;
-                 cache.slots = slots;
-                 cache.width = cache.slot_stride = width;
-                 cache.head_stride = slots * width;
-                 cache.batch_stride = heads * cache.head_stride;
-                 cache.plane_stride = batch * cache.batch_stride;
-                 described.push_back(cache);
-               }
+               for (const Cache& cache : caches) described.push_back(cache_of(cache, dtype, batch));
                kangaroo_compact_kv_params p = {};
                p.caches = described.data();
                p.path = at<int64_t>(path);

@@ -1,7 +1,5 @@
 #include "kangaroo/adapter_step.h"
 
-#include <cmath>
-
 #include "attention_block.h"
 #include "ops.h"
 

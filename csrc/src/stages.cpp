@@ -1,5 +1,7 @@
 #include "stages.h"
 
+#include <new>
+
 #include "parallel.h"
 #include "scratch.h"
 
@@ -14,6 +16,12 @@ constexpr int64_t kPackWork = 4;
 }  // namespace
 
 char* panel(kangaroo_dtype dtype, int64_t num_rows, int64_t width) {
+  constexpr int64_t kRounding = 64;  // more than any panel adds to rows or width
+  int64_t bytes = 0;
+  if (__builtin_mul_overflow(num_rows + kRounding, (width + kRounding), &bytes) ||
+      bytes > INT64_MAX / int64_t{sizeof(float)}) {
+    throw std::bad_alloc();
+  }
   return static_cast<char*>(
       scratch_bytes(Scratch::kPanel, kernels(dtype).panel_bytes(num_rows, width)));
 }

@@ -37,10 +37,10 @@ def compact_kv(
 
 def described_cache(
     cache: Tensor, batch: int, device: torch.device
-) -> tuple[int, int, int, int, int, int]:
+) -> tuple[int, tuple[int, int, int, int, int]]:
     planes, _, heads, num_slots, width = sizes("cache", cache, 5)
     require("cache", cache, (planes, batch, heads, num_slots, width), cache.dtype, device)
     if cache.element_size() not in MOVED_AS:
         raise ValueError(f"cache: expected elements of {list(MOVED_AS)} bytes, got {cache.dtype}")
     dtype, times = MOVED_AS[cache.element_size()]
-    return start_of(cache), DTYPES[dtype], planes, heads, num_slots, width * times
+    return DTYPES[dtype], (start_of(cache), planes, heads, num_slots, width * times)
