@@ -15,6 +15,7 @@ from benchmarks.models import EPS, LLAMA_1B, SWEEPS, Model
 from kangaroo.cache import SlotCache
 from kangaroo.config import ModelConfig
 from kangaroo.models.llama import Llama, LlamaWeights
+from kangaroo.pages import HugePages
 from kangaroo_kernels import KernelSet, Target, UnsupportedError
 from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.testing import random_norm_weight, random_weight
@@ -84,8 +85,10 @@ def random_model(sizes: Model, num_layers: int, max_seq_len: int, dtype: torch.d
         "gate_up": random_weight(2 * sizes.ffn, hidden, dtype),
         "down": random_weight(hidden, sizes.ffn, dtype),
     }
+    pages = HugePages()  # as checkpoints are read into
     layers = [
-        LayerWeights(**{name: w.clone() for name, w in layer.items()}) for _ in range(num_layers)
+        LayerWeights(**{name: pages.empty(w.shape, dtype).copy_(w) for name, w in layer.items()})
+        for _ in range(num_layers)
     ]
     head = random_weight(config.vocab_size, hidden, dtype)
     return Llama(config, LlamaWeights(head, tuple(layers), norm, head), kernels)

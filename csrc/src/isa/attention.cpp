@@ -9,6 +9,7 @@ namespace {
 constexpr int64_t kChunk = KANGAROO_KV_CHUNK;
 constexpr uint64_t kLaneMask = (uint64_t{1} << kLanes) - 1;
 constexpr int kMaxWidth = KANGAROO_MAX_HEAD_DIM;
+constexpr int kRowsTogether = kLanes == 16 ? 4 : 2;  // with four vectors each: sums in registers
 static_assert(kChunk == 64, "a chunk's visible slots are the bits of one word");
 
 struct Work {
@@ -115,29 +116,35 @@ void soften(Work& work, int r, int64_t width) {
   for (int64_t d = 0; d < width; d += kLanes) store(acc + d, load(acc + d) * decay);
 }
 
-// Pairs of rows share what both see up to the first slot where they differ; then each goes alone.
+// The weighted values of the rows from r on, as many as go through memory together; returns how many.
+template <int kRows, class T>
+int add_rows(Work& work, const AttentionTile& tile, const T* v, int r) {
+  if constexpr (kRows > 1) {
+    if (r + kRows > tile.num_rows) return add_rows<kRows / 2>(work, tile, v, r);
+  }
+  float* acc = work.acc + r * kMaxWidth;
+  const float* weights = work.weights + r * kChunk;
+  uint64_t differ = 0;
+  for (int i = 1; i < kRows; ++i) differ |= work.visible[r] ^ work.visible[r + i];
+  const int64_t shared = kRows == 1 ? 0 : differ ? __builtin_ctzll(differ) : kChunk;
+  if (kRows > 1) add_whole_vectors<kRows>(acc, weights, v, tile, work.visible[r], 0, shared);
+  for (int i = 0; i < kRows; ++i) {
+    const uint64_t visible = work.visible[r + i];
+    add_whole_vectors<1>(acc, weights, v, tile, visible, shared, kChunk);
+    if (const int64_t lanes = tile.head_dim % kLanes) {
+      const int64_t whole = tile.head_dim - lanes;
+      add_last_values(acc + whole, weights, v + whole, lanes, tile.slot_stride, visible);
+    }
+    acc += kMaxWidth;
+    weights += kChunk;
+  }
+  return kRows;
+}
+
+// Rows share what all of a few see up to the first slot where they differ; then each goes alone.
 template <class T>
 void add_chunk(Work& work, const AttentionTile& tile, const T* v) {
-  for (int r = 0; r < tile.num_rows;) {
-    float* acc = work.acc + r * kMaxWidth;
-    const float* weights = work.weights + r * kChunk;
-    int64_t shared = 0;
-    const bool pair = r + 1 < tile.num_rows;
-    if (pair) {
-      const uint64_t differ = work.visible[r] ^ work.visible[r + 1];
-      shared = differ ? __builtin_ctzll(differ) : kChunk;
-      add_whole_vectors<2>(acc, weights, v, tile, work.visible[r], 0, shared);
-    }
-    for (int last = pair ? r + 1 : r; r <= last; ++r) {
-      add_whole_vectors<1>(acc, weights, v, tile, work.visible[r], shared, kChunk);
-      if (const int64_t lanes = tile.head_dim % kLanes) {
-        const int64_t whole = tile.head_dim - lanes;
-        add_last_values(acc + whole, weights, v + whole, lanes, tile.slot_stride, work.visible[r]);
-      }
-      acc += kMaxWidth;
-      weights += kChunk;
-    }
-  }
+  for (int r = 0; r < tile.num_rows;) r += add_rows<kRowsTogether>(work, tile, v, r);
 }
 
 int64_t num_slots_seen(const AttentionTile& tile) {

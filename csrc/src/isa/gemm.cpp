@@ -18,6 +18,10 @@ constexpr int outputs_beside(int rows) { return rows <= 2 ? 4 : 3; }
 constexpr int64_t kBlockBytes = 256 * 1024;
 constexpr int64_t kPrefetchBytes = 8 * 1024;  // at least: memory answers after some 100 ns
 constexpr int64_t kShortRowBytes = 2048;
+// Rows longer than this, all rows of a tile together, are read in blocks of so many bytes: one by one
+// tile would push them out of the L1 cache, and they, not the weights, would be what it waits for.
+constexpr int64_t kRowBytes = 16 * 1024;
+constexpr int kTilesPerBlock = 2;
 constexpr int64_t kBlockStep = 12;  // a multiple of every number of outputs of a tile
 
 // Rows [first, first + count) of the tile that row stands in: tiles of even height.
@@ -137,21 +141,14 @@ KANGAROO_INLINE void finish(const Floats (&acc)[kOuts], const Gemm& g, const Pla
   }
 }
 
-// The tile of rows from `row` on times kOuts outputs from `out` on. The weights of the next tile
-// are called to the L2 cache, past the L1 cache where this one's rows are: at M = 8 the difference
-// between waiting for memory and not.
-template <class Dot, class Out, int kRows, int kOuts>
-void tile(const Gemm& g, const Place* places, int64_t row, int64_t out, int64_t ahead) {
-  using Weight = typename Dot::Weight;
-  const Weight* w[kOuts];
-#pragma GCC unroll 8
-  for (int j = 0; j < kOuts; ++j) {
-    w[j] = static_cast<const Weight*>(g.weight) + (out + j) * g.weight_stride;
-  }
-  const int64_t steps = num_steps<Dot>(g.width);
-  const auto* x = reinterpret_cast<const typename Dot::Packed*>(g.panel) + row * steps * Dot::kStep;
-  Floats acc[kRows][kOuts] = {};
-  for (int64_t k = g.width; k >= Dot::kStep; k -= Dot::kStep) {
+// Adds whole steps of k, and goes on in x and w. The weights `ahead` elements on are called to the
+// L2 cache, past the L1 cache where the rows are: at M = 8 the difference between waiting for memory
+// and not.
+template <class Dot, int kRows, int kOuts>
+KANGAROO_INLINE void add_steps(const typename Dot::Packed*& x,
+                               const typename Dot::Weight* (&w)[kOuts], int64_t steps,
+                               int64_t ahead, Floats (&acc)[kRows][kOuts]) {
+  for (; steps > 0; --steps) {
     add_step<Dot, kRows, kOuts>(x, w, acc);
     x += kRows * Dot::kStep;
 #pragma GCC unroll 8
@@ -160,16 +157,62 @@ void tile(const Gemm& g, const Place* places, int64_t row, int64_t out, int64_t 
       w[j] += Dot::kStep;
     }
   }
-  if (const int64_t left = g.width % Dot::kStep) {
-    alignas(64) Weight last[kOuts][Dot::kStep] = {};
-    for (int j = 0; j < kOuts; ++j) {
-      __builtin_memcpy(last[j], w[j], static_cast<std::size_t>(left) * sizeof(Weight));
-      w[j] = last[j];
-    }
-    add_step<Dot, kRows, kOuts>(x, w, acc);
+}
+
+// Adds the last `left` elements, less than a step.
+template <class Dot, int kRows, int kOuts>
+KANGAROO_INLINE void add_rest(const typename Dot::Packed* x,
+                              const typename Dot::Weight* (&w)[kOuts], int64_t left,
+                              Floats (&acc)[kRows][kOuts]) {
+  if (left == 0) return;
+  alignas(64) typename Dot::Weight last[kOuts][Dot::kStep] = {};
+  for (int j = 0; j < kOuts; ++j) {
+    __builtin_memcpy(last[j], w[j], static_cast<std::size_t>(left) * sizeof(last[j][0]));
+    w[j] = last[j];
   }
+  add_step<Dot, kRows, kOuts>(x, w, acc);
+}
+
+// The tile of rows from `row` on times kTiles tiles of kOuts outputs from `out` on, `block` steps of
+// k at a time, which the tiles then find in the L1 cache. The outputs after these are `next` elements
+// on.
+template <class Dot, class Out, int kRows, int kOuts, int kTiles>
+void tiles(const Gemm& g, const Place* places, int64_t row, int64_t out, int64_t block,
+           int64_t next) {
+  using Weight = typename Dot::Weight;
+  const int64_t left = g.width % Dot::kStep;
+  const int64_t steps = g.width / Dot::kStep;
+  const auto* x = reinterpret_cast<const typename Dot::Packed*>(g.panel) +
+                  row * num_steps<Dot>(g.width) * Dot::kStep;
+  Floats sums[kTiles][kRows][kOuts];
+  for (int64_t step = 0; step == 0 || step < steps; step += block) {
+    const int64_t count = block < steps - step ? block : steps - step;
+    const bool last = step + count == steps;
+    const int64_t ahead = last ? next - step * Dot::kStep : block * Dot::kStep;
+    const auto* rows = x;
+    for (int t = 0; t < kTiles; ++t) {
+      const Weight* w[kOuts];
 #pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) finish<kOuts, Weight, Out>(acc[i], g, places[i], out);
+      for (int j = 0; j < kOuts; ++j) {
+        w[j] = static_cast<const Weight*>(g.weight) + (out + t * kOuts + j) * g.weight_stride +
+               step * Dot::kStep;
+      }
+      Floats acc[kRows][kOuts] = {};
+      if (step > 0) __builtin_memcpy(&acc, &sums[t], sizeof(acc));
+      rows = x;
+      add_steps<Dot, kRows, kOuts>(rows, w, count, ahead, acc);
+      if (last) {
+        add_rest<Dot, kRows, kOuts>(rows, w, left, acc);
+#pragma GCC unroll 8
+        for (int i = 0; i < kRows; ++i) {
+          finish<kOuts, Weight, Out>(acc[i], g, places[i], out + t * kOuts);
+        }
+      } else {
+        __builtin_memcpy(&sums[t], &acc, sizeof(acc));
+      }
+    }
+    x = rows;
+  }
 }
 
 // One row times kOuts outputs, one output after the other: short rows of weights are then one
@@ -204,17 +247,28 @@ template <class Dot, class Out, int kRows>
 void outputs(const Gemm& g, int64_t row, int64_t begin, int64_t end) {
   constexpr int kOuts = outputs_beside(kRows);
   constexpr int64_t kItem = sizeof(typename Dot::Weight);
+  constexpr int64_t kBlock = kRowBytes / (kRows * Dot::kStep * sizeof(typename Dot::Packed));
+  const int64_t steps = g.width / Dot::kStep;
   const int64_t tile_bytes = kOuts * g.weight_stride * kItem;
-  const int64_t tiles = tile_bytes > 0 ? (kPrefetchBytes + tile_bytes - 1) / tile_bytes : 0;
-  const int64_t ahead = tiles * kOuts * g.weight_stride;  // whole tiles, so that lines meet rows
+  const int64_t far = tile_bytes > 0 ? (kPrefetchBytes + tile_bytes - 1) / tile_bytes : 0;
+  const int64_t next = far * kOuts * g.weight_stride;  // whole tiles, so that lines meet rows
   Place places[kRows];
   for (int i = 0; i < kRows; ++i) places[i] = place_of(g, row + i);
   int64_t out = begin;
   if (kRows == 1 && g.width * kItem < kShortRowBytes) {
     for (; out + kOuts <= end; out += kOuts) stream<Dot, Out, kOuts>(g, places[0], row, out);
   }
-  for (; out + kOuts <= end; out += kOuts) tile<Dot, Out, kRows, kOuts>(g, places, row, out, ahead);
-  for (; out < end; ++out) tile<Dot, Out, kRows, 1>(g, places, row, out, ahead);
+  if (steps > kBlock) {
+    constexpr int64_t kGroup = kTilesPerBlock * kOuts;
+    const int64_t group = kGroup * g.weight_stride;
+    for (; out + kGroup <= end; out += kGroup) {
+      tiles<Dot, Out, kRows, kOuts, kTilesPerBlock>(g, places, row, out, kBlock, group);
+    }
+  }
+  for (; out + kOuts <= end; out += kOuts) {
+    tiles<Dot, Out, kRows, kOuts, 1>(g, places, row, out, steps, next);
+  }
+  for (; out < end; ++out) tiles<Dot, Out, kRows, 1, 1>(g, places, row, out, steps, next);
 }
 
 template <class Dot, class Out>
