@@ -1,8 +1,10 @@
-"""Weights of Kangaroo's adapter, as its ops take them."""
+"""Weights of Kangaroo's adapter and of its drafter, as their ops take them."""
 
 from typing import NamedTuple
 
 from torch import Tensor
+
+from kangaroo_kernels.draft_head import DraftHead
 
 
 class StepWeights(NamedTuple):
@@ -21,3 +23,21 @@ class RefreshWeights(NamedTuple):
     input_norm: Tensor
     deep_norm: Tensor
     deep_kv: Tensor
+
+
+class DrafterWeights(NamedTuple):
+    """What drafts a token behind the target's layers [0, num_layers).
+
+    Attributes:
+        embed:    [V, C], the target's embedding.
+        adapter:  of the adapter; adapter_eps: of its norms, the last one included.
+        head:     of at most V rows.
+        norm:     [C], the adapter's own in front of the head.
+    """
+
+    num_layers: int
+    embed: Tensor
+    adapter: StepWeights
+    head: DraftHead
+    norm: Tensor
+    adapter_eps: float

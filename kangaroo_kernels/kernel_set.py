@@ -13,8 +13,10 @@ from torch import Tensor
 
 from kangaroo_kernels.adapter_refresh import AdapterRefresh
 from kangaroo_kernels.adapter_step import AdapterStep
+from kangaroo_kernels.adapter_weights import DrafterWeights
 from kangaroo_kernels.compact_kv import CompactKV
 from kangaroo_kernels.decoder_layers import DecoderLayers
+from kangaroo_kernels.draft_tokens import DraftTokens
 from kangaroo_kernels.embedding import Embedding
 from kangaroo_kernels.gated_mlp import GatedMLP
 from kangaroo_kernels.layer_weights import LayerWeights
@@ -71,8 +73,9 @@ MODULES = {
     Backend.CUDA: "cuda_kernel",
 }
 
-# What a decoder layer is made of.
+# What a decoder layer is made of, and what a draft needs besides.
 LAYER_OPS = ("linear", "rope_append_kv", "tree_attention", "gated_mlp")
+DRAFT_OPS = ("embedding", "adapter_step", "top1_confidence")
 
 # What "auto" never takes: what is slow, or may be, must be asked for.
 SLOW: Mapping[str, Mapping[Backend, str]] = {
@@ -188,12 +191,30 @@ class KernelSet:
         Raises:
             ValueError: weights whose shapes or dtypes disagree.
         """
-        modules = {getattr(self, op).__module__.rpartition(".")[2] for op in LAYER_OPS}
-        if modules != {MODULES[Backend.NATIVE]}:
+        if not self._native(LAYER_OPS):
             return None
         native = import_module("kangaroo_kernels.decoder_layers.native")
         fused: DecoderLayers = native.NativeLayers(layers, rope, eps)
         return fused
+
+    def draft_tokens(
+        self, layers: DecoderLayers | None, weights: DrafterWeights
+    ) -> DraftTokens | None:
+        """Whole chains of drafts in one call, with the bits of the ops one by one; None where the
+        ops that were chosen have no such call. `layers` is what `decoder_layers` gave.
+
+        Raises:
+            ValueError: weights whose shapes or dtypes disagree.
+        """
+        if layers is None or not self._native(DRAFT_OPS):
+            return None
+        native = import_module("kangaroo_kernels.draft_tokens.native")
+        fused: DraftTokens = native.NativeDrafts(layers, weights)
+        return fused
+
+    def _native(self, ops: Sequence[str]) -> bool:
+        modules = {getattr(self, op).__module__.rpartition(".")[2] for op in ops}
+        return modules == {MODULES[Backend.NATIVE]}
 
 
 def _pick(op: str, target: Target, wanted: Backend | str) -> Callable[..., Any]:

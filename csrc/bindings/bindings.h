@@ -136,6 +136,7 @@ void register_adapter_refresh(pybind11::module_& module);
 void register_adapter_step(pybind11::module_& module);
 void register_compact_kv(pybind11::module_& module);
 void register_decoder_layers(pybind11::module_& module);
+void register_draft_tokens(pybind11::module_& module);
 void register_embedding(pybind11::module_& module);
 void register_gated_mlp(pybind11::module_& module);
 void register_linear(pybind11::module_& module);

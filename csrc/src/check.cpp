@@ -101,6 +101,7 @@ void Check::view(const char* name, const void* data, kangaroo_dtype dtype, const
       return;
     }
     int64_t reach = 0;
+    fits = fits && dim.stride <= INT64_MAX / 8;  // in bytes too, even where nobody goes that far
     fits = fits && !__builtin_mul_overflow(count, dim.size, &count);
     if (dim.size > 1) {
       fits = fits && !__builtin_mul_overflow(dim.size - 1, dim.stride, &reach) &&

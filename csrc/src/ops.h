@@ -6,6 +6,7 @@
 #include "kangaroo/adapter_refresh.h"
 #include "kangaroo/adapter_step.h"
 #include "kangaroo/decoder_layers.h"
+#include "kangaroo/draft_tokens.h"
 #include "kangaroo/gated_mlp.h"
 #include "kangaroo/linear.h"
 #include "kangaroo/rms_norm.h"
@@ -22,6 +23,7 @@ void check(Check& c, const kangaroo_rope_append_kv_params& p);
 void check(Check& c, const kangaroo_tree_attention_params& p);
 void check(Check& c, const kangaroo_decoder_layers_params& p);
 void check(Check& c, const kangaroo_adapter_step_params& p);
+void check(Check& c, const kangaroo_draft_tokens_params& p);
 void check(Check& c, const kangaroo_adapter_refresh_params& p);
 void check(Check& c, const kangaroo_topk_confidence_params& p);
 
@@ -32,6 +34,7 @@ void run(const kangaroo_rope_append_kv_params& p);
 void run(const kangaroo_tree_attention_params& p);
 void run(const kangaroo_decoder_layers_params& p);
 void run(const kangaroo_adapter_step_params& p);
+void run(const kangaroo_draft_tokens_params& p);
 void run(const kangaroo_adapter_refresh_params& p);
 void run(const kangaroo_topk_confidence_params& p);
 

@@ -17,9 +17,9 @@ namespace kangaroo {
 namespace {
 
 constexpr auto kSpin = std::chrono::microseconds(100);
-constexpr int64_t kChunksPerThread = 4;
-// Where there is more work than this for each of these, up to so many: threads end together then.
-constexpr int64_t kLongChunk = 2000000;
+// A chunk for each thread, and up to so many where each is work enough: claiming one costs some 100
+// ns, and with many the threads end together.
+constexpr int64_t kLongChunk = 600000;
 constexpr int64_t kMostPerThread = 32;
 constexpr int32_t kMaxHelpers = 255;
 
@@ -157,9 +157,9 @@ void run_chunks(int64_t num_chunks, int32_t num_threads, ChunkFunction function,
 
 int64_t grain_for(int64_t count, int64_t work_per_item, int64_t step, int32_t num_threads) {
   const int64_t worthwhile = kInlineWork / std::max<int64_t>(work_per_item, 1) + 1;
-  const int64_t few = kChunksPerThread * std::max<int64_t>(num_threads, 1);
-  const int64_t chunks = std::min(std::max(count * work_per_item / kLongChunk, few),
-                                  kMostPerThread / kChunksPerThread * few);
+  const int64_t threads = std::max<int64_t>(num_threads, 1);
+  const int64_t turns = count * work_per_item / threads / kLongChunk;
+  const int64_t chunks = threads * std::clamp<int64_t>(turns, 1, kMostPerThread);
   const int64_t grain = std::max(worthwhile, (count + chunks - 1) / chunks);
   return (grain + step - 1) / step * step;
 }

@@ -8,8 +8,8 @@
 namespace kangaroo {
 
 // What is needed at the same time has a name of its own.
-enum class Scratch { kPanel, kHidden, kTile, kParts, kCandidates, kBlock, kLayers };
-constexpr int kNumScratch = 7;
+enum class Scratch { kPanel, kHidden, kTile, kParts, kCandidates, kBlock, kLayers, kDraft };
+constexpr int kNumScratch = 8;
 
 // At least `bytes` bytes, 64-byte aligned; the contents of the last call for this use are lost.
 void* scratch_bytes(Scratch use, std::size_t bytes);

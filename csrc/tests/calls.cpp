@@ -3,6 +3,7 @@
 #include "kangaroo/adapter_refresh.h"
 #include "kangaroo/adapter_step.h"
 #include "kangaroo/decoder_layers.h"
+#include "kangaroo/draft_tokens.h"
 #include "kangaroo/embedding.h"
 #include "kangaroo/gated_mlp.h"
 #include "kangaroo/linear.h"
@@ -37,10 +38,10 @@ kangaroo_heads new_heads(Call& c) {
   return kangaroo_heads_of(data_of(t), c.dtype, kBatch, kNodes, kQHeads, kHeadDim);
 }
 
-kangaroo_kv new_kv(Call& c, int64_t layers = 1) {
+kangaroo_kv new_kv(Call& c, int64_t layers = 1, int64_t batch = kBatch) {
   void* const k = data_of(c.tensor(layers * kCacheSize));
   void* const v = data_of(c.tensor(layers * kCacheSize));
-  return kangaroo_kv_of(k, v, c.dtype, kBatch, kKvHeads, kSlots, kHeadDim);
+  return kangaroo_kv_of(k, v, c.dtype, batch, kKvHeads, kSlots, kHeadDim);
 }
 
 kangaroo_rope new_rope(Call& c) {
@@ -163,25 +164,29 @@ void add_layer(Call& c, kangaroo_layer_weights& w) {
   set(w.down, kWidth * kIntermediate);
 }
 
-void add_decoder_layers(Call& c, kangaroo_dtype dtype) {
-  auto& p = params_of(c, "decoder_layers", dtype, kangaroo_decoder_layers);
+void add_layers(Call& c, kangaroo_decoder_layers_params& p, int64_t batch) {
   const auto layers = std::make_shared<std::vector<kangaroo_layer_weights>>(kLayers);
   for (kangaroo_layer_weights& layer : *layers) add_layer(c, layer);
   c.run = [layers, run = c.run](bool without) { return run(without); };
-  c.add(p.h = new_states(c, kWidth), false);
   c.address(p.layers = layers->data());
-  c.add(p.kv = new_kv(c, kLayers));
+  c.add(p.kv = new_kv(c, kLayers, batch));
   c.add(p.rope = new_rope(c));
-  add_new_nodes(c, p.nodes);
-  c.add(p.out = new_states(c, kWidth), true);
   p.num_layers = kLayers;
-  p.layer_stride = kCacheSize;
+  p.layer_stride = kCacheSize / kBatch * batch;
   p.q_heads = kQHeads;
   p.intermediate = kIntermediate;
   c.size(p.num_layers, true);
   c.stride(p.layer_stride, true);
   c.size(p.q_heads);
   c.size(p.intermediate);
+}
+
+void add_decoder_layers(Call& c, kangaroo_dtype dtype) {
+  auto& p = params_of(c, "decoder_layers", dtype, kangaroo_decoder_layers);
+  c.add(p.h = new_states(c, kWidth), false);
+  add_layers(c, p, kBatch);
+  add_new_nodes(c, p.nodes);
+  c.add(p.out = new_states(c, kWidth), true);
   add_last(c, p);
 }
 
@@ -191,6 +196,45 @@ void add_head(Call& c, kangaroo_draft_head& head) {
   c.size(head.num_ids = 8, true);
   for (const int64_t bad : {int64_t{21}, int64_t{-1}, kVocab}) c.content(c.ints.back()[7], bad);
   c.content(c.ints.back()[0], -1);
+}
+
+// Of one sequence; nobody spoils the mask, which a chain has not.
+void add_chain_nodes(Call& c, kangaroo_nodes& n, int64_t count, int64_t first_node) {
+  std::vector<int32_t> positions;
+  while (static_cast<int64_t>(positions.size()) < count) positions.push_back(20);
+  n = {c.values(positions), c.values(std::vector<int32_t>{25}), nullptr, 1, count, count,
+       first_node};
+  c.address(n.positions);
+  c.address(n.cache_seqlens);
+  for (int64_t* dim : {&n.batch, &n.nodes, &n.first_node}) c.size(*dim);
+  c.stride(n.position_stride, false);
+  for (const int64_t bad : {int64_t{-1}, kSlots, int64_t{INT32_MAX}})
+    c.content(c.ints.back()[0], bad);
+  for (const int64_t bad : {int64_t{-1}, kPositions}) c.content(c.ints[c.ints.size() - 2][0], bad);
+}
+
+void add_draft_tokens(Call& c, kangaroo_dtype dtype) {
+  constexpr int64_t kCapacity = 3, kStates = 4;
+  auto& p = params_of(c, "draft_tokens", dtype, kangaroo_draft_tokens);
+  c.add(p.exit_states = states_of(c.tensor(kStates * kWidth), 1, kStates), true);
+  c.add(p.embed = new_matrix(c, kVocab, kWidth));
+  add_layers(c, p.layers, 1);
+  add_chain_nodes(c, p.layers.nodes, kCapacity, 1);
+  c.add(p.adapter.input_norm = new_vector(c, kWidth));
+  c.add(p.adapter.qkv = new_matrix(c, kQkvWidth, kWidth));
+  c.add(p.adapter.o = new_matrix(c, kWidth, kQHeads * kHeadDim));
+  c.add(p.adapter.kv = new_kv(c, 1, 1));
+  c.add(p.adapter.rope = new_rope(c));
+  add_chain_nodes(c, p.adapter.nodes, kStates, 0);
+  add_head(c, p.head);
+  c.add(p.norm = new_vector(c, kWidth));
+  c.address(p.confidence = c.floats(kCapacity));
+  c.address(p.num_tokens = c.values(std::vector<int64_t>{0}));
+  c.address(p.tokens = c.values(std::vector<int64_t>(kCapacity, 7)));
+  for (const int64_t bad : {int64_t{-1}, kVocab, INT64_MAX}) c.content(c.longs.back()[0], bad);
+  p.layers.eps = p.adapter.eps = 1e-5f;
+  p.layers.num_threads = p.adapter.num_threads = 1;
+  add_last(c, p);
 }
 
 void add_chain(Call& c, kangaroo_draft_chain& chain) {
@@ -272,10 +316,10 @@ void add_compact_kv(Call& c, kangaroo_dtype dtype) {
 
 std::deque<Call> every_call(kangaroo_dtype dtype) {
   constexpr void (*kAll[])(Call&, kangaroo_dtype) = {
-      add_rms_norm,       add_linear,          add_gated_mlp,       add_embedding,
-      add_adapter_step,   add_rope_append_kv,  add_adapter_refresh, add_tree_attention,
-      add_decoder_layers, add_top1_confidence, add_topk_confidence, add_verify_tree,
-      add_compact_kv};
+      add_rms_norm,       add_linear,         add_gated_mlp,       add_embedding,
+      add_adapter_step,   add_rope_append_kv, add_adapter_refresh, add_tree_attention,
+      add_decoder_layers, add_draft_tokens,   add_top1_confidence, add_topk_confidence,
+      add_verify_tree,    add_compact_kv};
   std::deque<Call> calls;
   for (const auto add : kAll) {
     calls.emplace_back();

@@ -19,7 +19,7 @@ struct Call {
   };
   struct Stride {
     int64_t* value;
-    bool apart;  // rows may not overlap
+    bool apart;  // there are several rows, which may not overlap
   };
   struct Address {
     void* place;  // of the pointer
@@ -89,7 +89,8 @@ struct Call {
     address(s.data, optional);
     dtypes.push_back(&s.dtype);
     for (int64_t* dim : {&s.batch, &s.nodes, &s.width}) size(*dim);
-    for (int64_t* step : {&s.batch_stride, &s.node_stride}) stride(*step, apart);
+    stride(s.batch_stride, apart && s.batch > 1);
+    stride(s.node_stride, apart && s.nodes > 1);
   }
   void add(kangaroo_heads& h) {
     address(h.data);
@@ -102,7 +103,8 @@ struct Call {
     address(kv.v);
     dtypes.push_back(&kv.dtype);
     for (int64_t* dim : {&kv.batch, &kv.heads, &kv.slots, &kv.head_dim}) size(*dim);
-    for (int64_t* step : {&kv.batch_stride, &kv.head_stride, &kv.slot_stride}) stride(*step, true);
+    stride(kv.batch_stride, kv.batch > 1);
+    for (int64_t* step : {&kv.head_stride, &kv.slot_stride}) stride(*step, true);
   }
   void add(kangaroo_rope& rope) {
     address(rope.table);

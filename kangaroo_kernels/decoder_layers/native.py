@@ -66,6 +66,7 @@ class NativeLayers:
         rows = [layer_addresses(layer, self.head_dim) for layer in layers]
         self.table = torch.tensor(rows, dtype=torch.int64)
         self.rows = [row.data_ptr() for row in self.table]
+        self.num_kv_heads = (len(first.qkv) - self.q_width) // (2 * self.head_dim)
         self.rope_address = rope_address(rope, self.head_dim)
 
     def __call__(

@@ -116,7 +116,8 @@ void soften(Work& work, int r, int64_t width) {
   for (int64_t d = 0; d < width; d += kLanes) store(acc + d, load(acc + d) * decay);
 }
 
-// The weighted values of the rows from r on, as many as go through memory together; returns how many.
+// The weighted values of the rows from r on, as many as go through memory together; returns how
+// many.
 template <int kRows, class T>
 int add_rows(Work& work, const AttentionTile& tile, const T* v, int r) {
   if constexpr (kRows > 1) {

@@ -18,8 +18,10 @@ constexpr int outputs_beside(int rows) { return rows <= 2 ? 4 : 3; }
 constexpr int64_t kBlockBytes = 256 * 1024;
 constexpr int64_t kPrefetchBytes = 8 * 1024;  // at least: memory answers after some 100 ns
 constexpr int64_t kShortRowBytes = 2048;
-// Rows longer than this, all rows of a tile together, are read in blocks of so many bytes: one by one
-// tile would push them out of the L1 cache, and they, not the weights, would be what it waits for.
+constexpr int kMaxStreamRows = 2;  // more are bound by arithmetic, and want several outputs
+// Rows longer than this, all rows of a tile together, are read in blocks of so many bytes: one by
+// one tile would push them out of the L1 cache, and they, not the weights, would be what it waits
+// for.
 constexpr int64_t kRowBytes = 16 * 1024;
 constexpr int kTilesPerBlock = 2;
 constexpr int64_t kBlockStep = 12;  // a multiple of every number of outputs of a tile
@@ -142,8 +144,8 @@ KANGAROO_INLINE void finish(const Floats (&acc)[kOuts], const Gemm& g, const Pla
 }
 
 // Adds whole steps of k, and goes on in x and w. The weights `ahead` elements on are called to the
-// L2 cache, past the L1 cache where the rows are: at M = 8 the difference between waiting for memory
-// and not.
+// L2 cache, past the L1 cache where the rows are: at M = 8 the difference between waiting for
+// memory and not.
 template <class Dot, int kRows, int kOuts>
 KANGAROO_INLINE void add_steps(const typename Dot::Packed*& x,
                                const typename Dot::Weight* (&w)[kOuts], int64_t steps,
@@ -173,9 +175,9 @@ KANGAROO_INLINE void add_rest(const typename Dot::Packed* x,
   add_step<Dot, kRows, kOuts>(x, w, acc);
 }
 
-// The tile of rows from `row` on times kTiles tiles of kOuts outputs from `out` on, `block` steps of
-// k at a time, which the tiles then find in the L1 cache. The outputs after these are `next` elements
-// on.
+// The tile of rows from `row` on times kTiles tiles of kOuts outputs from `out` on, `block` steps
+// of k at a time, which the tiles then find in the L1 cache. The outputs after these are `next`
+// elements on.
 template <class Dot, class Out, int kRows, int kOuts, int kTiles>
 void tiles(const Gemm& g, const Place* places, int64_t row, int64_t out, int64_t block,
            int64_t next) {
@@ -185,7 +187,8 @@ void tiles(const Gemm& g, const Place* places, int64_t row, int64_t out, int64_t
   const auto* x = reinterpret_cast<const typename Dot::Packed*>(g.panel) +
                   row * num_steps<Dot>(g.width) * Dot::kStep;
   Floats sums[kTiles][kRows][kOuts];
-  for (int64_t step = 0; step == 0 || step < steps; step += block) {
+  int64_t step = 0;
+  do {  // once where there is no whole step
     const int64_t count = block < steps - step ? block : steps - step;
     const bool last = step + count == steps;
     const int64_t ahead = last ? next - step * Dot::kStep : block * Dot::kStep;
@@ -212,35 +215,34 @@ void tiles(const Gemm& g, const Place* places, int64_t row, int64_t out, int64_t
       }
     }
     x = rows;
-  }
+    step += count;
+  } while (step < steps);
 }
 
-// One row times kOuts outputs, one output after the other: short rows of weights are then one
-// stream through memory, which the hardware follows by itself.
-template <class Dot, class Out, int kOuts>
-void stream(const Gemm& g, const Place& place, int64_t row, int64_t out) {
+// The same, one output after the other: short rows of weights are then one stream through memory,
+// which the hardware follows by itself.
+template <class Dot, class Out, int kRows, int kOuts>
+void stream(const Gemm& g, const Place* places, int64_t row, int64_t out) {
   using Weight = typename Dot::Weight;
-  const int64_t steps = num_steps<Dot>(g.width);
-  const auto* x = reinterpret_cast<const typename Dot::Packed*>(g.panel) + row * steps * Dot::kStep;
+  const auto* x = reinterpret_cast<const typename Dot::Packed*>(g.panel) +
+                  row * num_steps<Dot>(g.width) * Dot::kStep;
   const int64_t whole = g.width / Dot::kStep * Dot::kStep;
-  Floats acc[1][kOuts];
+  Floats acc[kRows][kOuts];
   for (int j = 0; j < kOuts; ++j) {
-    const Weight* w = static_cast<const Weight*>(g.weight) + (out + j) * g.weight_stride;
-    Floats sum[1][1] = {};
+    const Weight* w[1] = {static_cast<const Weight*>(g.weight) + (out + j) * g.weight_stride};
+    const auto* rows = x;
+    Floats sums[kRows][1] = {};
     for (int64_t k = 0; k < whole; k += Dot::kStep) {
-      const Weight* at[1] = {w + k};
-      add_step<Dot, 1, 1>(x + k, at, sum);
+      add_step<Dot, kRows, 1>(rows, w, sums);
+      rows += kRows * Dot::kStep;
+      w[0] += Dot::kStep;
     }
-    if (whole < g.width) {
-      alignas(64) Weight last[Dot::kStep] = {};
-      const auto bytes = static_cast<std::size_t>(g.width - whole) * sizeof(Weight);
-      __builtin_memcpy(last, w + whole, bytes);
-      const Weight* at[1] = {last};
-      add_step<Dot, 1, 1>(x + whole, at, sum);
-    }
-    acc[0][j] = sum[0][0];
+    add_rest<Dot, kRows, 1>(rows, w, g.width - whole, sums);
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) acc[i][j] = sums[i][0];
   }
-  finish<kOuts, Weight, Out>(acc[0], g, place, out);
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) finish<kOuts, Weight, Out>(acc[i], g, places[i], out);
 }
 
 template <class Dot, class Out, int kRows>
@@ -255,8 +257,8 @@ void outputs(const Gemm& g, int64_t row, int64_t begin, int64_t end) {
   Place places[kRows];
   for (int i = 0; i < kRows; ++i) places[i] = place_of(g, row + i);
   int64_t out = begin;
-  if (kRows == 1 && g.width * kItem < kShortRowBytes) {
-    for (; out + kOuts <= end; out += kOuts) stream<Dot, Out, kOuts>(g, places[0], row, out);
+  if (kRows <= kMaxStreamRows && g.width * kItem < kShortRowBytes) {
+    for (; out + kOuts <= end; out += kOuts) stream<Dot, Out, kRows, kOuts>(g, places, row, out);
   }
   if (steps > kBlock) {
     constexpr int64_t kGroup = kTilesPerBlock * kOuts;

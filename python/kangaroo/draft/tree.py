@@ -26,6 +26,11 @@ class DraftTree:
     def root(cls, token: int) -> DraftTree:
         return cls([token])
 
+    @classmethod
+    def chain(cls, tokens: list[int]) -> DraftTree:
+        """Each token below the one in front of it; the first is the root."""
+        return cls(tokens, list(range(-1, len(tokens) - 1)), list(range(len(tokens))))
+
     def __len__(self) -> int:
         return len(self.tokens)
 

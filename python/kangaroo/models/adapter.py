@@ -53,11 +53,14 @@ class Adapter(nn.Module):
         """Unverified slots: exit states h [B, N, C] -> adapter states [B, N, C]; appends to
         `kv`.
         """
-        weights = StepWeights(self.input_norm, self.qkv, self.o)
         kv.length += h.shape[1]
         return kernels.adapter_step(
-            h, weights, *kv.layer(0), nodes, rope, eps=self.config.rms_norm_eps
+            h, self.step_weights(), *kv.layer(0), nodes, rope, eps=self.config.rms_norm_eps
         )
+
+    def step_weights(self) -> StepWeights:
+        """What `adapter_step` takes."""
+        return StepWeights(self.input_norm, self.qkv, self.o)
 
     def write_verified(
         self,
