@@ -12,7 +12,7 @@ from kangaroo.sampling.source import Place, Purpose, Source
 from kangaroo_kernels.verify_tree import Verdict
 
 # rows(which [B] bool, nodes [M] int64) -> [M, V]: a row of probabilities for a node of each of the
-# M sequences that are true in `which`.
+# M sequences that are true in `which`, in an array that may be written to.
 Rows = Callable[[Any, Any], Any]
 
 

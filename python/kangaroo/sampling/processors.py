@@ -64,7 +64,7 @@ def processors(
     if bad := [processor for processor in own if not callable(processor)]:
         raise ValueError(f"logits_processor: expected callables, got {bad[0]!r}")
     config = GenerationConfig(**shaping.fields, do_sample=shaping.do_sample)
-    config.max_length = lengths.total_len
+    config.max_length, config.num_beams, config.num_return_sequences = lengths.total_len, 1, 1
     ends = sorted(lengths.eos_ids)
     config._eos_token_tensor = torch.tensor(ends, device=device) if ends else None
 

@@ -71,4 +71,5 @@ class Sampler:
         input_ids: Any = torch.tensor([ids], device=logits.device)  # a LongTensor, for mypy
         shaped: Any = logits.clone()
         scores = processors(input_ids, shaped).double()
-        return scores.softmax(-1) if self.do_sample else certain(scores, scores.argmax(-1))
+        row = scores.softmax(-1)
+        return row if self.do_sample else certain(row, scores.argmax(-1))
