@@ -14,6 +14,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from kangaroo import KangarooForCausalLM
 from kangaroo.engine.llm import GenerateOutput
+from kangaroo.sampling.penalties import CountPenalty
 from kangaroo.sampling.sampler import Sampler
 from kangaroo_kernels import UnsupportedError
 from tests.folders import make_folder
@@ -107,6 +108,19 @@ def test_processors_of_ones_own(llm: KangarooForCausalLM, theirs: Any, max_depth
     ):
         ours = llm.generate(prompt, max_depth=max_depth, confidence=0.0, **make(), **options)
         assert torch.as_tensor(ours).equal(theirs.generate(prompt, **make(), **options))
+
+
+def test_penalties_on_counts(llm: KangarooForCausalLM, theirs: Any) -> None:
+    """The arithmetic, and the same tokens as transformers'."""
+    ids = torch.tensor([[7, 1, 2, 2, 3, 2]])
+    got = CountPenalty(1, presence=0.5, frequency=0.25)(ids, torch.zeros(1, 5))
+    assert got.tolist() == [[0, -0.75, -1.25, -0.75, 0]]
+    penalty = [CountPenalty(len(PROMPT), presence=1.5, frequency=0.5)]
+    options: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
+    prompt = torch.tensor([PROMPT])
+    expected = theirs.generate(prompt, logits_processor=LogitsProcessorList(penalty), **options)
+    ours = llm.generate(prompt, logits_processor=penalty, max_depth=3, **options)
+    assert torch.as_tensor(ours).equal(expected)
 
 
 @pytest.mark.parametrize("options", WARPS, ids=lambda options: "-".join(options) or "plain")

@@ -146,14 +146,7 @@ class KangarooForCausalLM:
             if streamer is not None:
                 streamer.end()
         device = input_ids.device if isinstance(input_ids, Tensor) else self.device
-        longest = max(len(rounds.tokens) for rounds in sequences)
-        ids = torch.tensor(
-            [
-                prompt + rounds.tokens + [wanted.pad_id] * (longest - len(rounds.tokens))
-                for rounds in sequences
-            ],
-            device=device,
-        )
+        ids = padded([prompt + rounds.tokens for rounds in sequences], wanted.pad_id).to(device)
         if not wanted.return_dict:
             return ids
         first, *others = (rounds.speculation for rounds in sequences)
@@ -274,6 +267,12 @@ def prompt_ids(input_ids: Tensor | Sequence[int]) -> list[int]:
     if ids.shape[0] != 1:
         raise UnsupportedError(f"input_ids: expected one sequence, got a batch of {ids.shape[0]}")
     return [int(token) for token in ids[0].tolist()]
+
+
+def padded(sequences: list[list[int]], pad_id: int | None) -> Tensor:
+    """[N, T] int64, as long as the longest; `pad_id` may be None where all are."""
+    longest = max(map(len, sequences))
+    return torch.tensor([ids + [pad_id] * (longest - len(ids)) for ids in sequences])
 
 
 def _generation_config(path: Path) -> GenerationConfig:
