@@ -10,16 +10,18 @@ import pytest
 import torch
 from transformers import GenerationConfig, GenerationMixin
 
-from kangaroo.engine.generation import (
+from kangaroo.engine.generation import Plan, greedy_options, plan, samplers
+from kangaroo.engine.options import (
     CALL_OPTIONS,
+    DRAWN,
     HONOURED,
     IRRELEVANT,
     NEUTRAL,
+    PROCESSING,
+    PROCESSOR_OPTIONS,
     SAMPLING,
-    Plan,
-    greedy_options,
-    plan,
 )
+from kangaroo.sampling.processors import Shaping
 from kangaroo_kernels import UnsupportedError
 
 FIELDS = sorted(vars(GenerationConfig()))
@@ -42,10 +44,11 @@ def make_plan(
 
 
 def test_the_lists_are_about_fields_that_exist_and_do_not_overlap() -> None:
-    assert HONOURED | IRRELEVANT | SAMPLING <= set(FIELDS)
-    assert not HONOURED & (IRRELEVANT | SAMPLING | NEUTRAL.keys())
-    assert not IRRELEVANT & (SAMPLING | NEUTRAL.keys())
-    assert not CALL_OPTIONS & set(FIELDS)
+    sets = [HONOURED, DRAWN, PROCESSING, IRRELEVANT, SAMPLING, CALL_OPTIONS, PROCESSOR_OPTIONS]
+    assert sum(map(len, sets)) == len(frozenset().union(*sets))
+    assert not (HONOURED | IRRELEVANT) & NEUTRAL.keys()
+    assert frozenset().union(*sets[:-2]) <= set(FIELDS)
+    assert not (CALL_OPTIONS | PROCESSOR_OPTIONS) & set(FIELDS)
 
 
 def test_neutral_values_are_transformers_defaults() -> None:
@@ -55,7 +58,7 @@ def test_neutral_values_are_transformers_defaults() -> None:
         assert not defaults[name] or NEUTRAL[name] == defaults[name], name
 
 
-@pytest.mark.parametrize("name", sorted(set(FIELDS) - HONOURED - IRRELEVANT))
+@pytest.mark.parametrize("name", sorted(set(FIELDS) - HONOURED - DRAWN - PROCESSING - IRRELEVANT))
 def test_fields_that_are_set_are_refused(name: str) -> None:
     """By option and by config alike; unset and neutral values pass."""
     with pytest.raises((ValueError, UnsupportedError), match=f"^{name}='odd'.*: (not|has no)"):
@@ -83,7 +86,7 @@ def test_other_parameters_of_generate_are_refused_where_set(name: str) -> None:
 def test_all_parameters_of_generate_are_known() -> None:
     ours = {"self", "inputs", "generation_config", "streamer", "kwargs"}
     parameters = set(inspect.signature(GenerationMixin.generate).parameters)
-    assert parameters - ours <= CALL_OPTIONS
+    assert parameters - ours <= CALL_OPTIONS | PROCESSOR_OPTIONS
 
 
 def test_unknown_options_are_all_named() -> None:
@@ -116,16 +119,19 @@ def test_the_configs_are_left_as_they_are() -> None:
 # What comes with chat models.
 
 
-def test_a_folder_that_samples_must_be_overruled() -> None:
-    message = (
-        r"^do_sample=True \(from generation_config.json\): not supported.*pass do_sample=False$"
-    )
-    with pytest.raises(UnsupportedError, match=message):
-        make_plan(CHAT)
-    message = r"^repetition_penalty=1.05 \(from .*pass repetition_penalty=1.0$"
-    with pytest.raises(UnsupportedError, match=message):
-        make_plan(CHAT, do_sample=False)
+def test_a_folder_that_samples_does() -> None:
+    fields = {"temperature": 0.6, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.05}
+    assert make_plan(CHAT).shaping == Shaping(fields, do_sample=True)
+    greedy = make_plan(CHAT, do_sample=False)
+    assert greedy.shaping == Shaping({"repetition_penalty": 1.05})
     assert make_plan(CHAT, **GREEDY) == Plan(20, frozenset({2, 3}), False)
+
+
+def test_top_k_is_50_unless_it_is_switched_off() -> None:
+    """As in transformers: unset is 50, None as an option is none."""
+    assert make_plan(do_sample=True).shaping.fields == {"top_k": 50}
+    for value in (None, 0):
+        assert make_plan(do_sample=True, top_k=value).shaping.fields == {"top_k": value}
 
 
 def test_sampling_parameters_of_ones_own_are_refused() -> None:
@@ -138,6 +144,61 @@ def test_sampling_parameters_of_ones_own_are_refused() -> None:
 def test_greedy_options_turn_a_folder_greedy() -> None:
     assert greedy_options(CHAT) == GREEDY
     assert greedy_options(FOLDER) == {}
+
+
+# Drawing.
+
+
+@pytest.mark.parametrize("value", [1, "yes"])
+def test_do_sample_is_yes_or_no(value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^do_sample: expected True or False, got {value!r}$"):
+        make_plan(do_sample=value)
+
+
+@pytest.mark.parametrize("value", [0, 1.5, True, "3"])
+def test_numbers_of_sequences_that_cannot_be(value: Any) -> None:
+    with pytest.raises(ValueError, match="^num_return_sequences: expected a whole number of at"):
+        make_plan(num_return_sequences=value, do_sample=True)
+
+
+def test_only_drawn_sequences_can_be_several() -> None:
+    with pytest.raises(ValueError, match="^num_return_sequences: expected 1 for greedy decoding"):
+        make_plan(num_return_sequences=2)
+    several = make_plan(num_return_sequences=3, do_sample=True, pad_token_id=9)
+    assert (several.num_return_sequences, several.pad_id) == (3, 9)
+    assert make_plan(num_return_sequences=3, do_sample=True).pad_id == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"do_sample": True, "temperature": 0.0}, "temperature"),
+        ({"do_sample": True, "temperature": "hot"}, "temperature"),
+        ({"do_sample": True, "top_k": -1}, "top_k"),
+        ({"do_sample": True, "top_k": 2.5}, "top_k"),
+        ({"do_sample": True, "top_p": 1.0 - 2}, "top_p"),
+        ({"do_sample": True, "top_p": "most"}, "top_p='most'"),
+        ({"do_sample": True, "min_p": 2.0}, "min_p"),
+        ({"repetition_penalty": -1.0}, "penalty"),
+        ({"bad_words_ids": [3]}, "bad_words_ids"),
+        ({"sequence_bias": {(3,): 1}}, "sequence_bias"),
+        ({"min_new_tokens": "two"}, "min_new_tokens='two'"),
+        ({"exponential_decay_length_penalty": (3, 1.1), "eos_token_id": None}, "exponential"),
+        ({"logits_processor": [3]}, "logits_processor: expected callables, got 3"),
+    ],
+)
+def test_values_of_which_no_processor_can_be_made(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        samplers(make_plan(**options), 10, None, torch.device("cpu"))
+
+
+def test_seeds() -> None:
+    device = torch.device("cpu")
+    with pytest.raises(ValueError, match="^seed=3: has no effect on greedy decoding"):
+        samplers(make_plan(repetition_penalty=2.0), 10, 3, device)
+    with pytest.raises(ValueError, match="^seed: expected a whole number"):
+        samplers(make_plan(do_sample=True), 10, -3, device)
+    assert samplers(make_plan(), 10, None, device) == [None]
 
 
 # Lengths.

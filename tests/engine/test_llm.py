@@ -242,7 +242,10 @@ def test_rounds_come_one_by_one(llm: KangarooForCausalLM, prompt: Tensor) -> Non
     ("call", "error", "message"),
     [
         (lambda g, x: g(x, odd=1, max_tokens=2), ValueError, "no option max_tokens, odd"),
-        (lambda g, x: g(x, do_sample=True), UnsupportedError, "do_sample=True: not supported"),
+        (lambda g, x: g(x, do_sample="yes"), ValueError, "do_sample: expected True or False"),
+        (lambda g, x: g(x, seed=3), ValueError, "seed=3: has no effect on greedy decoding"),
+        (lambda g, x: g(x, do_sample=True, temperature=0.0), ValueError, "temperature"),
+        (lambda g, x: g(x, do_sample=True, seed=-1), ValueError, "seed: expected a whole number"),
         (lambda g, x: g(x, temperature=0.5), ValueError, "temperature=0.5: has no effect"),
         (lambda g, x: g(x, num_beams=4), UnsupportedError, "num_beams=4: not supported"),
         (lambda g, x: g(x, stopping_criteria=[1]), UnsupportedError, "stopping_criteria"),

@@ -96,7 +96,13 @@ class KangarooDrafter:
         self.model.layers(self.model.embed(token), 0, exit_layer, state.shallow_kv, nodes, out)
 
     def _next_token(self, adapter: Adapter, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """The token after the newest node, and its probability: [1, 1] each.
+        """The token after the newest node, and its probability: [1, 1] each."""
+        return self.model.kernels.top1_confidence(
+            self._adapt(adapter, state), self.head, adapter.norm, adapter.config.rms_norm_eps
+        )
+
+    def _adapt(self, adapter: Adapter, state: DecodeState) -> Tensor:
+        """The adapter's state of the newest node, [1, 1, C].
 
         The adapter passes over every slot it has not seen: one, or two after a fully accepted
             round.
@@ -104,9 +110,7 @@ class KangarooDrafter:
         h = state.exit_hidden.hidden(state.adapter_kv.length, state.exit_hidden.length)
         nodes = state.adapter_kv.chain(h.shape[1], state.positions)
         h = adapter.step(h, state.adapter_kv, nodes, self.model.rope, self.model.kernels)
-        return self.model.kernels.top1_confidence(
-            h[:, -1:], self.head, adapter.norm, adapter.config.rms_norm_eps
-        )
+        return h[:, -1:]
 
     def _write_verified(self, adapter: Adapter, state: DecodeState, h_deep: Tensor) -> None:
         start, num_slots = state.adapter_kv.length, h_deep.shape[1]

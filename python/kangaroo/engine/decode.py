@@ -14,7 +14,9 @@ from kangaroo.draft.base import Drafter
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.llama import Llama
+from kangaroo.sampling.sampler import Sampler
 from kangaroo_kernels import UnsupportedError
+from kangaroo_kernels.verify_tree import Verdict
 
 PREFILL_CHUNK = 256  # prompt tokens per pass: bounds the memory of activations
 
@@ -36,10 +38,15 @@ class Round:
 
 
 class Decoder:
-    """Lossless self-speculative decoding of one sequence; `max_depth=0` makes it autoregressive."""
+    """Lossless self-speculative decoding of one sequence; `max_depth=0` makes it autoregressive.
 
-    def __init__(self, model: Llama, drafter: Drafter, config: DraftConfig):
-        self.model, self.drafter, self.config = model, drafter, config
+    Without a `sampler` every token is the target's argmax.
+    """
+
+    def __init__(
+        self, model: Llama, drafter: Drafter, config: DraftConfig, sampler: Sampler | None = None
+    ):
+        self.model, self.drafter, self.config, self.sampler = model, drafter, config, sampler
 
     @torch.inference_mode()
     def generate(
@@ -62,7 +69,7 @@ class Decoder:
             tree = self.drafter.draft(state, min(self.config.max_depth, max_new_tokens - 1))
             drafted = perf_counter()
             logits, h_deep = self.verify(state, tree)
-            verdict = self.model.kernels.verify_tree(logits, *tree.tensors(logits.device))
+            verdict = self.judge(state, tree, logits)
             verified = perf_counter()
             path = verdict.path[0, : int(verdict.path_len)]
             tokens = until(
@@ -105,6 +112,12 @@ class Decoder:
             h, self.config.exit_layer, self.model.config.num_layers, state.deep_kv, nodes
         )
         return self.model.logits(h), h
+
+    def judge(self, state: DecodeState, tree: DraftTree, logits: Tensor) -> Verdict:
+        """Which nodes are kept, and the target's own token behind them."""
+        if self.sampler is not None:
+            return self.sampler.verify(state.tokens, tree, logits)
+        return self.model.kernels.verify_tree(logits, *tree.tensors(logits.device))
 
 
 def check_context(model: ModelConfig, prompt: Sequence[int], max_new_tokens: int) -> None:

@@ -4,100 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from kangaroo.engine.options import (
+    CALL_OPTIONS,
+    DEFAULT_NEW_TOKENS,
+    DRAWN,
+    HONOURED,
+    IRRELEVANT,
+    NEUTRAL,
+    PROCESSING,
+    PROCESSOR_OPTIONS,
+    SAMPLING,
+)
+from kangaroo.sampling.processors import Lengths, Shaping, processors
+from kangaroo.sampling.sampler import Sampler
+from kangaroo.sampling.source import CounterSource
 from kangaroo_kernels import UnsupportedError
-
-# Decide what is generated.
-HONOURED = frozenset({"max_length", "max_new_tokens", "eos_token_id", "return_dict_in_generate"})
-# Cannot change the tokens of one greedy sequence behind a given prompt, whatever they say.
-IRRELEVANT = frozenset(
-    {
-        "pad_token_id",
-        "bos_token_id",
-        "disable_compile",
-        "transformers_version",
-        "_from_model_config",
-    }
-)
-# Shape a distribution that greedy decoding never draws from.
-SAMPLING = frozenset(
-    {
-        "temperature",
-        "top_k",
-        "top_p",
-        "min_p",
-        "top_h",
-        "typical_p",
-        "epsilon_cutoff",
-        "eta_cutoff",
-        "renormalize_logits",
-    }
-)
-# Every other field is refused unless it is unset, empty, or asks for what is done anyway:
-NEUTRAL: Mapping[str, Any] = {
-    "do_sample": False,
-    "temperature": 1.0,
-    "top_k": 50,
-    "top_p": 1.0,
-    "typical_p": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-    "renormalize_logits": False,
-    "num_beams": 1,
-    "num_beam_groups": 1,
-    "diversity_penalty": 0.0,
-    "early_stopping": False,
-    "length_penalty": 1.0,
-    "num_return_sequences": 1,
-    "min_length": 0,
-    "min_new_tokens": 0,
-    "repetition_penalty": 1.0,
-    "encoder_repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0,
-    "remove_invalid_values": False,
-    "token_healing": False,
-    "guidance_scale": 1.0,
-    "output_attentions": False,
-    "output_hidden_states": False,
-    "output_scores": False,
-    "output_logits": False,
-    "use_cache": True,
-    "cache_implementation": "dynamic",
-    "low_memory": False,
-    "use_mtp": False,
-    "is_assistant": False,
-    "num_assistant_tokens": 20,
-    "num_assistant_tokens_schedule": "constant",
-    "assistant_confidence_threshold": 0.4,
-    "assistant_lookbehind": 10,
-    "target_lookbehind": 10,
-}
-# Parameters of transformers' generate that are no fields of GenerationConfig.
-CALL_OPTIONS = frozenset(
-    {
-        "logits_processor",
-        "stopping_criteria",
-        "prefix_allowed_tokens_fn",
-        "synced_gpus",
-        "assistant_model",
-        "assistant_tokenizer",
-        "tokenizer",
-        "negative_prompt_ids",
-        "negative_prompt_attention_mask",
-        "custom_generate",
-        "past_key_values",
-        "inputs_embeds",
-        "position_ids",
-        "token_type_ids",
-    }
-)
-DEFAULT_NEW_TOKENS = 20  # transformers' own, where nothing says how many
 
 
 @dataclass(frozen=True)
@@ -108,11 +36,17 @@ class Plan:
         max_new_tokens: at most, end-of-sequence token included.
         eos_ids: tokens that end the sequence; they are part of it.
         return_dict: a GenerateOutput rather than the ids alone.
+        shaping: of the logits, and whether tokens are drawn.
+        num_return_sequences: drawn independently of each other.
+        pad_id: fills up the shorter of several sequences.
     """
 
     max_new_tokens: int
     eos_ids: frozenset[int]
     return_dict: bool
+    shaping: Shaping = field(default_factory=Shaping)
+    num_return_sequences: int = 1
+    pad_id: int | None = None
 
 
 def plan(
@@ -126,7 +60,7 @@ def plan(
 
     Raises:
         ValueError: an option that does not exist, has no effect or has an impossible value.
-        UnsupportedError: an option that means something else than greedy decoding of one sequence.
+        UnsupportedError: an option that means something else than decoding behind one prompt.
     """
     values = merge(folder, given, options)
     for name, value in options.items():
@@ -134,11 +68,43 @@ def plan(
             raise UnsupportedError(f"{name}: not supported; leave it out")
     for name in refused(values, vars(folder)):
         raise _refusal(name, values[name], vars(folder).get(name))
+    ends = eos_ids(values["eos_token_id"])
+    num_sequences = _num_sequences(values)
+    pad_id = values["pad_token_id"] if values["pad_token_id"] is not None else min(ends, default=0)
     return Plan(
         max_new_tokens=_new_tokens(values, vars(folder), prompt_len, max_seq_len),
-        eos_ids=eos_ids(values["eos_token_id"]),
+        eos_ids=ends,
         return_dict=bool(values["return_dict_in_generate"]),
+        shaping=_shaping(values, options),
+        num_return_sequences=num_sequences,
+        pad_id=int(pad_id) if num_sequences > 1 else None,
     )
+
+
+def samplers(
+    wanted: Plan, prompt_len: int, seed: int | None, device: torch.device
+) -> list[Sampler | None]:
+    """One for every sequence to return; None decodes plainly greedily.
+
+    Args:
+        seed: None takes one from torch's own generator.
+
+    Raises:
+        ValueError: a seed that has no effect or is none, or a processor that cannot be made.
+    """
+    shaping = wanted.shaping
+    if seed is not None and not shaping.do_sample:
+        raise ValueError(f"seed={seed!r}: has no effect on greedy decoding; leave it out")
+    if shaping.is_idle:
+        return [None]
+    if seed is None:
+        seed = int(torch.randint(2**63 - 1, ())) if shaping.do_sample else 0
+    lengths = Lengths(prompt_len, prompt_len + wanted.max_new_tokens, wanted.eos_ids)
+    shapers, source = processors(shaping, lengths, device), CounterSource(seed)
+    return [
+        Sampler(source, sequence, *shapers, do_sample=shaping.do_sample)
+        for sequence in range(wanted.num_return_sequences)
+    ]
 
 
 def merge(
@@ -151,34 +117,76 @@ def merge(
     """
     fields = vars(GenerationConfig())
     ours = {} if given is None else {k: v for k, v in vars(given).items() if v is not None}
-    unknown = sorted(options.keys() - fields.keys() - CALL_OPTIONS)
+    unknown = sorted(options.keys() - fields.keys() - CALL_OPTIONS - PROCESSOR_OPTIONS)
     unknown += sorted(name for name in ours.keys() - fields.keys() if not name.startswith("_"))
     if unknown:
         raise ValueError(f"generate has no option {', '.join(unknown)}")
     values = {name: vars(folder).get(name) for name in fields} | ours
+    if values["top_k"] is None:  # the one default of transformers that is not idle
+        values["top_k"] = NEUTRAL["top_k"]
     return values | {name: value for name, value in options.items() if name in fields}
 
 
 def refused(values: Mapping[str, Any], folder: Mapping[str, Any]) -> list[str]:
-    """Fields whose value asks for something else than greedy decoding of one sequence.
+    """Fields whose value asks for what is not done.
 
     Sampling parameters that a folder carries for those who sample are no such request.
     """
+    return [
+        name
+        for name in _unusual(values)
+        if name not in DRAWN | PROCESSING
+        and not (name in SAMPLING and (values["do_sample"] or values[name] == folder.get(name)))
+    ]
+
+
+def greedy_options(folder: GenerationConfig) -> dict[str, Any]:
+    """The options that turn the folder's defaults into plain greedy decoding; {} if they are."""
+    names = _unusual(merge(folder, None, {}))
+    return {name: NEUTRAL.get(name) for name in names if name not in SAMPLING}
+
+
+def _unusual(values: Mapping[str, Any]) -> list[str]:
+    """Fields with a say in what is generated, that say something."""
     return [
         name
         for name, value in values.items()
         if name not in HONOURED | IRRELEVANT
         and not _is_empty(value)
         and value != NEUTRAL.get(name)
-        and not (name in SAMPLING and value == folder.get(name))
         and not name.startswith("_")
     ]
 
 
-def greedy_options(folder: GenerationConfig) -> dict[str, Any]:
-    """The options that turn the folder's defaults into plain greedy decoding; {} if they are."""
-    values = merge(folder, None, {})
-    return {name: NEUTRAL.get(name) for name in refused(values, vars(folder))}
+def _shaping(values: Mapping[str, Any], options: Mapping[str, Any]) -> Shaping:
+    if not isinstance(values["do_sample"], bool | None):
+        raise ValueError(f"do_sample: expected True or False, got {values['do_sample']!r}")
+    names = PROCESSING | SAMPLING if values["do_sample"] else PROCESSING
+    fields = {name: values[name] for name in _unusual(values) if name in names}
+    if values["do_sample"]:
+        fields["top_k"] = values["top_k"]
+    return Shaping(
+        fields=fields,
+        do_sample=bool(values["do_sample"]),
+        logits_processor=tuple(options.get("logits_processor") or ()),
+        prefix_allowed_tokens_fn=options.get("prefix_allowed_tokens_fn"),
+    )
+
+
+def _num_sequences(values: Mapping[str, Any]) -> int:
+    number = values["num_return_sequences"]
+    if number is None:
+        return 1
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ValueError(
+            f"num_return_sequences: expected a whole number of at least 1, got {number!r}"
+        )
+    if number > 1 and not values["do_sample"]:
+        raise ValueError(
+            f"num_return_sequences: expected 1 for greedy decoding, got {number}; "
+            "pass do_sample=True"
+        )
+    return number
 
 
 def _is_empty(value: Any) -> bool:
@@ -190,8 +198,7 @@ def _refusal(name: str, value: Any, inherited: Any) -> ValueError | UnsupportedE
         return ValueError(f"{name}={value!r}: has no effect on greedy decoding; leave it out")
     where = " (from generation_config.json)" if value == inherited else ""
     return UnsupportedError(
-        f"{name}={value!r}{where}: not supported, only greedy decoding of one sequence is; "
-        f"pass {name}={NEUTRAL.get(name)!r}"
+        f"{name}={value!r}{where}: not supported; pass {name}={NEUTRAL.get(name)!r}"
     )
 
 

@@ -16,12 +16,14 @@ from transformers.utils.generic import ModelOutput
 
 from kangaroo.config import DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.sampled import SampledDrafter
 from kangaroo.engine.decode import Decoder, check_context
-from kangaroo.engine.generation import Plan, plan
+from kangaroo.engine.generation import Plan, plan, samplers
 from kangaroo.engine.loading import load_engine
 from kangaroo.engine.stats import Rounds, Speculation
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
+from kangaroo.sampling.sampler import Sampler
 from kangaroo_kernels import Backend, UnsupportedError
 
 
@@ -30,8 +32,8 @@ class GenerateOutput(ModelOutput):
     """What `return_dict_in_generate=True` returns.
 
     Attributes:
-        sequences: [1, T + new] int64, prompt and continuation.
-        speculation: how drafting went.
+        sequences: [num_return_sequences, T + new] int64, prompt and continuation.
+        speculation: how drafting went, in all of them together.
     """
 
     sequences: Tensor | None = None
@@ -110,37 +112,45 @@ class KangarooForCausalLM:
         streamer: BaseStreamer | None = None,
         **options: Any,
     ) -> Tensor | GenerateOutput:
-        """Continue one prompt greedily.
+        """Continue one prompt, greedily or, with `do_sample=True`, by drawing.
 
         Args:
             input_ids: [1, T] int64, or a list of T ids.
             generation_config: above the folder's, below `options`.
             streamer: `put` gets the prompt [1, T], then the tokens [n] of each round, on the CPU;
                 `end` is called in any case, exceptions included.
-            options: fields of GenerationConfig (`max_new_tokens`, `eos_token_id`,
-                `return_dict_in_generate`, ...), an `attention_mask` of ones, and Kangaroo's own
-                `max_depth`, `confidence` and `exit_layer`; see :meth:`rounds`.
+            options: fields of GenerationConfig (`max_new_tokens`, `eos_token_id`, `do_sample`,
+                `temperature`, `return_dict_in_generate`, ...), `logits_processor`,
+                `prefix_allowed_tokens_fn`, an `attention_mask` of ones, and Kangaroo's own
+                `max_depth`, `confidence`, `exit_layer` and `seed`; see :meth:`rounds`.
 
         Returns:
-            [1, T + new] int64 on the device of `input_ids`, an end-of-sequence token included; with
-            `return_dict_in_generate=True` a :class:`GenerateOutput`.
+            [num_return_sequences, T + new] int64 on the device of `input_ids`, an end-of-sequence
+            token included and padded behind it; with `return_dict_in_generate=True` a
+            :class:`GenerateOutput`.
 
         Raises:
             ValueError, UnsupportedError: as :meth:`rounds`, before anything is computed.
         """
         try:
-            prompt, rounds, wanted = self._start(input_ids, generation_config, options)
+            prompt, sequences, wanted = self._start(input_ids, generation_config, options)
             if streamer is not None:
+                if len(sequences) > 1:
+                    raise UnsupportedError("streamer: expected num_return_sequences=1")
                 streamer.put(torch.tensor([prompt]))
-            for latest in rounds:
-                if streamer is not None:
-                    streamer.put(torch.tensor(latest.tokens))
+            for rounds in sequences:
+                for latest in rounds:
+                    if streamer is not None:
+                        streamer.put(torch.tensor(latest.tokens))
         finally:
             if streamer is not None:
                 streamer.end()
         device = input_ids.device if isinstance(input_ids, Tensor) else self.device
-        sequences = torch.tensor([prompt + rounds.tokens], device=device)
-        return GenerateOutput(sequences, rounds.speculation) if wanted.return_dict else sequences
+        ids = padded([prompt + rounds.tokens for rounds in sequences], wanted.pad_id).to(device)
+        if not wanted.return_dict:
+            return ids
+        first, *others = (rounds.speculation for rounds in sequences)
+        return GenerateOutput(ids, sum(others, start=first))
 
     def rounds(
         self,
@@ -155,25 +165,32 @@ class KangarooForCausalLM:
             confidence: drafting stops behind a token less probable than this. By default the
                 adapter's.
             exit_layer: must be the adapter's; free with `max_depth=0`, where it changes nothing.
+            seed: of all that is drawn, in [0, 2^64): the same tokens for the same seed and options,
+                whatever else is decoded. By default from torch's own generator, so that
+                `torch.manual_seed` settles it.
 
         Raises:
             ValueError: an option that does not exist, has no effect or has an impossible value; no
                 adapter to draft with; prompt and `max_new_tokens` exceed the target's context.
-            UnsupportedError: more than one sequence, padding, or anything but greedy decoding.
+            UnsupportedError: more than one sequence, padding, beams, stopping criteria and others.
         """
-        return self._start(input_ids, generation_config, options)[1]
+        sequences = self._start(input_ids, generation_config, options)[1]
+        if len(sequences) > 1:
+            raise UnsupportedError("num_return_sequences: rounds are those of one sequence")
+        return sequences[0]
 
     def _start(
         self,
         input_ids: Tensor | Sequence[int],
         generation_config: GenerationConfig | None,
         options: dict[str, Any],
-    ) -> tuple[list[int], Rounds, Plan]:
+    ) -> tuple[list[int], list[Rounds], Plan]:
         """Refuse what cannot be done; nothing is computed before the first round is asked for."""
         prompt = prompt_ids(input_ids)
         mask = options.pop("attention_mask", None)
         if mask is not None and not bool(torch.as_tensor(mask).all()):
             raise UnsupportedError("attention_mask: expected ones: padding is not supported")
+        seed = options.pop("seed", None)
         draft = self.draft_config(
             **{name: options.pop(name, None) for name in ("max_depth", "confidence", "exit_layer")}
         )
@@ -185,14 +202,24 @@ class KangarooForCausalLM:
             self.model.config.max_seq_len,
         )
         check_context(self.model.config, prompt, wanted.max_new_tokens)
+        decoders = [
+            self._decoder(draft, sampler)
+            for sampler in samplers(wanted, len(prompt), seed, self.device)
+        ]
+        sequences = [
+            Rounds(decoder.generate(prompt, wanted.max_new_tokens, wanted.eos_ids))
+            for decoder in decoders
+        ]
+        return prompt, sequences, wanted
+
+    def _decoder(self, draft: DraftConfig, sampler: Sampler | None) -> Decoder:
         # Autoregressive decoding must not pay for an adapter that it does not use.
-        drafter = KangarooDrafter(self.model, self.adapter if draft.max_depth else None, draft)
-        decoder = Decoder(self.model, drafter, draft)
-        return (
-            prompt,
-            Rounds(decoder.generate(prompt, wanted.max_new_tokens, wanted.eos_ids)),
-            wanted,
-        )
+        adapter = self.adapter if draft.max_depth else None
+        if sampler is not None and sampler.do_sample:
+            drafter: KangarooDrafter = SampledDrafter(self.model, adapter, draft, sampler)
+        else:
+            drafter = KangarooDrafter(self.model, adapter, draft)
+        return Decoder(self.model, drafter, draft, sampler)
 
     def draft_config(
         self,
@@ -240,6 +267,12 @@ def prompt_ids(input_ids: Tensor | Sequence[int]) -> list[int]:
     if ids.shape[0] != 1:
         raise UnsupportedError(f"input_ids: expected one sequence, got a batch of {ids.shape[0]}")
     return [int(token) for token in ids[0].tolist()]
+
+
+def padded(sequences: list[list[int]], pad_id: int | None) -> Tensor:
+    """[N, T] int64, as long as the longest; `pad_id` may be None where all are."""
+    longest = max(map(len, sequences))
+    return torch.tensor([ids + [pad_id] * (longest - len(ids)) for ids in sequences])
 
 
 def _generation_config(path: Path) -> GenerationConfig:

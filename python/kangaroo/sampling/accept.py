@@ -1,0 +1,111 @@
+"""Which drafted tokens are kept, so that the law of what is written is the target's own.
+
+Nothing here is about floating point: arrays are torch's or NumPy's, numbers float or Fraction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from kangaroo.sampling.source import Place, Purpose, Source
+from kangaroo_kernels.verify_tree import Verdict
+
+# rows(which [B] bool, nodes [M] int64) -> [M, V]: a row of probabilities for a node of each of the
+# M sequences that are true in `which`, in an array that may be written to.
+Rows = Callable[[Any, Any], Any]
+
+
+class Candidates(NamedTuple):
+    """Draft trees, as verify_tree takes them, and where they hang.
+
+    Attributes:
+        tokens, parents: [B, N] int64; siblings stand in the order in which they were drawn.
+        sequence: [B] int64, the number of each sequence (see Place).
+        position: [B] int64, of the token behind the root.
+    """
+
+    tokens: Any
+    parents: Any
+    sequence: Any
+    position: Any
+
+
+def accept(candidates: Candidates, target: Rows, draft: Rows | None, source: Source) -> Verdict:
+    """Recursive rejection without replacement among siblings; a chain is speculative sampling.
+
+    At a node with target row p, whose children were drawn from q one after the other: a child x is
+    kept with probability min(1, p(x) / q(x)). If it is not, p becomes norm(max(p - q, 0)), q loses
+    x and is renormalised, and the next child is asked. If none is kept, the token is drawn from
+    what p has become; behind the last node from that node's p.
+
+    Source: Leviathan et al. (2211.17192), algorithm 1; Yang et al., "Multi-candidate speculative
+    decoding" (2401.06706), for siblings.
+
+    Args:
+        target: rows p. Asked for the root and for every node that is kept, once, in their order:
+            never for a path that is not written.
+        draft: rows q; asked for nodes with children alone. None: tokens were not drawn but chosen,
+            by a rule that no random number enters; then q is one at each child itself.
+        source: of all random decisions.
+    """
+    tokens, parents, sequence, position = candidates
+    at, path, position = tokens[:, 0] * 0, tokens * 0 - 1, position + 0  # copies, whoever made them
+    rejected, path_len, path[:, 0] = at + 0, at + 1, 0
+    p = target(at == 0, at)
+    q = p * 0
+    for node in range(1, tokens.shape[1]):  # parents come first, so one pass in order walks a tree
+        asked = parents[:, node] == at
+        if not asked.any():
+            continue
+        if draft is None:
+            q[asked] = certain(p[asked], tokens[asked, node])
+        elif (first := asked & (rejected == 0)).any():
+            q[first] = draft(first, at[first])
+        place = Place(sequence[asked], position[asked], Purpose.ACCEPT, rejected[asked])
+        token = tokens[asked, node]
+        kept, lost = asked & asked, asked & asked
+        kept[asked] = source.accept(p[asked, token] / q[asked, token], place)
+        lost[asked] = ~kept[asked]
+        if lost.any():
+            p[lost] = residual(p[lost], q[lost])
+            q[lost] = without(q[lost], tokens[lost, node])
+            rejected[lost] += 1
+        if kept.any():
+            at[kept], path[kept, path_len[kept]] = node, node
+            path_len[kept] += 1
+            position[kept] += 1
+            rejected[kept] = 0
+            p[kept] = target(kept, at[kept])
+    bonus = source.draw(p, Place(sequence, position, Purpose.TARGET, rejected))
+    return Verdict(path, path_len, bonus)
+
+
+def residual(p: Any, q: Any) -> Any:
+    """norm(max(p - q, 0)), row by row: [M, V]. Where nothing is left, p: a token is rejected only
+    where q exceeds p, so p exceeds q elsewhere, unless rounding has hidden it.
+    """
+    left = (p - q).clip(0)
+    nothing = ~(left.sum(-1) > 0)
+    left[nothing] = p[nothing]
+    return normalised(left)
+
+
+def without(q: Any, token: Any) -> Any:
+    """Rows q [M, V] when `token` [M] can be drawn no more; zero where it was the only one."""
+    rest = q + 0
+    rest[list(range(len(rest))), token] = 0
+    return normalised(rest)
+
+
+def certain(like: Any, token: Any) -> Any:
+    """Rows [M, V] of the kind of `like` that are one at `token` [M]."""
+    rows = like * 0
+    rows[list(range(len(rows))), token] = 1
+    return rows
+
+
+def normalised(rows: Any) -> Any:
+    """Rows [M, V] divided by their sums; rows of zeros as they are."""
+    total = rows.sum(-1)
+    return rows / (total + (total == 0))[:, None]

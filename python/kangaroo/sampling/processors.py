@@ -1,0 +1,88 @@
+"""What shapes a row of logits: transformers' own processors, in transformers' own order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, PretrainedConfig
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """Everything between a row of logits and the distribution it stands for.
+
+    Attributes:
+        fields: of GenerationConfig, those that are not idle (`temperature`, `bad_words_ids`, ...).
+        do_sample: draw from the distribution; False: take its most probable token.
+        logits_processor: the caller's own: callables (input_ids [1, T], scores [1, V]) -> scores.
+        prefix_allowed_tokens_fn: as transformers' generate takes it.
+    """
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    do_sample: bool = False
+    logits_processor: tuple[Callable[..., Tensor], ...] = ()
+    prefix_allowed_tokens_fn: Callable[[int, Tensor], list[int]] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Plain greedy decoding."""
+        return self == Shaping()
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What processors may ask about a sequence: its prompt's and greatest length, and its ends."""
+
+    prompt_len: int
+    total_len: int
+    eos_ids: frozenset[int]
+
+
+class _Host(GenerationMixin):
+    """All that the mixin needs of a model to make processors for it."""
+
+    config = PretrainedConfig()
+
+
+def processors(
+    shaping: Shaping, lengths: Lengths, device: torch.device
+) -> tuple[LogitsProcessorList, LogitsProcessorList]:
+    """Those of the target's rows, and those of the drafter's.
+
+    The caller's own are called for the target's rows alone, once for every token that is written
+    and in their order, as transformers calls them: they may keep state, and no draft disturbs it.
+    A draft that they would forbid costs a rejection, nothing else.
+
+    Raises:
+        ValueError: a field with a value that transformers refuses, or no list of callables.
+    """
+    own = shaping.logits_processor
+    if bad := [processor for processor in own if not callable(processor)]:
+        raise ValueError(f"logits_processor: expected callables, got {bad[0]!r}")
+    config = GenerationConfig(**shaping.fields, do_sample=shaping.do_sample)
+    config.max_length, config.num_beams, config.num_return_sequences = lengths.total_len, 1, 1
+    ends = sorted(lengths.eos_ids)
+    config._eos_token_tensor = torch.tensor(ends, device=device) if ends else None
+
+    def build(
+        own: Iterable[Callable[..., Tensor]], prefix: Callable[[int, Tensor], list[int]] | None
+    ) -> LogitsProcessorList:
+        host: Any = _Host()
+        made: LogitsProcessorList = host._get_logits_processor(
+            config,
+            input_ids_seq_length=lengths.prompt_len,
+            prefix_allowed_tokens_fn=prefix,
+            logits_processor=LogitsProcessorList(own),
+            device=str(device),
+        )
+        return made
+
+    try:
+        return build(own, shaping.prefix_allowed_tokens_fn), build((), None)
+    except (TypeError, AttributeError, IndexError, RuntimeError) as error:
+        asked = ", ".join(f"{name}={value!r}" for name, value in shaping.fields.items())
+        raise ValueError(f"{asked}: no logits processor can be made of it: {error}") from error

@@ -1,0 +1,75 @@
+"""How the tokens of one sequence are decided where the target's argmax alone does not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList
+
+from kangaroo.draft.tree import DraftTree
+from kangaroo.sampling.accept import Candidates, accept, certain
+from kangaroo.sampling.source import Place, Purpose, Source
+from kangaroo_kernels.verify_tree import Verdict
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Rows of the target and of the drafter, and the decisions between them.
+
+    A row is a function of its node's logits and of the tokens in front of them, committed ones and
+    path: what is rejected leaves nothing behind that would have to be rolled back.
+
+    Attributes:
+        source: of random decisions.
+        sequence: number of this sequence among those of one seed.
+        target, draft: what shapes the rows of each.
+        do_sample: False: all of a row's probability is on its best token (ties to the lowest id).
+    """
+
+    source: Source
+    sequence: int
+    target: LogitsProcessorList
+    draft: LogitsProcessorList
+    do_sample: bool = True
+
+    def propose(self, ids: list[int], logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw the token behind `ids` from the drafter's logits [1, V].
+
+        Returns:
+            (the token [1] int64, the row [1, V] float64 that it was drawn from).
+        """
+        q = self.row(self.draft, ids, logits)
+        sequence, position = torch.tensor([[self.sequence], [len(ids)]], device=logits.device)
+        return self.source.draw(q, Place(sequence, position, Purpose.DRAFT, 0)), q
+
+    def verify(self, history: list[int], tree: DraftTree, logits: Tensor) -> Verdict:
+        """Which nodes are kept behind `history`, whose last token is the root.
+
+        Args:
+            tree: drawn by :meth:`propose`, node by node, or chosen without any random number.
+            logits: [1, N, V] float32, the target's prediction after each node.
+        """
+        tokens, parents = tree.tensors(logits.device)
+
+        def target(_: Tensor, nodes: Tensor) -> Tensor:
+            node = int(nodes)
+            return self.row(self.target, history + tree.path_tokens(node), logits[:, node])
+
+        def draft(_: Tensor, nodes: Tensor) -> Tensor:
+            return tree.drawn_from[int(nodes)]
+
+        sequence, position = torch.tensor([[self.sequence], [len(history)]], device=logits.device)
+        candidates = Candidates(tokens, parents, sequence, position)
+        verdict = accept(candidates, target, draft if tree.drawn_from else None, self.source)
+        return verdict._replace(path_len=verdict.path_len.int())
+
+    def row(self, processors: LogitsProcessorList, ids: list[int], logits: Tensor) -> Tensor:
+        """Probabilities [1, V] float64 of the token behind `ids`, from its logits [1, V]."""
+        input_ids: Any = torch.tensor([ids], device=logits.device)  # a LongTensor, for mypy
+        shaped: Any = logits.clone()
+        scores = processors(input_ids, shaped).double()
+        row = scores.softmax(-1)
+        return row if self.do_sample else certain(row, scores.argmax(-1))

@@ -1,0 +1,97 @@
+"""Where random decisions come from: a number is a function of what it decides, and of a seed."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from kangaroo.sampling.philox import WORD, philox
+
+SEEDS = 2**64
+
+
+class Purpose(IntEnum):
+    """What a number decides; numbers of different purposes are independent."""
+
+    DRAFT = 0  # which token is drafted
+    ACCEPT = 1  # whether a drafted token is kept
+    TARGET = 2  # the token that verification writes itself: bonus, or what is left of the target
+
+
+class Place(NamedTuple):
+    """The decision that a number is for. Whole numbers below 2^32, arrays [M] of int64 or int.
+
+    A position is decided once, and only what is decided by numbers of earlier positions says how:
+    a draft that was thrown away has spoilt no number of the positions behind it.
+
+    Attributes:
+        sequence: which of the sequences with this seed.
+        position: of the token to be decided, counted from the first token of the prompt.
+        purpose: see :class:`Purpose`.
+        attempt: siblings tried before at this position. So no residual is drawn (attempt 1 or more)
+            with the number of a bonus token (attempt 0).
+    """
+
+    sequence: Any
+    position: Any
+    purpose: Purpose
+    attempt: Any
+
+
+class Source(Protocol):
+    """Makes M decisions at once. Arrays are torch's, or NumPy's of any kind of number."""
+
+    def accept(self, probability: Any, place: Place) -> Any:
+        """[M] bool, each true with its probability [M]; 1 and above: always, 0: never."""
+        ...
+
+    def draw(self, weights: Any, place: Place) -> Any:
+        """[M] int64, each drawn in proportion to a row of weights [M, V], none of them negative."""
+        ...
+
+
+class CounterSource:
+    """Decisions by Philox: every number is a function of the seed and its place alone.
+
+    Not of the device, the batch, or which numbers were asked for before.
+
+    Raises:
+        ValueError: the seed is no whole number in [0, 2^64).
+    """
+
+    def __init__(self, seed: int):
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < SEEDS:
+            raise ValueError(f"seed: expected a whole number in [0, 2^64), got {seed!r}")
+        self.key = (seed & WORD, seed >> 32)
+
+    def uniform(self, place: Place) -> Tensor:
+        """[M] float64 in [0, 1), multiples of 2^-53."""
+        counter = (place.position, place.sequence, int(place.purpose), place.attempt)
+        high, low, _, _ = philox(counter, self.key)
+        bits: Tensor = (high >> 5 << 26) | (low >> 6)
+        return bits.double() * 2.0**-53
+
+    def accept(self, probability: Tensor, place: Place) -> Tensor:
+        """See :class:`Source`. What is no number is refused."""
+        return self.uniform(place) < probability
+
+    def draw(self, weights: Tensor, place: Place) -> Tensor:
+        """See :class:`Source`: the first token at which the running sum in float64 exceeds the
+        uniform's part of the whole; a token of no weight never is.
+
+        Raises:
+            ValueError: a row that is no distribution: nothing in it is possible, or something is
+                not finite.
+        """
+        sums = weights.double().cumsum(-1)
+        total = sums[:, -1:]
+        if not bool(((total > 0) & total.isfinite()).all()):
+            raise ValueError(
+                f"weights: expected a positive finite sum, got {total.flatten().tolist()}: "
+                "the logits are not finite, or no token is possible"
+            )
+        uniform = self.uniform(place)[:, None]
+        return torch.searchsorted(sums, uniform * total, right=True)[:, 0]
