@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.bars import Bar
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import DraftConfig
-from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.whole import chain_drafter
 from kangaroo.evals.recording import Recording, RecordingDecoder
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
@@ -77,7 +77,7 @@ def recorded(
     model: Llama, adapter: Adapter | None, rule: DraftConfig, prompt: Sequence[int], new_tokens: int
 ) -> Recording:
     """One run, whatever it says about an end of the sequence."""
-    drafter = KangarooDrafter(model, adapter, rule)
+    drafter = chain_drafter(model, adapter, rule)
     return RecordingDecoder(model, drafter, rule).run(prompt, new_tokens)
 
 

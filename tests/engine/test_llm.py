@@ -72,7 +72,7 @@ def perfect(monkeypatch: pytest.MonkeyPatch, prompt: Tensor, expected: list[int]
     def make(model: Any, adapter: Any, draft: Any) -> PerfectDrafter:
         return PerfectDrafter(model, adapter, draft, tokens)
 
-    monkeypatch.setattr(llm_module, "KangarooDrafter", make)
+    monkeypatch.setattr(llm_module, "chain_drafter", make)
 
 
 class Recorder(BaseStreamer):

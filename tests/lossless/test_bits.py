@@ -16,6 +16,7 @@ from torch import Tensor
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree
+from kangaroo.draft.whole import chain_drafter
 from kangaroo.engine import decode
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.llama import Llama
@@ -96,7 +97,7 @@ def test_any_stopping_rule(
     adapter = make_adapter(model, kind, exit_layer)
     for depth in DEPTHS[backend]:
         for confidence in CONFIDENCES:
-            drafter = KangarooDrafter(model, adapter, DraftConfig(exit_layer, depth, confidence))
+            drafter = chain_drafter(model, adapter, DraftConfig(exit_layer, depth, confidence))
             run = decoder_of(drafter).run(prompt, NUM_TOKENS)
             check(run, plain)
             num_drafted.update(round_.num_drafted for round_ in run.rounds)

@@ -13,9 +13,7 @@ from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
-from kangaroo_kernels.adapter_weights import DrafterWeights
 from kangaroo_kernels.draft_head import DraftHead
-from kangaroo_kernels.draft_tokens import DraftTokens
 
 
 class KangarooDrafter:
@@ -24,7 +22,6 @@ class KangarooDrafter:
     def __init__(self, model: Llama, adapter: Adapter | None, config: DraftConfig):
         self.model, self.adapter, self.config = model, adapter, config
         self.head = DraftHead(model.weights.lm_head)
-        self.fused = None if adapter is None else self._whole_chains(adapter)
 
     def new_cache(self, num_slots: int) -> SlotCache:
         """Rows for the adapter's keys and values; none without an adapter."""
@@ -44,8 +41,6 @@ class KangarooDrafter:
         """A chain below the root. The token that was not sure enough is kept; what would follow it
         is not drafted.
         """
-        if self.fused and max_depth:
-            return self._draft_at_once(self.fused, state, max_depth)
         tree = DraftTree.root(state.tokens[-1])
         self._shallow(state, torch.tensor([tree.tokens], device=state.positions.device))
         while self.adapter is not None and len(tree) <= max_depth:
@@ -55,30 +50,6 @@ class KangarooDrafter:
             if not float(confidence) >= self.config.confidence:
                 break
         return tree
-
-    def _whole_chains(self, adapter: Adapter) -> DraftTokens | None:
-        weights = DrafterWeights(
-            self.config.exit_layer,
-            self.model.weights.embed,
-            adapter.step_weights(),
-            self.head,
-            adapter.norm,
-            adapter.config.rms_norm_eps,
-        )
-        return self.model.kernels.draft_tokens(self.model.fused, weights)
-
-    def _draft_at_once(self, fused: DraftTokens, state: DecodeState, max_depth: int) -> DraftTree:
-        shallow, exits, own = state.shallow_kv, state.exit_hidden, state.adapter_kv
-        tokens = torch.empty(1, 1 + max_depth, dtype=torch.int64)
-        tokens[0, 0] = state.tokens[-1]
-        h = exits.hidden(own.length, exits.length + tokens.shape[1])
-        nodes = shallow.chain(tokens.shape[1], state.positions)
-        unseen = own.chain(h.shape[1], state.positions)
-        count = fused(tokens, h, (shallow.rows, own.rows), (nodes, unseen), self.config.confidence)
-        shallow.length += count
-        exits.length += count
-        own.length = exits.length - 1  # the last token has not gone through the adapter
-        return DraftTree.chain(tokens[0, :count].tolist())
 
     def verified(self, state: DecodeState, h_deep: Tensor) -> None:
         """`paper` keeps the rows that it has; `deep_prefix` rewrites those of all nodes with what

@@ -17,6 +17,7 @@ from transformers.utils.generic import ModelOutput
 from kangaroo.config import DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.sampled import SampledDrafter
+from kangaroo.draft.whole import chain_drafter
 from kangaroo.engine.decode import Decoder, check_context
 from kangaroo.engine.generation import Plan, plan, samplers
 from kangaroo.engine.loading import load_engine
@@ -218,7 +219,7 @@ class KangarooForCausalLM:
         if sampler is not None and sampler.do_sample:
             drafter: KangarooDrafter = SampledDrafter(self.model, adapter, draft, sampler)
         else:
-            drafter = KangarooDrafter(self.model, adapter, draft)
+            drafter = chain_drafter(self.model, adapter, draft)
         return Decoder(self.model, drafter, draft, sampler)
 
     def draft_config(

@@ -1,0 +1,56 @@
+"""Kangaroo's drafter where the kernels draft a whole chain in one call."""
+
+from __future__ import annotations
+
+import torch
+
+from kangaroo.config import DraftConfig
+from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.tree import DraftTree
+from kangaroo.engine.state import DecodeState
+from kangaroo.models.adapter import Adapter
+from kangaroo.models.llama import Llama
+from kangaroo_kernels.adapter_weights import DrafterWeights
+from kangaroo_kernels.draft_tokens import DraftTokens
+
+
+def chain_drafter(model: Llama, adapter: Adapter | None, config: DraftConfig) -> KangarooDrafter:
+    """The fastest drafter of chains that the model's kernels allow; all draft the same bits."""
+    drafter = KangarooDrafter(model, adapter, config)
+    if adapter is None:
+        return drafter
+    weights = DrafterWeights(
+        config.exit_layer,
+        model.weights.embed,
+        adapter.step_weights(),
+        drafter.head,
+        adapter.norm,
+        adapter.config.rms_norm_eps,
+    )
+    fused = model.kernels.draft_tokens(model.fused, weights)
+    return WholeChainDrafter(model, adapter, config, fused) if fused else drafter
+
+
+class WholeChainDrafter(KangarooDrafter):
+    """Drafts a chain by one call of `draft_tokens`."""
+
+    def __init__(self, model: Llama, adapter: Adapter, config: DraftConfig, fused: DraftTokens):
+        super().__init__(model, adapter, config)
+        self.fused = fused
+
+    def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
+        """The chain of :class:`KangarooDrafter`."""
+        if max_depth == 0:
+            return super().draft(state, max_depth)
+        shallow, exits, own = state.shallow_kv, state.exit_hidden, state.adapter_kv
+        tokens = torch.empty(1, 1 + max_depth, dtype=torch.int64)
+        tokens[0, 0] = state.tokens[-1]
+        h = exits.hidden(own.length, exits.length + tokens.shape[1])
+        nodes = shallow.chain(tokens.shape[1], state.positions)
+        unseen = own.chain(h.shape[1], state.positions)
+        rule = self.config.confidence
+        count = self.fused(tokens, h, (shallow.rows, own.rows), (nodes, unseen), rule)
+        shallow.length += count
+        exits.length += count
+        own.length = exits.length - 1  # the last token has not gone through the adapter
+        return DraftTree.chain(tokens[0, :count].tolist())
