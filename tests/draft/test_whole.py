@@ -22,7 +22,9 @@ NUM_TOKENS, EXIT_LAYER = 40, 2
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **SMALL | {"num_hidden_layers": 3})
+    return make_checkpoint(
+        tmp_path_factory.mktemp("target"), "qwen3", **SMALL | {"num_hidden_layers": 3}
+    )
 
 
 def watch(drafter: KangarooDrafter) -> list[tuple[DraftTree, list[Tensor]]]:
