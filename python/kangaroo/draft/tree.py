@@ -16,11 +16,13 @@ class DraftTree:
         tokens: token id of each node.
         parents: parent of each node; the root's is -1.
         depths: distance from the root; a node's position is the root's plus its depth.
+        ancestors: bit j: node j is the node itself or its ancestor.
     """
 
     tokens: list[int]
     parents: list[int] = field(default_factory=lambda: [-1])
     depths: list[int] = field(default_factory=lambda: [0])
+    ancestors: list[int] = field(default_factory=lambda: [1])
 
     @classmethod
     def root(cls, token: int) -> DraftTree:
@@ -34,10 +36,24 @@ class DraftTree:
         self.tokens.append(token)
         self.parents.append(parent)
         self.depths.append(self.depths[parent] + 1)
+        self.ancestors.append(self.ancestors[parent] | 1 << (len(self) - 1))
         return len(self) - 1
+
+    @property
+    def is_chain(self) -> bool:
+        """Every node hangs below the one before it."""
+        return self.depths[-1] == len(self) - 1
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Tokens and parents, each [1, len] int64."""
         return torch.tensor([self.tokens], device=device), torch.tensor(
             [self.parents], device=device
         )
+
+    def places(self, start: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Of the nodes from `start` on: depths [1, N] int32 and ancestors [1, N] int64, whose sign
+        is bit 63.
+        """
+        masks = [mask - (mask >> 63 << 64) for mask in self.ancestors[start:]]
+        depths = torch.tensor([self.depths[start:]], dtype=torch.int32, device=device)
+        return depths, torch.tensor([masks], dtype=torch.int64, device=device)

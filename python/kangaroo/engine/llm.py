@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.utils.generic import ModelOutput
 
 from kangaroo.config import DraftConfig
+from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.decode import Decoder, check_context
+from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config
 from kangaroo.engine.generation import Plan, plan
 from kangaroo.engine.loading import load_engine
 from kangaroo.engine.stats import Rounds, Speculation
@@ -119,7 +121,7 @@ class KangarooForCausalLM:
                 `end` is called in any case, exceptions included.
             options: fields of GenerationConfig (`max_new_tokens`, `eos_token_id`,
                 `return_dict_in_generate`, ...), an `attention_mask` of ones, and Kangaroo's own
-                `max_depth`, `confidence` and `exit_layer`; see :meth:`rounds`.
+                `draft`, `max_depth`, `confidence` and so on; see :meth:`rounds`.
 
         Returns:
             [1, T + new] int64 on the device of `input_ids`, an end-of-sequence token included; with
@@ -151,10 +153,12 @@ class KangarooForCausalLM:
         """The rounds of :meth:`generate` as they are decoded, and what speculation did so far.
 
         Args:
-            max_depth: draft tokens per round at most; 0: none. By default the adapter's.
+            draft: "chain" (default), "tree", or "off", which is `max_depth=0`.
+            max_depth: draft tokens along one path at most; 0: none. By default the adapter's.
             confidence: drafting stops behind a token less probable than this. By default the
-                adapter's.
-            exit_layer: must be the adapter's; free with `max_depth=0`, where it changes nothing.
+                adapter's for chains and 0.4 for trees.
+            draft_top_k, max_nodes, tree_widths: of trees alone; see DraftConfig.
+            exit_layer: must be the adapter's; free where nothing is drafted.
 
         Raises:
             ValueError: an option that does not exist, has no effect or has an impossible value; no
@@ -175,7 +179,7 @@ class KangarooForCausalLM:
         if mask is not None and not bool(torch.as_tensor(mask).all()):
             raise UnsupportedError("attention_mask: expected ones: padding is not supported")
         draft = self.draft_config(
-            **{name: options.pop(name, None) for name in ("max_depth", "confidence", "exit_layer")}
+            **{name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}
         )
         wanted = plan(
             self.generation_config,
@@ -186,7 +190,9 @@ class KangarooForCausalLM:
         )
         check_context(self.model.config, prompt, wanted.max_new_tokens)
         # Autoregressive decoding must not pay for an adapter that it does not use.
-        drafter = KangarooDrafter(self.model, self.adapter if draft.max_depth else None, draft)
+        adapter = self.adapter if draft.depth else None
+        make = BranchingDrafter if draft.draft == "tree" else KangarooDrafter
+        drafter = make(self.model, adapter, draft)
         decoder = Decoder(self.model, drafter, draft)
         return (
             prompt,
@@ -194,35 +200,14 @@ class KangarooForCausalLM:
             wanted,
         )
 
-    def draft_config(
-        self,
-        *,
-        max_depth: int | None = None,
-        confidence: float | None = None,
-        exit_layer: int | None = None,
-    ) -> DraftConfig:
-        """The adapter's deployed stopping rule, but for what is given here.
+    def draft_config(self, **options: Any) -> DraftConfig:
+        """What `options`, fields of DraftConfig, ask of this target and adapter.
 
         Raises:
-            ValueError: there is no adapter to draft with, or it was not made for this exit layer.
+            ValueError: as :func:`kangaroo.engine.drafting.draft_config`.
         """
-        if self.adapter is None and max_depth != 0:
-            raise ValueError(
-                "adapter: none is loaded, so nothing can be drafted; load one (adapter=DIR, "
-                "--adapter DIR) or decode without drafting (max_depth=0, --max-depth 0)"
-            )
-        rule = DraftConfig(exit_layer=1) if self.adapter is None else self.adapter.config.draft()
-        if exit_layer not in (None, rule.exit_layer) and max_depth != 0:
-            raise ValueError(
-                f"exit_layer: the adapter was trained for {rule.exit_layer}, got {exit_layer}"
-            )
-        given: dict[str, Any] = {"max_depth": max_depth, "confidence": confidence}
-        given["exit_layer"] = exit_layer
-        rule = replace(rule, **{name: value for name, value in given.items() if value is not None})
-        if rule.exit_layer >= max(self.model.config.num_layers, 2):
-            last = self.model.config.num_layers - 1
-            raise ValueError(f"exit_layer: expected 1 to {last}, got {rule.exit_layer}")
-        return rule
+        deployed = None if self.adapter is None else self.adapter.config.draft()
+        return draft_config(deployed, self.model.config.num_layers, options)
 
 
 def prompt_ids(input_ids: Tensor | Sequence[int]) -> list[int]:
