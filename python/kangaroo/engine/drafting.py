@@ -36,7 +36,7 @@ def draft_config(
     if deployed is None and not off:
         raise ValueError(
             "adapter: none is loaded, so nothing can be drafted; load one (adapter=DIR, "
-            "--adapter DIR) or decode without drafting (max_depth=0, --max-depth 0)"
+            "--adapter DIR) or decode without drafting (draft='off', --draft off)"
         )
     rule = DraftConfig(exit_layer=1) if deployed is None else deployed
     if given.get("exit_layer", rule.exit_layer) != rule.exit_layer and not off:
@@ -58,14 +58,10 @@ def refuse_idle(given: Mapping[str, Any]) -> None:
         ValueError: there is one.
     """
     kind = given.get("draft", "chain")
-    for name in OF_TREES if kind != "tree" else ():
+    idle = {"off": ("max_depth", "confidence", *OF_TREES), "chain": OF_TREES}.get(kind, ())
+    for name in idle:
         if name in given:
-            raise ValueError(
-                f"{name}: expected draft='tree', without it it has no effect; got {kind!r}"
-            )
+            raise ValueError(f"{name}: has no effect on draft={kind!r}; leave it out")
     for name in OF_DYNAMIC_TREES if given.get("tree_widths") else ():
         if name in given:
             raise ValueError(f"{name}: has no effect beside tree_widths; leave one of them out")
-    for name in ("max_depth", "confidence") if kind == "off" else ():
-        if name in given:
-            raise ValueError(f"{name}: has no effect with draft='off'; leave it out")
