@@ -155,16 +155,12 @@ def test_nothing_follows_an_end_of_sequence_token(
     assert ids == expected[: offset + 1]
 
 
-@pytest.mark.parametrize("options", [{}, {"max_nodes": 40, "draft_top_k": 3}, {"tree_widths": [3]}])
-def test_trees(
-    llm: KangarooForCausalLM, prompt: Tensor, expected: list[int], options: dict[str, Any]
-) -> None:
-    """The tokens of plain decoding, and more nodes drafted than a path is long."""
-    options = {"draft": "tree", "max_new_tokens": NUM_TOKENS, "eos_token_id": None} | options
+@pytest.mark.parametrize("tree", [{}, {"max_nodes": 40, "draft_top_k": 3}, {"tree_widths": [3]}])
+def test_trees(llm: KangarooForCausalLM, prompt: Tensor, expected: list[int], tree: Any) -> None:
+    options = {"draft": "tree", "max_new_tokens": NUM_TOKENS, "eos_token_id": None} | tree
     rounds = llm.rounds(prompt, **options)
     assert [token for each in rounds for token in each.tokens] == expected
-    assert len(rounds.speculation.drafted_lens) - 1 in (15, 39, 3)
-    assert new_ids(llm, prompt, draft="off") == expected
+    assert rounds.speculation.num_drafted > rounds.speculation.num_rounds
 
 
 # Streaming.

@@ -185,7 +185,7 @@ void tiles(const Gemm& g, const Place* places, int64_t row, int64_t out, int64_t
   const auto* x = reinterpret_cast<const typename Dot::Packed*>(g.panel) +
                   row * num_steps<Dot>(g.width) * Dot::kStep;
   Floats sums[kTiles][kRows][kOuts];
-  for (int64_t step = 0; step == 0 || step < steps; step += block) {
+  for (int64_t step = 0; step == 0 || step < steps; step += block > 0 ? block : 1) {
     const int64_t count = block < steps - step ? block : steps - step;
     const bool last = step + count == steps;
     const int64_t ahead = last ? next - step * Dot::kStep : block * Dot::kStep;
