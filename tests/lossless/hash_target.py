@@ -58,8 +58,10 @@ def next_token(deep_hash: int) -> int:
 
 
 def ranking(deep_hash: int, k: int) -> Ranking:
-    """The next token is at some rank, or nowhere; the drafter is sure of itself or not."""
-    rank, peak = deep_hash // VOCAB_SIZE % (k + 1), (0.3, 0.6, 0.9)[deep_hash % 3]
+    """The next token is at some rank, or nowhere; the drafter is sure of itself or not. All
+    probabilities are exact in float32, so that ties are ties on both sides.
+    """
+    rank, peak = deep_hash // VOCAB_SIZE % (k + 1), (0.25, 0.5, 0.75)[deep_hash % 3]
     tokens = [(next_token(deep_hash) + n - rank) % VOCAB_SIZE for n in range(k)]
     return tokens, [peak * (1 - peak) ** n for n in range(k)]
 

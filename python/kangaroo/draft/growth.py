@@ -57,7 +57,7 @@ class DynamicGrowth:
 
     def __init__(self, tree: DraftTree, config: DraftConfig, max_depth: int):
         self.tree, self.config = tree, config
-        self.max_depth = self.passes_left = max_depth
+        self.passes_left = max_depth  # so many passes make no path longer
         self.probabilities = [1.0]  # of the paths that lead to the nodes
         self.first_new = 0
         self.waiting: list[Candidate] = []
@@ -71,9 +71,7 @@ class DynamicGrowth:
         """See Growth."""
         self._offer(rankings)
         self.first_new = len(self.tree)
-        inner = [
-            c for c in self.waiting if c.sure and self.tree.depths[c.parent] + 1 < self.max_depth
-        ]
+        inner = [candidate for candidate in self.waiting if candidate.sure]
         if self.passes_left > 1 and inner:
             chosen = inner[: -(-self.nodes_left // (2 * self.passes_left))]
         else:
