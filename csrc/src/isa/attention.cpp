@@ -109,7 +109,8 @@ void soften(Work& work, int r, int64_t width) {
   for (int64_t d = 0; d < width; d += kLanes) store(acc + d, load(acc + d) * decay);
 }
 
-// The weighted values of the rows from r on, as many as go through memory together; returns how many.
+// The weighted values of the rows from r on, as many as go through memory together; returns how
+// many.
 template <int kRows, class T>
 int add_rows(Work& work, const AttentionTile& tile, const T* v, int r) {
   if constexpr (kRows > 1) {
@@ -181,7 +182,8 @@ void walk(Work& work, const AttentionTile& tile, int64_t end) {
     for (int r = 0; r < tile.num_rows; ++r) {
       if (work.visible[r]) soften(work, r, width);
     }
-    add_chunk(work, tile, static_cast<const typename Dot::Weight*>(tile.v) + chunk * tile.slot_stride);
+    add_chunk(work, tile,
+              static_cast<const typename Dot::Weight*>(tile.v) + chunk * tile.slot_stride);
   }
 }
 
