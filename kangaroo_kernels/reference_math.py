@@ -139,29 +139,42 @@ def tree_attention(
         num_slots = -(-(committed + last) // KV_CHUNK) * KV_CHUNK
         visible = visible_slots(nodes, b, num_slots)
         for i in range(q.shape[1]):  # one row at a time: its sums may not depend on the others
-            out[b, i] = _attend(
-                q[b, i], k_cache[b, :, :num_slots], v_cache[b, :, :num_slots], visible[i], scale
-            )
+            k, v = k_cache[b, :, :num_slots], v_cache[b, :, :num_slots]
+            path_len = int(visible[i].sum())
+            if nodes.ancestors is not None:
+                path = visible[i].nonzero()[committed:, 0]
+                k, v = in_path_order(k, committed, path), in_path_order(v, committed, path)
+            out[b, i] = _attend(q[b, i], k, v, path_len, scale)
     return out
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor, scale: float) -> Tensor:
-    """One node: q [H_q, D], k and v [H_kv, num_slots, D], visible [num_slots] -> [H_q, D]."""
+def in_path_order(rows: Tensor, committed: int, path: Tensor) -> Tensor:
+    """A copy of rows [H, S, D] with those of `path` [P] behind the committed ones, as in a
+    chain.
+    """
+    rows = rows.clone()
+    rows[:, committed : committed + len(path)] = rows[:, path]
+    return rows
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, num_visible: int, scale: float) -> Tensor:
+    """One node: q [H_q, D], k and v [H_kv, num_slots, D], the first of which it sees -> [H_q,
+    D].
+    """
     h_kv, _, d = k.shape
     q = q.float().view(h_kv, -1, d) * scale  # [H_kv, G, D]
     top = q.new_full((*q.shape[:2], 1), float("-inf"))
     total, acc = torch.zeros_like(top), torch.zeros_like(q)
-    for chunk in range(0, k.shape[1], KV_CHUNK):
+    seen = torch.arange(KV_CHUNK, device=q.device)
+    for chunk in range(0, num_visible, KV_CHUNK):
         slots = slice(chunk, chunk + KV_CHUNK)
-        seen = visible[slots]
-        if not seen.any():
-            continue
+        hidden = seen >= num_visible - chunk
         scores = (q @ k[:, slots].float().mT).masked_fill(
-            ~seen, float("-inf")
+            hidden, float("-inf")
         )  # [H_kv, G, KV_CHUNK]
         new_top = torch.maximum(top, scores.amax(-1, keepdim=True))
         weights, decay = (scores - new_top).exp(), (top - new_top).exp()
         total = total * decay + weights.sum(-1, keepdim=True)
-        acc = acc * decay + weights @ v[:, slots].float().masked_fill(~seen[:, None], 0.0)
+        acc = acc * decay + weights @ v[:, slots].float().masked_fill(hidden[:, None], 0.0)
         top = new_top
     return (acc / total).view(-1, d).to(k.dtype)

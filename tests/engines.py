@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from kangaroo.config import AdapterConfig, AdapterKind, DraftConfig
+from kangaroo.draft.branching import BranchingDrafter
+from kangaroo.draft.growth import Ranking
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
 from kangaroo.evals.recording import Recording as Run
 from kangaroo.evals.recording import RecordingDecoder
@@ -120,6 +123,31 @@ class WrongDrafter(NoisyDrafter):
     """Never right."""
 
     right = 0.0
+
+
+class ScriptedBranches(BranchingDrafter):
+    """Grows trees of tokens that are right at some rank or at none; it does all of its work.
+
+    Args:
+        tokens: the prompt and what the target makes of it.
+    """
+
+    seed = 0
+
+    def __init__(self, model: Llama, adapter: Adapter, config: DraftConfig, tokens: Sequence[int]):
+        super().__init__(model, adapter, config)
+        self.tokens = tokens
+        self.generator = torch.Generator().manual_seed(self.seed)
+
+    def _rankings(self, adapter: Adapter, state: DecodeState, tree: DraftTree) -> list[Ranking]:
+        rankings = super()._rankings(adapter, state, tree)
+        vocab_size, k = self.model.config.vocab_size, self.num_ranked
+        for row, node in enumerate(range(len(tree) - len(rankings), len(tree))):
+            position = min(state.prefix_len + tree.depths[node] + 1, len(self.tokens) - 1)
+            rank = int(torch.randint(k + 1, (), generator=self.generator))
+            tokens = [(self.tokens[position] + n - rank) % vocab_size for n in range(k)]
+            rankings[row] = tokens, [0.6 * 0.9**n for n in range(k)]
+        return rankings
 
 
 def decoder_of(drafter: KangarooDrafter) -> RecordingDecoder:

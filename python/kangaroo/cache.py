@@ -57,5 +57,10 @@ class SlotCache:
 
     def commit(self, length: int) -> None:
         """Slots [0, length) are history now, whatever stood behind them is forgotten."""
-        self.length = self.committed = length
+        self.length = length
+        self.settle(length)
+
+    def settle(self, length: int) -> None:
+        """Slots [0, length) are history now, and what stands behind them stays."""
+        self.committed = length
         self.cache_seqlens.fill_(length)

@@ -48,8 +48,11 @@ def generate(
     ] = False,
     repeats: opt.Repeats = 3,
     max_new_tokens: opt.MaxNewTokens = 128,
+    draft: opt.Draft = None,
     max_depth: opt.MaxDepth = None,
     confidence: opt.Confidence = None,
+    top_k: opt.TopK = None,
+    max_nodes: opt.MaxNodes = None,
     exit_layer: opt.ExitLayer = None,
     dtype: opt.Dtype = None,
     device: opt.Device = "cpu",
@@ -65,9 +68,9 @@ def generate(
     """
     text = _prompt(prompt, prompt_file, model)
     llm = _load(model, adapter, dtype=dtype, device=device, backend=backend)
-    options = _options(
-        llm, max_new_tokens, max_depth=max_depth, confidence=confidence, exit_layer=exit_layer
-    )
+    stop: dict[str, Any] = {"max_depth": max_depth, "confidence": confidence}
+    tree: dict[str, Any] = {"draft": draft, "draft_top_k": top_k, "max_nodes": max_nodes}
+    options = _options(llm, max_new_tokens, **stop, **tree, exit_layer=exit_layer)
     ids = llm.tokenizer(text)["input_ids"]
     if compare:
         _compare(llm, ids, options, repeats, as_json)
@@ -85,8 +88,11 @@ def bench(
     adapter: opt.Adapter = None,
     repeats: opt.Repeats = 3,
     max_new_tokens: opt.MaxNewTokens = 128,
+    draft: opt.Draft = None,
     max_depth: opt.MaxDepth = None,
     confidence: opt.Confidence = None,
+    top_k: opt.TopK = None,
+    max_nodes: opt.MaxNodes = None,
     exit_layer: opt.ExitLayer = None,
     dtype: opt.Dtype = None,
     device: opt.Device = "cpu",
@@ -102,9 +108,9 @@ def bench(
 
     texts = read_prompts(prompts)
     llm = _load(model, adapter, dtype=dtype, device=device, backend=backend)
-    options = _options(
-        llm, max_new_tokens, max_depth=max_depth, confidence=confidence, exit_layer=exit_layer
-    )
+    stop: dict[str, Any] = {"max_depth": max_depth, "confidence": confidence}
+    tree: dict[str, Any] = {"draft": draft, "draft_top_k": top_k, "max_nodes": max_nodes}
+    options = _options(llm, max_new_tokens, **stop, **tree, exit_layer=exit_layer)
     all_ids = [llm.tokenizer(text)["input_ids"] for text in texts]
     paired.warm_up(llm, all_ids[0], **options)
     with terminal.progress() as bar:
@@ -188,9 +194,7 @@ def _load(model: str, adapter: str | None, **options: Any) -> KangarooForCausalL
     return KangarooForCausalLM.from_pretrained(model, adapter, **options)
 
 
-def _options(
-    llm: KangarooForCausalLM, max_new_tokens: int, **given: float | None
-) -> dict[str, Any]:
+def _options(llm: KangarooForCausalLM, max_new_tokens: int, **given: Any) -> dict[str, Any]:
     """Options of `rounds`: those given, above plain greedy decoding."""
     from kangaroo.engine.generation import greedy_options
 

@@ -35,16 +35,28 @@ Adapter = Annotated[
     ),
 ]
 MaxNewTokens = Annotated[int, typer.Option(help="Tokens to generate at most.")]
+Draft = Annotated[
+    str | None, typer.Option(help="What to draft: off, chain or tree.", show_default="chain")
+]
+TopK = Annotated[
+    int | None,
+    typer.Option("--top-k", help="Tokens drafted behind one of a tree at most.", show_default="10"),
+]
+MaxNodes = Annotated[
+    int | None,
+    typer.Option(help="Nodes of a tree at most, the root included.", show_default="16"),
+]
 MaxDepth = Annotated[
     int | None,
     typer.Option(
-        help="Draft tokens per round at most; 0: no drafting.", show_default="the adapter's"
+        help="Draft tokens in a row at most; 0: no drafting.", show_default="the adapter's"
     ),
 ]
 Confidence = Annotated[
     float | None,
     typer.Option(
-        help="Draft nothing behind a token less probable than this.", show_default="the adapter's"
+        help="Draft nothing behind a token less probable than this.",
+        show_default="the adapter's, 0.4 for trees",
     ),
 ]
 ExitLayer = Annotated[

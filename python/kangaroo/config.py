@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 from typing import Literal
 
 AdapterKind = Literal["paper", "deep_prefix"]
 ADAPTER_KINDS: tuple[AdapterKind, ...] = ("paper", "deep_prefix")
+DraftKind = Literal["off", "chain", "tree"]
+DRAFT_KINDS: tuple[DraftKind, ...] = ("off", "chain", "tree")
+MAX_TREE_NODES, MAX_TOP_K = 64, 16  # what the kernels take; this file imports none of them
+TREE_CONFIDENCE = 0.4  # the paper's for trees: they hedge, so they may be bolder than a chain
 
 
 @dataclass(frozen=True)
@@ -46,25 +52,55 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DraftConfig:
-    """How far and how boldly to draft.
+    """What to draft, how far and how boldly (paper, section 4: depth 6 and confidence 0.6 for
+    chains, top-k 10 and confidence 0.4 for trees).
 
     Attributes:
         exit_layer: E; layers [0, E) are shared by drafter and target.
         max_depth: draft tokens along one path; 0 is autoregressive decoding.
         confidence: nothing is drafted behind a token whose top-1 probability is below this.
+        draft: "chain", "tree", or "off", which is max_depth 0.
+        draft_top_k: tree: how many tokens may follow a node; the most probable.
+        max_nodes: tree: nodes at most, the root included; 16 rows cost one tile of the kernels.
+        tree_widths: tree: where given, its shape is always the same: on level n every node has
+            `tree_widths[n]` children, whatever their probability. None of the other limits counts
+            then.
     """
 
     exit_layer: int
     max_depth: int = 6
     confidence: float = 0.6
+    draft: DraftKind = "chain"
+    draft_top_k: int = 10
+    max_nodes: int = 16
+    tree_widths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.exit_layer < 1:
             raise ValueError(f"exit_layer: expected at least 1, got {self.exit_layer}")
-        if not 0 <= self.max_depth < 64:
-            raise ValueError(f"max_depth: expected 0 to 63, got {self.max_depth}")
+        if not 0 <= self.max_depth < MAX_TREE_NODES:
+            raise ValueError(f"max_depth: expected 0 to {MAX_TREE_NODES - 1}, got {self.max_depth}")
         if not 0.0 <= self.confidence <= 1.0:
             raise ValueError(f"confidence: expected 0 to 1, got {self.confidence}")
+        if self.draft not in DRAFT_KINDS:
+            raise ValueError(f"draft: expected one of {DRAFT_KINDS}, got {self.draft!r}")
+        if not 1 <= self.draft_top_k <= MAX_TOP_K:
+            raise ValueError(f"draft_top_k: expected 1 to {MAX_TOP_K}, got {self.draft_top_k}")
+        if not 1 <= self.max_nodes <= MAX_TREE_NODES:
+            raise ValueError(f"max_nodes: expected 1 to {MAX_TREE_NODES}, got {self.max_nodes}")
+        if not all(1 <= width <= MAX_TOP_K for width in self.tree_widths):
+            raise ValueError(f"tree_widths: expected each 1 to {MAX_TOP_K}, got {self.tree_widths}")
+        if (num_nodes := sum(accumulate(self.tree_widths, mul, initial=1))) > MAX_TREE_NODES:
+            raise ValueError(
+                f"tree_widths: expected at most {MAX_TREE_NODES} nodes, got {num_nodes}"
+            )
+
+    @property
+    def depth(self) -> int:
+        """Draft tokens along one path at most, whatever limits them."""
+        if self.draft == "off":
+            return 0
+        return len(self.tree_widths) or self.max_depth
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,13 @@ def test_json(run: Run, base: list[object]) -> None:
     assert total["speedup"] == pytest.approx(total["tokens_per_s"] / total["ar_tokens_per_s"])
 
 
+def test_trees(run: Run, base: list[object]) -> None:
+    result = run(*base, "--json", "--draft", "tree", "--top-k", 3, "--max-nodes", 12)
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["total"]["identical"]) == (0, True)
+    assert report["total"]["speculation"]["num_drafted"] > 0
+
+
 def test_table(run: Run, base: list[object]) -> None:
     result = run(*base)
     assert result.exit_code == 0

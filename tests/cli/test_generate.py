@@ -75,6 +75,10 @@ def test_tiny_py_needs_no_prompt_and_no_adapter(
         (["--prompt-file", "/absent"], "/absent"),
         (["x", "--max-new-tokens", "0"], "max_new_tokens: expected a whole number of at least 1"),
         (["x", "--max-depth", "64"], "max_depth: expected 0 to 63, got 64"),
+        (["x", "--draft", "odd"], "draft: expected one of ('off', 'chain', 'tree'), got 'odd'"),
+        (["x", "--draft", "tree", "--top-k", "17"], "draft_top_k: expected 1 to 16, got 17"),
+        (["x", "--draft", "tree", "--max-nodes", "65"], "max_nodes: expected 1 to 64, got 65"),
+        (["x", "--top-k", "4"], "draft_top_k: has no effect on draft='chain'"),
         (["x", "--exit-layer", "3"], "exit_layer: the adapter was trained for 1, got 3"),
         (["x", "--adapter", "none"], "adapter: no such folder: none; this target has deep_prefix"),
         (["x", "--model", "/absent"], "/absent: no such folder"),
@@ -137,6 +141,19 @@ def test_json(run: Run, base: list[object], expected: tuple[list[int], str]) -> 
     assert report["compression_ratio"] >= 1
     assert report["tokens_per_s"] > 0
     assert report["speculation"]["num_drafted"] > 0
+
+
+def test_trees(run: Run, base: list[object], expected: tuple[list[int], str]) -> None:
+    """The same ids, from more drafted tokens in a round than fit a path."""
+    options = ["--draft", "tree", "--top-k", 4, "--max-nodes", 24, "--compare", "--json"]
+    result = run(*base, "def é", *options)
+    report = json.loads(result.stdout)
+    assert (result.exit_code, report["token_ids"]) == (0, expected[0])
+    assert report["speculation"]["num_drafted"] > 6 * report["speculation"]["num_rounds"]
+    off = json.loads(
+        run(*base[:5], "def é", "--max-new-tokens", NUM_TOKENS, "--draft", "off", "--json").stdout
+    )
+    assert (off["token_ids"], off["speculation"]["num_drafted"]) == (expected[0], 0)
 
 
 def test_json_of_a_comparison(

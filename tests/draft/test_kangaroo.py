@@ -66,9 +66,9 @@ class CheckedDrafter(KangarooDrafter):
         self.live = state.adapter_kv.length
         return tree
 
-    def verified(self, state: DecodeState, h_deep: Tensor) -> None:
+    def verified(self, state: DecodeState, tree: DraftTree, h_deep: Tensor) -> None:
         """`deep_prefix` has a row of every verified slot, `paper` of those that it had."""
-        super().verified(state, h_deep)
+        super().verified(state, tree, h_deep)
         if self.adapter.config.kind == "deep_prefix":
             self.live = state.exit_hidden.length
         assert state.adapter_kv.length == self.live

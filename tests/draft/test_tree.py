@@ -45,3 +45,37 @@ def test_tensors_have_the_shape_that_verification_wants() -> None:
     assert tokens.dtype == parents.dtype == torch.int64
     assert tokens.tolist() == [[7, 3, 1]]
     assert parents.tolist() == [[-1, 0, 0]]
+
+
+def test_ancestors_are_a_nodes_path() -> None:
+    tree = DraftTree.root(7)
+    a, b = tree.add(3, parent=0), tree.add(1, parent=0)
+    c = tree.add(4, parent=b)
+    assert tree.ancestors == [0b1, 0b11, 0b101, 0b1101]
+    assert not tree.is_chain
+    tree.add(5, parent=c)
+    depths, masks = tree.places(2, torch.device("cpu"))
+    assert (depths.dtype, masks.dtype) == (torch.int32, torch.int64)
+    assert depths.tolist() == [[1, 2, 3]]
+    assert masks.tolist() == [[0b101, 0b1101, 0b11101]]
+    assert a == 1
+
+
+def test_the_last_of_64_nodes_is_the_sign() -> None:
+    tree = DraftTree.root(7)
+    for node in range(1, 64):
+        tree.add(node, parent=0)
+    masks = tree.places(62, torch.device("cpu"))[1]
+    assert masks.tolist() == [[1 | 1 << 62, 1 - (1 << 63)]]
+
+
+def test_what_is_a_chain() -> None:
+    tree = DraftTree.root(7)
+    assert tree.is_chain
+    tree.add(1, parent=0)
+    tree.add(2, parent=1)
+    assert tree.is_chain
+    tree.add(3, parent=1)
+    assert not tree.is_chain
+    tree.add(3, parent=2)
+    assert not tree.is_chain

@@ -155,6 +155,13 @@ def test_nothing_follows_an_end_of_sequence_token(
     assert ids == expected[: offset + 1]
 
 
+@pytest.mark.parametrize("tree", [{}, {"max_nodes": 40, "draft_top_k": 3}, {"tree_widths": [3]}])
+def test_trees(llm: KangarooForCausalLM, prompt: Tensor, expected: list[int], tree: Any) -> None:
+    rounds = llm.rounds(prompt, draft="tree", max_new_tokens=NUM_TOKENS, eos_token_id=None, **tree)
+    assert [token for each in rounds for token in each.tokens] == expected
+    assert rounds.speculation.num_drafted > rounds.speculation.num_rounds
+
+
 # Streaming.
 
 
@@ -263,6 +270,8 @@ def test_rounds_come_one_by_one(llm: KangarooForCausalLM, prompt: Tensor) -> Non
         (lambda g, x: g(x, attention_mask=x * 0), UnsupportedError, "padding is not supported"),
         (lambda g, x: g(x, max_depth=64), ValueError, "max_depth: expected 0 to 63, got 64"),
         (lambda g, x: g(x, confidence=1.5), ValueError, "confidence: expected 0 to 1, got 1.5"),
+        (lambda g, x: g(x, draft="forest"), ValueError, "draft: expected one of"),
+        (lambda g, x: g(x, max_nodes=8), ValueError, "max_nodes: has no effect on draft='chain'"),
         (lambda g, x: g(x, exit_layer=2), ValueError, "the adapter was trained for 1, got 2"),
         (lambda g, x: g(x, exit_layer=2, max_depth=0), ValueError, "exit_layer: expected 1 to 1"),
     ],
@@ -285,7 +294,7 @@ def test_without_an_adapter(folder: Path, prompt: Tensor, expected: list[int]) -
     """Nothing can be drafted, and only who says so gets none drafted."""
     bare = KangarooForCausalLM.from_pretrained(folder)
     for options in ({}, {"max_depth": 3}):
-        with pytest.raises(ValueError, match="adapter: none is loaded.*adapter=DIR.*max_depth=0"):
+        with pytest.raises(ValueError, match="adapter: none is loaded.*adapter=DIR.*draft='off'"):
             new_ids(bare, prompt, **options)
     assert new_ids(bare, prompt, max_depth=0) == expected
     assert new_ids(bare, prompt, max_depth=0, exit_layer=1) == expected

@@ -1,5 +1,5 @@
-"""Triton's attention sums in path order: a node of a tree has the bits of the chain that leads to
-it, and of the next root once that chain is committed.
+"""Attention sums in path order, whoever serves it: a node of a tree has the bits of the chain that
+leads to it, and of the next root once that chain is committed.
 """
 
 from __future__ import annotations
@@ -10,20 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from kangaroo_kernels import Backend, testing
+from kangaroo_kernels import testing
 from kangaroo_kernels.testing import AttentionInputs, Heads
 from kangaroo_kernels.tree_attention import TreeAttention
 from tests.kernels import naive
-from tests.kernels.conftest import implementations
 
 # Trees inside a chunk, over the end of a chunk, and over the end of a split.
 PREFIXES = (0, 5, 60, 250, 256)
 NUM_NODES = 9
-
-
-@pytest.fixture(params=implementations("tree_attention", [Backend.TRITON]))
-def path_ordered(request: pytest.FixtureRequest) -> TreeAttention:
-    return request.param
 
 
 def as_chain(inputs: AttentionInputs, node: int) -> AttentionInputs:
@@ -48,31 +42,31 @@ def last_row(tree_attention: TreeAttention, inputs: AttentionInputs) -> Tensor:
 @pytest.mark.parametrize("prefix", PREFIXES)
 @pytest.mark.parametrize("heads", [Heads(2, 1, 16), Heads(2, 2, 40)], ids=str)
 def test_a_node_has_the_bits_of_its_path(
-    path_ordered: TreeAttention, heads: Heads, prefix: int
+    tree_attention: TreeAttention, heads: Heads, prefix: int
 ) -> None:
     nodes = testing.tree_nodes(testing.random_parents(1, NUM_NODES), [prefix])
     inputs = testing.attention_inputs(heads, nodes)
-    in_tree = path_ordered(inputs.q, inputs.k_cache, inputs.v_cache, nodes, inputs.scale)[0]
+    in_tree = tree_attention(inputs.q, inputs.k_cache, inputs.v_cache, nodes, inputs.scale)[0]
     for node in range(0, NUM_NODES, 2):
         chain = as_chain(inputs, node)
-        testing.assert_same_bits(last_row(path_ordered, chain), in_tree[node])
+        testing.assert_same_bits(last_row(tree_attention, chain), in_tree[node])
         length = chain.q.shape[1]
         root = testing.chain_nodes([prefix + length - 1], 1)
         alone = replace(chain, q=chain.q[:, -1:].contiguous(), nodes=root)
-        testing.assert_same_bits(last_row(path_ordered, alone), in_tree[node])
+        testing.assert_same_bits(last_row(tree_attention, alone), in_tree[node])
 
 
-def test_the_order_of_slots_does_not_show(path_ordered: TreeAttention) -> None:
+def test_the_order_of_slots_does_not_show(tree_attention: TreeAttention) -> None:
     """The same tree with its nodes in another order: siblings and cousins swap places."""
     parents = torch.tensor([[-1, 0, 0, 1, 2, 3]])
     nodes = testing.tree_nodes(parents, [62])
     inputs = testing.attention_inputs(Heads(2, 1, 16), nodes)
-    before = path_ordered(inputs.q, inputs.k_cache, inputs.v_cache, nodes, inputs.scale)
+    before = tree_attention(inputs.q, inputs.k_cache, inputs.v_cache, nodes, inputs.scale)
     order = [0, 2, 1, 4, 3, 5]
     swapped = testing.tree_nodes(torch.tensor([[-1, 0, 0, 1, 2, 4]]), [62])
     slots = [62 + node for node in order]
     k_cache, v_cache = inputs.k_cache.clone(), inputs.v_cache.clone()
     k_cache[:, :, 62:68], v_cache[:, :, 62:68] = k_cache[:, :, slots], v_cache[:, :, slots]
     q = inputs.q[:, order].contiguous()
-    after = path_ordered(q, k_cache, v_cache, swapped, inputs.scale)
+    after = tree_attention(q, k_cache, v_cache, swapped, inputs.scale)
     testing.assert_same_bits(after, before[:, order])

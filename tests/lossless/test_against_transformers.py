@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.engines import (
     NoisyDrafter,
     PerfectDrafter,
     Run,
+    ScriptedBranches,
     WrongDrafter,
     autoregressive,
     decoder_of,
@@ -62,6 +64,15 @@ def test_greedy_tokens(backend: str, family: str, seed: int, tmp_path: Path) -> 
     run = decoder_of(wrong).run(prompt, NUM_TOKENS)
     reference.check(run)
     assert run.num_accepted == 0
+    run = decoder_of(branching(model, seed, prompt + reference.tokens)).run(prompt, NUM_TOKENS)
+    reference.check(run)
+    assert {len(round_.tokens) - 1 for round_ in run.rounds} >= {0, 1, 2}
+
+
+def branching(model: Llama, seed: int, tokens: list[int]) -> ScriptedBranches:
+    """Trees in which the target's own token is at any rank."""
+    adapter = make_adapter(model, ("paper", "deep_prefix")[seed % 2], CONFIG.exit_layer, seed)
+    return ScriptedBranches(model, adapter, replace(CONFIG, draft="tree", draft_top_k=3), tokens)
 
 
 def trained_like(model: Llama, seed: int) -> list[KangarooDrafter]:

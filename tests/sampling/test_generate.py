@@ -20,6 +20,7 @@ from kangaroo_kernels import UnsupportedError
 from tests.folders import make_folder
 
 PROMPT = [5, 30, 6, 30, 7]
+TREE = {"draft": "tree", "draft_top_k": 3, "max_nodes": 9, "max_depth": 3}
 SHAPINGS: list[dict[str, Any]] = [
     {"repetition_penalty": 1.7},
     {"no_repeat_ngram_size": 2},
@@ -154,10 +155,10 @@ def test_every_row_is_shaped_as_in_transformers(
         torch.testing.assert_close(rows[position].float(), expected, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("max_depth", [0, 1, 4])
-def test_a_seed_settles_everything(llm: KangarooForCausalLM, max_depth: int) -> None:
+@pytest.mark.parametrize("draft", [{"max_depth": 0}, {"max_depth": 1}, {"max_depth": 4}, TREE])
+def test_a_seed_settles_everything(llm: KangarooForCausalLM, draft: dict[str, Any]) -> None:
     """Nothing else does: no other call, and no generator of torch's."""
-    options = {"max_depth": max_depth, "confidence": 0.0}
+    options = {"confidence": 0.0} | draft
     first = sample(llm, 1, **options)
     torch.manual_seed(99)
     assert sample(llm, 2, **options) != first
@@ -172,9 +173,9 @@ def test_without_a_seed_torchs_generator_settles_it(llm: KangarooForCausalLM) ->
     assert draw(5) == draw(5) != draw(6)
 
 
-@pytest.mark.parametrize("max_depth", [0, 3])
-def test_the_best_of_one_is_greedy(llm: KangarooForCausalLM, max_depth: int) -> None:
-    assert sample(llm, 4, top_k=1, max_depth=max_depth) == new_ids(llm)
+@pytest.mark.parametrize("draft", [{"max_depth": 0}, {"max_depth": 3}, TREE])
+def test_the_best_of_one_is_greedy(llm: KangarooForCausalLM, draft: dict[str, Any]) -> None:
+    assert sample(llm, 4, top_k=1, **draft) == new_ids(llm)
 
 
 def test_an_end_of_sequence_token_ends_it(llm: KangarooForCausalLM) -> None:
@@ -218,11 +219,14 @@ class Silent(BaseStreamer):
         pass
 
 
-def test_the_law_of_three_tokens(llm: KangarooForCausalLM, theirs: Any) -> None:
+@pytest.mark.parametrize("draft", [{}, TREE], ids=["chain", "tree"])
+def test_the_law_of_three_tokens(
+    llm: KangarooForCausalLM, theirs: Any, draft: dict[str, Any]
+) -> None:
     """Joint chi-square over seeds, against probabilities of transformers' own logits."""
     num_draws, options = 400, {"top_k": 2, "temperature": 2.0, "max_new_tokens": 3}
     drawn = Counter(
-        tuple(sample(llm, seed, max_depth=2, confidence=0.0, **options))
+        tuple(sample(llm, seed, **{"max_depth": 2, "confidence": 0.0} | options | draft))
         for seed in range(num_draws)
     )
     law: dict[tuple[int, ...], float] = {(): 1.0}

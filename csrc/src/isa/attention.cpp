@@ -1,5 +1,7 @@
 #include "isa/attention.h"
 
+#include <cstring>
+
 #include "isa/gemm.h"
 #include "kangaroo/tree_attention.h"
 
@@ -24,15 +26,6 @@ struct Work {
 KANGAROO_INLINE uint64_t low_bits(int64_t count) {
   if (count <= 0) return 0;
   return count >= kChunk ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
-}
-
-// Bit j: the row sees slot `chunk` + j.
-KANGAROO_INLINE uint64_t visible_slots(const AttentionRow& row, int64_t chunk) {
-  const int64_t tree_start = row.prefix_len - chunk;
-  uint64_t bits = low_bits(tree_start);
-  if (tree_start >= 0 && tree_start < kChunk) bits |= row.tree << tree_start;
-  if (tree_start < 0 && tree_start > -kChunk) bits |= row.tree >> -tree_start;
-  return bits;
 }
 
 // acc[r] += weights[r, slot] * v[slot] for slots [begin, end) of `visible`, in order.
@@ -148,16 +141,6 @@ void add_chunk(Work& work, const AttentionTile& tile, const T* v) {
   for (int r = 0; r < tile.num_rows;) r += add_rows<kRowsTogether>(work, tile, v, r);
 }
 
-int64_t num_slots_seen(const AttentionTile& tile) {
-  int64_t most = 0;
-  for (int r = 0; r < tile.num_rows; ++r) {
-    const AttentionRow& row = tile.rows[r];
-    const int64_t tree = row.tree ? 64 - __builtin_clzll(row.tree) : 0;
-    if (row.prefix_len + tree > most) most = row.prefix_len + tree;
-  }
-  return most;
-}
-
 // The scores of all rows in the slots from `chunk` on that any of them sees.
 template <class Dot>
 void score(Work& work, const AttentionTile& tile, int64_t chunk, uint64_t any) {
@@ -185,27 +168,28 @@ void start(Work& work, const AttentionTile& tile) {
   }
 }
 
-}  // namespace
-
+// The chunks in front of slot `end`, of which every row sees what lies before its prefix_len.
 template <class Dot>
-void attend(const AttentionTile& tile) {
-  using T = typename Dot::Weight;
-  Work work;
-  start<Dot>(work, tile);
+void walk(Work& work, const AttentionTile& tile, int64_t end) {
   const int64_t width = (tile.head_dim + kLanes - 1) / kLanes * kLanes;
-  const int64_t num_slots = num_slots_seen(tile);
-  for (int64_t chunk = 0; chunk < num_slots; chunk += kChunk) {
+  for (int64_t chunk = 0; chunk < end; chunk += kChunk) {
     uint64_t any = 0;
     for (int r = 0; r < tile.num_rows; ++r) {
-      any |= work.visible[r] = visible_slots(tile.rows[r], chunk);
+      any |= work.visible[r] = low_bits(tile.rows[r].prefix_len - chunk);
     }
     if (!any) continue;
     score<Dot>(work, tile, chunk, any);
     for (int r = 0; r < tile.num_rows; ++r) {
       if (work.visible[r]) soften(work, r, width);
     }
-    add_chunk(work, tile, static_cast<const T*>(tile.v) + chunk * tile.slot_stride);
+    add_chunk(work, tile,
+              static_cast<const typename Dot::Weight*>(tile.v) + chunk * tile.slot_stride);
   }
+}
+
+template <class Dot>
+void finish(const Work& work, const AttentionTile& tile) {
+  using T = typename Dot::Weight;
   for (int r = 0; r < tile.num_rows; ++r) {
     const float* acc = work.acc + r * kMaxWidth;
     const Floats total = broadcast(work.total[r]);
@@ -214,6 +198,71 @@ void attend(const AttentionTile& tile) {
                   lanes);
     });
   }
+}
+
+// A row of a tree behind its last whole chunk, in path order: its j-th ancestor is taken for slot
+// prefix_len + j, where it will be once the path is committed. So its bits are those of a chain.
+template <class Dot>
+void follow_path(const Work& work, const AttentionTile& tile, int r) {
+  using T = typename Dot::Weight;
+  alignas(64) T copy[kChunk * kMaxWidth];  // keys, then values
+  const AttentionRow& row = tile.rows[r];
+  AttentionTile path = {};
+  path.rows[0] = row;
+  path.num_rows = 1;
+  path.k = path.v = copy;
+  path.slot_stride = path.head_dim = tile.head_dim;
+  path.scale = tile.scale;
+  Work alone;
+  start<Dot>(alone, path);
+  std::memcpy(alone.acc, work.acc + r * kMaxWidth, sizeof(float) * kMaxWidth);
+  alone.top[0] = work.top[r];
+  alone.total[0] = work.total[r];
+  int64_t slots[kChunk];
+  int num_slots;
+  const auto gather = [&](const void* from) {
+    for (int i = 0; i < num_slots; ++i) {
+      std::memcpy(copy + i * tile.head_dim,
+                  static_cast<const T*>(from) + slots[i] * tile.slot_stride,
+                  sizeof(T) * static_cast<std::size_t>(tile.head_dim));
+    }
+  };
+  const int64_t width = (tile.head_dim + kLanes - 1) / kLanes * kLanes;
+  int64_t slot = row.prefix_len / kChunk * kChunk;
+  for (uint64_t tree = row.tree; slot < row.prefix_len || tree;) {
+    for (num_slots = 0; slot < row.prefix_len; ++slot) slots[num_slots++] = slot;
+    for (; tree && num_slots < kChunk; tree &= tree - 1) {
+      slots[num_slots++] = row.prefix_len + __builtin_ctzll(tree);
+    }
+    alone.visible[0] = low_bits(num_slots);
+    while (num_slots % kLanes) slots[num_slots++] = slots[0];  // scores come in whole vectors
+    gather(tile.k);
+    score<Dot>(alone, path, 0, alone.visible[0]);
+    soften(alone, 0, width);
+    gather(tile.v);
+    add_chunk(alone, path, static_cast<const T*>(copy));
+  }
+  finish<Dot>(alone, path);
+}
+
+}  // namespace
+
+template <class Dot>
+void attend(const AttentionTile& tile) {
+  Work work;
+  start<Dot>(work, tile);
+  uint64_t tree = 0;
+  int64_t longest = 0;
+  for (int r = 0; r < tile.num_rows; ++r) {
+    tree |= tile.rows[r].tree;
+    if (tile.rows[r].prefix_len > longest) longest = tile.rows[r].prefix_len;
+  }
+  if (!tree) {
+    walk<Dot>(work, tile, longest);
+    return finish<Dot>(work, tile);
+  }
+  walk<Dot>(work, tile, longest / kChunk * kChunk);
+  for (int r = 0; r < tile.num_rows; ++r) follow_path<Dot>(work, tile, r);
 }
 
 template void attend<FloatDot>(const AttentionTile&);

@@ -53,7 +53,7 @@ struct PackedRow {
 };
 
 // One query row of one head; it sees slots [0, prefix_len) and, where bit j of `tree` is set, slot
-// prefix_len + j.
+// prefix_len + j. Rows of a tile that has trees have one prefix_len.
 struct AttentionRow {
   const void* q;  // [head_dim]
   void* out;      // [head_dim]

@@ -31,8 +31,8 @@ class Drafter(Protocol):
         """
         ...
 
-    def verified(self, state: DecodeState, h_deep: Tensor) -> None:
-        """The nodes of the round, N with the root, have last states h_deep [B, N, C]; which of them
-        are accepted is known next, when `state` is committed.
+    def verified(self, state: DecodeState, tree: DraftTree, h_deep: Tensor) -> None:
+        """The nodes of the round's `tree`, N with the root, have last states h_deep [B, N, C];
+        which of them are accepted is known next, when `state` is committed.
         """
         ...

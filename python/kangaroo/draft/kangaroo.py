@@ -14,6 +14,7 @@ from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
 from kangaroo_kernels.draft_head import DraftHead
+from kangaroo_kernels.nodes import NodeBatch
 
 
 class KangarooDrafter:
@@ -35,7 +36,8 @@ class KangarooDrafter:
     def prefill(self, state: DecodeState, h_deep: Tensor) -> None:
         """Write the adapter's rows of the prompt's next slots."""
         if self.adapter is not None:
-            self._write_verified(self.adapter, state, h_deep)
+            nodes = state.adapter_kv.chain(h_deep.shape[1], state.positions)
+            self._write_verified(self.adapter, state, nodes, h_deep)
 
     def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
         """A chain below the root. The token that was not sure enough is kept; what would follow it
@@ -51,14 +53,15 @@ class KangarooDrafter:
                 break
         return tree
 
-    def verified(self, state: DecodeState, h_deep: Tensor) -> None:
+    def verified(self, state: DecodeState, tree: DraftTree, h_deep: Tensor) -> None:
         """`paper` keeps the rows that it has; `deep_prefix` rewrites those of all nodes with what
         verification has learnt: a row costs nothing beside the weights, and a rejected one goes
         with its slot.
         """
         if self.adapter is not None and self.adapter.config.kind == "deep_prefix":
             state.adapter_kv.length = state.prefix_len
-            self._write_verified(self.adapter, state, h_deep)
+            nodes = state.nodes(state.adapter_kv, tree)
+            self._write_verified(self.adapter, state, nodes, h_deep)
 
     def _shallow(self, state: DecodeState, token: Tensor) -> None:
         """One node [1, 1] through layers [0, E)."""
@@ -83,10 +86,11 @@ class KangarooDrafter:
         h = adapter.step(h, state.adapter_kv, nodes, self.model.rope, self.model.kernels)
         return h[:, -1:]
 
-    def _write_verified(self, adapter: Adapter, state: DecodeState, h_deep: Tensor) -> None:
+    def _write_verified(
+        self, adapter: Adapter, state: DecodeState, nodes: NodeBatch, h_deep: Tensor
+    ) -> None:
         start, num_slots = state.adapter_kv.length, h_deep.shape[1]
         h = state.exit_hidden.hidden(start, start + num_slots)
-        nodes = state.adapter_kv.chain(num_slots, state.positions)
         adapter.write_verified(
             h, h_deep, state.adapter_kv, nodes, self.model.rope, kernels=self.model.kernels
         )

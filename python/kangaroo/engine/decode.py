@@ -27,7 +27,7 @@ class Round:
 
     Attributes:
         tokens: the accepted draft tokens, then the bonus token; cut after an end-of-sequence token.
-        num_drafted: tokens drafted; num_accepted: how many of `tokens` were.
+        num_drafted: tokens drafted, all of a tree's; num_accepted: how many of `tokens` were.
         seconds: host time of draft, verify and commit.
     """
 
@@ -66,7 +66,7 @@ class Decoder:
         state = self.prefill(prompt, max_new_tokens)
         while max_new_tokens > 0:
             started = perf_counter()
-            tree = self.drafter.draft(state, min(self.config.max_depth, max_new_tokens - 1))
+            tree = self.drafter.draft(state, min(self.config.depth, max_new_tokens - 1))
             drafted = perf_counter()
             logits, h_deep = self.verify(state, tree)
             verdict = self.judge(state, tree, logits)
@@ -75,7 +75,7 @@ class Decoder:
             tokens = until(
                 [tree.tokens[node] for node in path[1:].tolist()] + verdict.bonus.tolist(), eos_ids
             )
-            self.drafter.verified(state, h_deep)
+            self.drafter.verified(state, tree, h_deep)
             state.commit(verdict, tokens, self.model.kernels)
             committed = perf_counter()
             seconds = (drafted - started, verified - drafted, committed - verified)
@@ -107,7 +107,7 @@ class Decoder:
     def verify(self, state: DecodeState, tree: DraftTree) -> tuple[Tensor, Tensor]:
         """All nodes through layers [E, L) at once: logits [1, N, V] and last states [1, N, C]."""
         h = state.exit_hidden.hidden(state.prefix_len, state.prefix_len + len(tree))
-        nodes = state.deep_kv.chain(len(tree), state.positions)
+        nodes = state.nodes(state.deep_kv, tree)
         h = self.model.layers(
             h, self.config.exit_layer, self.model.config.num_layers, state.deep_kv, nodes
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.utils.generic import ModelOutput
 
 from kangaroo.config import DraftConfig
+from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.sampled import SampledDrafter
 from kangaroo.draft.whole import chain_drafter
 from kangaroo.engine.decode import Decoder, check_context
+from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config
 from kangaroo.engine.generation import Plan, plan, samplers
 from kangaroo.engine.loading import load_engine
 from kangaroo.engine.stats import Rounds, Speculation
@@ -123,7 +125,7 @@ class KangarooForCausalLM:
             options: fields of GenerationConfig (`max_new_tokens`, `eos_token_id`, `do_sample`,
                 `temperature`, `return_dict_in_generate`, ...), `logits_processor`,
                 `prefix_allowed_tokens_fn`, an `attention_mask` of ones, and Kangaroo's own
-                `max_depth`, `confidence`, `exit_layer` and `seed`; see :meth:`rounds`.
+                `draft`, `max_depth`, `confidence`, `seed` and so on; see :meth:`rounds`.
 
         Returns:
             [num_return_sequences, T + new] int64 on the device of `input_ids`, an end-of-sequence
@@ -162,10 +164,12 @@ class KangarooForCausalLM:
         """The rounds of :meth:`generate` as they are decoded, and what speculation did so far.
 
         Args:
-            max_depth: draft tokens per round at most; 0: none. By default the adapter's.
+            draft: "chain" (default), "tree", or "off", which is `max_depth=0`.
+            max_depth: draft tokens along one path at most; 0: none. By default the adapter's.
             confidence: drafting stops behind a token less probable than this. By default the
-                adapter's.
-            exit_layer: must be the adapter's; free with `max_depth=0`, where it changes nothing.
+                adapter's for chains and 0.4 for trees.
+            draft_top_k, max_nodes, tree_widths: of trees alone; see DraftConfig.
+            exit_layer: must be the adapter's; free where nothing is drafted.
             seed: of all that is drawn, in [0, 2^64): the same tokens for the same seed and options,
                 whatever else is decoded. By default from torch's own generator, so that
                 `torch.manual_seed` settles it.
@@ -193,7 +197,7 @@ class KangarooForCausalLM:
             raise UnsupportedError("attention_mask: expected ones: padding is not supported")
         seed = options.pop("seed", None)
         draft = self.draft_config(
-            **{name: options.pop(name, None) for name in ("max_depth", "confidence", "exit_layer")}
+            **{name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}
         )
         wanted = plan(
             self.generation_config,
@@ -215,42 +219,24 @@ class KangarooForCausalLM:
 
     def _decoder(self, draft: DraftConfig, sampler: Sampler | None) -> Decoder:
         # Autoregressive decoding must not pay for an adapter that it does not use.
-        adapter = self.adapter if draft.max_depth else None
-        if sampler is not None and sampler.do_sample:
-            drafter: KangarooDrafter = SampledDrafter(self.model, adapter, draft, sampler)
+        adapter = self.adapter if draft.depth else None
+        if draft.draft == "tree":
+            # Its tokens are chosen, not drawn: lossless too when sampling, see `sampling.accept`.
+            drafter: KangarooDrafter = BranchingDrafter(self.model, adapter, draft)
+        elif sampler is not None and sampler.do_sample:
+            drafter = SampledDrafter(self.model, adapter, draft, sampler)
         else:
             drafter = chain_drafter(self.model, adapter, draft)
         return Decoder(self.model, drafter, draft, sampler)
 
-    def draft_config(
-        self,
-        *,
-        max_depth: int | None = None,
-        confidence: float | None = None,
-        exit_layer: int | None = None,
-    ) -> DraftConfig:
-        """The adapter's deployed stopping rule, but for what is given here.
+    def draft_config(self, **options: Any) -> DraftConfig:
+        """What `options`, fields of DraftConfig, ask of this target and adapter.
 
         Raises:
-            ValueError: there is no adapter to draft with, or it was not made for this exit layer.
+            ValueError: as :func:`kangaroo.engine.drafting.draft_config`.
         """
-        if self.adapter is None and max_depth != 0:
-            raise ValueError(
-                "adapter: none is loaded, so nothing can be drafted; load one (adapter=DIR, "
-                "--adapter DIR) or decode without drafting (max_depth=0, --max-depth 0)"
-            )
-        rule = DraftConfig(exit_layer=1) if self.adapter is None else self.adapter.config.draft()
-        if exit_layer not in (None, rule.exit_layer) and max_depth != 0:
-            raise ValueError(
-                f"exit_layer: the adapter was trained for {rule.exit_layer}, got {exit_layer}"
-            )
-        given: dict[str, Any] = {"max_depth": max_depth, "confidence": confidence}
-        given["exit_layer"] = exit_layer
-        rule = replace(rule, **{name: value for name, value in given.items() if value is not None})
-        if rule.exit_layer >= max(self.model.config.num_layers, 2):
-            last = self.model.config.num_layers - 1
-            raise ValueError(f"exit_layer: expected 1 to {last}, got {rule.exit_layer}")
-        return rule
+        deployed = None if self.adapter is None else self.adapter.config.draft()
+        return draft_config(deployed, self.model.config.num_layers, options)
 
 
 def prompt_ids(input_ids: Tensor | Sequence[int]) -> list[int]:

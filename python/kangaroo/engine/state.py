@@ -9,7 +9,9 @@ from torch import Tensor
 
 from kangaroo.cache import SlotCache
 from kangaroo.config import ModelConfig
+from kangaroo.draft.tree import DraftTree
 from kangaroo_kernels import KernelSet
+from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.verify_tree import Verdict
 
 
@@ -62,13 +64,23 @@ class DecodeState:
         """Committed slots; also the root's slot and position."""
         return len(self.tokens) - 1
 
+    def nodes(self, cache: SlotCache, tree: DraftTree, start: int = 0) -> NodeBatch:
+        """Nodes of `tree` from `start` on, whose rows of `cache` are written next: behind all that
+        is committed, each at the root's position plus its depth.
+        """
+        if tree.is_chain:
+            return cache.chain(len(tree) - start, self.positions)
+        depths, ancestors = tree.places(start, self.positions.device)
+        return NodeBatch(depths + self.prefix_len, cache.cache_seqlens, start, ancestors)
+
     def commit(self, verdict: Verdict, tokens: list[int], kernels: KernelSet) -> None:
         """Make the accepted path and `tokens` history: the one place where caches shrink."""
         caches = (self.shallow_kv, self.deep_kv, self.exit_hidden, self.adapter_kv)
-        path = verdict.path[0, : len(tokens)].tolist()
+        root, path = self.prefix_len, verdict.path[0, : len(tokens)].tolist()
         if path[-1] != len(path) - 1:  # a chain is in place already
             rows = [cache.rows for cache in caches]
             kernels.compact_kv(rows, verdict.path, verdict.path_len, self.deep_kv.cache_seqlens)
         self.tokens += tokens
-        for cache in caches:
-            cache.commit(min(cache.length, self.prefix_len))
+        for cache in caches:  # of a path, the adapter may lack the leaf
+            kept = sum(root + node < cache.length for node in path)
+            cache.commit(min(cache.length, root + kept))

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from kangaroo.engine.detokenize import text_of
+from kangaroo.engine.drafting import DRAFT_OPTIONS
 from kangaroo.engine.llm import KangarooForCausalLM
 from kangaroo.engine.stats import Speculation
 
@@ -149,7 +150,7 @@ def compare(
 
     Raises: as :meth:`KangarooForCausalLM.rounds`.
     """
-    autoregressive = options | {"max_depth": 0}
+    autoregressive = {k: v for k, v in options.items() if k not in DRAFT_OPTIONS} | {"draft": "off"}
     runs = take_turns(
         {
             "speculative": lambda: run_once(llm, prompt, **options),

@@ -45,16 +45,18 @@ class RecordingDecoder(Decoder):
 
     def verify(self, state: DecodeState, tree: DraftTree) -> tuple[Tensor, Tensor]:
         logits, h_deep = super().verify(state, tree)
-        self._logits, self._state = logits, state
+        verdict = self.model.kernels.verify_tree(logits, *tree.tensors(logits.device))
+        # A copy: the decoder may write the next round's logits to the same place.
+        self._logits = logits[0, verdict.path[0, : int(verdict.path_len)]]
+        self._state = state
         return logits, h_deep
 
     def run(
         self, prompt: Sequence[int], max_new_tokens: int, eos_ids: Set[int] = frozenset()
     ) -> Recording:
-        """Decode at least one token; drafts are chains, so node i chose the round's token i."""
+        """Decode at least one token; node i of the accepted path chose the round's token i."""
         rounds, logits = [], []
         for round_ in self.generate(prompt, max_new_tokens, eos_ids):
             rounds.append(round_)
-            # A copy: the decoder may write the next round's logits to the same place.
-            logits.append(self._logits[0, : len(round_.tokens)].clone())
+            logits.append(self._logits[: len(round_.tokens)])
         return Recording(rounds, torch.cat(logits), self._state)

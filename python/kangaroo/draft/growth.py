@@ -1,0 +1,116 @@
+"""How a tree of drafts grows: which tokens become nodes, and which of those are drafted behind.
+
+No tensors: the drafter ranks the tokens behind the newest nodes, all in one pass, and a growth
+decides. Greedy decoding may choose by probability, as here; a tree that is drawn may not drop what
+was drawn because it was improbable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from kangaroo.config import DraftConfig
+from kangaroo.draft.tree import DraftTree
+
+Ranking = tuple[Sequence[int], Sequence[float]]  # tokens behind a node, the best first; probability
+
+
+class Growth(Protocol):
+    """One tree, pass by pass.
+
+    Attributes:
+        open: the newest nodes, at first the root, are drafted behind.
+    """
+
+    open: bool
+
+    def extend(self, rankings: Sequence[Ranking]) -> None:
+        """Add the next nodes, at least one; `rankings` are of the newest nodes, in their order."""
+        ...
+
+
+class Candidate(NamedTuple):
+    """A token that may become a node.
+
+    Attributes:
+        probability: that all of the path is right, as the drafter sees it.
+        sure: the drafter was sure enough of what follows `parent` to draft behind it.
+    """
+
+    probability: float
+    token: int
+    parent: int
+    sure: bool
+
+
+class DynamicGrowth:
+    """Best first, in passes: what is improbable waits, for the nodes that it would cost may be
+    better spent further down (EAGLE-2, arXiv 2406.16858, drafts them all and then drops).
+
+    A pass takes the candidates with the most probable paths that may be drafted behind, for half of
+    its share of the nodes that are left (of one, a half, a whole and two shares a half drafted best
+    on tiny-py). The last pass spends all others on leaves, the most probable of those that waited.
+    Ties go to the older candidate. With `draft_top_k=1` and nodes enough the tree is the chain of
+    the same depth and confidence.
+    """
+
+    def __init__(self, tree: DraftTree, config: DraftConfig, max_depth: int):
+        self.tree, self.config = tree, config
+        self.passes_left = max_depth  # so many passes make no path longer
+        self.probabilities = [1.0]  # of the paths that lead to the nodes
+        self.first_new = 0
+        self.waiting: list[Candidate] = []
+        self.open = max_depth > 0 and self.nodes_left > 0
+
+    @property
+    def nodes_left(self) -> int:
+        return self.config.max_nodes - len(self.tree)
+
+    def extend(self, rankings: Sequence[Ranking]) -> None:
+        """See Growth."""
+        self._offer(rankings)
+        self.first_new = len(self.tree)
+        inner = [candidate for candidate in self.waiting if candidate.sure]
+        if self.passes_left > 1 and inner:
+            chosen = inner[: -(-self.nodes_left // (2 * self.passes_left))]
+        else:
+            chosen, self.open = self.waiting[: self.nodes_left], False
+        for candidate in chosen:
+            self.tree.add(candidate.token, candidate.parent)
+            self.probabilities.append(candidate.probability)
+        taken = set(chosen)
+        self.waiting = [c for c in self.waiting if c not in taken]
+        self.passes_left -= 1
+        self.open = self.open and self.nodes_left > 0
+
+    def _offer(self, rankings: Sequence[Ranking]) -> None:
+        for node, (tokens, probabilities) in enumerate(rankings, self.first_new):
+            sure = probabilities[0] >= self.config.confidence
+            for token, probability in zip(tokens, probabilities, strict=True):
+                path = self.probabilities[node] * probability
+                self.waiting.append(Candidate(path, token, node, sure))
+        self.waiting.sort(key=lambda c: -c.probability)
+
+
+class StaticGrowth:
+    """Always the same shape: on level n every node has the same number of children."""
+
+    def __init__(self, tree: DraftTree, config: DraftConfig, max_depth: int):
+        self.tree, self.widths = tree, list(config.tree_widths[:max_depth])
+        self.first_new = 0
+        self.open = bool(self.widths)
+
+    def extend(self, rankings: Sequence[Ranking]) -> None:
+        """See Growth."""
+        width, first_new = self.widths.pop(0), len(self.tree)
+        for node, (tokens, _) in enumerate(rankings, self.first_new):
+            for token in tokens[:width]:
+                self.tree.add(token, node)
+        self.first_new = first_new
+        self.open = bool(self.widths)
+
+
+def growth_of(tree: DraftTree, config: DraftConfig, max_depth: int) -> Growth:
+    """What grows `tree`, a root, at most `max_depth` deep."""
+    return (StaticGrowth if config.tree_widths else DynamicGrowth)(tree, config, max_depth)

@@ -1,0 +1,67 @@
+"""What a call of generate asks for of drafting: done or refused, never ignored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from kangaroo.config import TREE_CONFIDENCE, DraftConfig
+
+DRAFT_OPTIONS = frozenset(field.name for field in fields(DraftConfig))
+OF_TREES = ("draft_top_k", "max_nodes", "tree_widths")
+# With `tree_widths` the shape of a tree is given; nothing else has a say in it.
+OF_DYNAMIC_TREES = ("draft_top_k", "max_nodes", "max_depth", "confidence")
+
+
+def draft_config(
+    deployed: DraftConfig | None, num_layers: int, options: Mapping[str, Any]
+) -> DraftConfig:
+    """The adapter's deployed stopping rule, but for what is given here; None is not given.
+
+    Args:
+        deployed: the adapter's rule; None: there is no adapter.
+        num_layers: of the target.
+        options: fields of DraftConfig.
+
+    Raises:
+        ValueError: there is no adapter to draft with, or it was not made for this exit layer; an
+            option has an impossible value or no effect.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if "tree_widths" in given:
+        given["tree_widths"] = tuple(given["tree_widths"])
+    refuse_idle(given)
+    off = given.get("draft") == "off" or given.get("max_depth") == 0
+    if deployed is None and not off:
+        raise ValueError(
+            "adapter: none is loaded, so nothing can be drafted; load one (adapter=DIR, "
+            "--adapter DIR) or decode without drafting (draft='off', --draft off)"
+        )
+    rule = DraftConfig(exit_layer=1) if deployed is None else deployed
+    if given.get("exit_layer", rule.exit_layer) != rule.exit_layer and not off:
+        raise ValueError(
+            f"exit_layer: the adapter was trained for {rule.exit_layer}, got {given['exit_layer']}"
+        )
+    if given.get("draft") == "tree":
+        rule = replace(rule, confidence=TREE_CONFIDENCE)
+    rule = replace(rule, **given)
+    if rule.exit_layer >= max(num_layers, 2):
+        raise ValueError(f"exit_layer: expected 1 to {num_layers - 1}, got {rule.exit_layer}")
+    return rule
+
+
+def refuse_idle(given: Mapping[str, Any]) -> None:
+    """Refuse options that have no effect beside the others.
+
+    Raises:
+        ValueError: there is one.
+    """
+    kind = given.get("draft", "chain")
+    idle = {"off": ("max_depth", "confidence", *OF_TREES), "chain": OF_TREES}.get(kind, ())
+    for name in idle:
+        if name in given:
+            raise ValueError(f"{name}: has no effect on draft={kind!r}; leave it out")
+    for name in OF_DYNAMIC_TREES if given.get("tree_widths") else ():
+        if name in given:
+            raise ValueError(f"{name}: has no effect beside tree_widths; leave one of them out")

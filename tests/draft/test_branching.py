@@ -1,0 +1,140 @@
+"""The drafter of trees leaves every cache where the decode loop expects it, and drafts alike from
+caches that were rolled back and from fresh ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft.branching import BranchingDrafter
+from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.tree import DraftTree
+from kangaroo.engine.decode import Decoder
+from kangaroo.engine.state import DecodeState
+from kangaroo.models.llama import Llama
+from tests.draft_parity.from_scratch import FromScratch
+from tests.engines import SMALL, ScriptedBranches, autoregressive, load, make_adapter, make_prompt
+from tests.factories import make_checkpoint
+
+NUM_TOKENS, EXIT_LAYER = 40, 2
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Llama:
+    overrides = SMALL | {"num_hidden_layers": 3}
+    path = make_checkpoint(tmp_path_factory.mktemp("target"), "llama-gqa-llama3", **overrides)
+    return load(path, "native")
+
+
+def config_of(**options: Any) -> DraftConfig:
+    return DraftConfig(EXIT_LAYER, **({"draft": "tree", "confidence": 0.0} | options))
+
+
+class CheckedBranches(ScriptedBranches):
+    """Checks the caches around every draft; keeps trees and how far the adapter was behind."""
+
+    lags: list[int]
+
+    def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
+        root = state.prefix_len
+        for cache in (state.shallow_kv, state.deep_kv, state.exit_hidden):
+            assert cache.length == cache.committed == root
+        self.lags.append(root - state.adapter_kv.length)
+        tree = super().draft(state, max_depth)
+        assert state.shallow_kv.length == state.exit_hidden.length == root + len(tree)
+        assert state.deep_kv.length == root
+        if len(tree) > 1:
+            parents = set(tree.parents[1:])
+            assert root + max(parents) < state.adapter_kv.length <= root + len(tree) - 1
+        return tree
+
+
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_lengths_through_every_round(model: Llama, kind: AdapterKind) -> None:
+    """The `paper` adapter lacks a leaf of the last pass, if that was accepted, and no more."""
+    prompt = make_prompt(model, 20)
+    tokens = prompt + autoregressive(model, prompt, NUM_TOKENS).tokens
+    drafter = CheckedBranches(
+        model, make_adapter(model, kind, EXIT_LAYER), config_of(draft_top_k=2, max_depth=3), tokens
+    )
+    drafter.lags = []
+    new = [
+        t
+        for r in Decoder(model, drafter, drafter.config).generate(prompt, NUM_TOKENS)
+        for t in r.tokens
+    ]
+    assert new == tokens[20:]
+    assert set(drafter.lags) == ({0, 1} if kind == "paper" else {0})
+
+
+@pytest.mark.parametrize("options", [{}, {"confidence": 0.2}, {"tree_widths": (3, 2, 1)}], ids=str)
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_a_draft_depends_on_the_tokens_alone(
+    model: Llama, kind: AdapterKind, options: dict[str, Any]
+) -> None:
+    """Whatever was drafted, rejected and moved before, it is what a fresh prefill drafts."""
+    drafter = BranchingDrafter(model, make_adapter(model, kind, EXIT_LAYER), config_of(**options))
+    decoder, prompt = Decoder(model, drafter, drafter.config), make_prompt(model, 20)
+    tokens, num_left, drafts, draft = list(prompt), NUM_TOKENS, [], drafter.draft
+
+    def kept(state: DecodeState, max_depth: int) -> DraftTree:
+        drafts.append(draft(state, max_depth))
+        return drafts[-1]
+
+    drafter.draft = kept
+    num_moved = 0
+    for round_ in decoder.generate(prompt, NUM_TOKENS):
+        with torch.inference_mode():
+            depth = min(drafter.config.depth, num_left - 1)
+            assert draft(decoder.prefill(tokens, NUM_TOKENS), depth) == drafts[-1]
+        num_moved += round_.num_accepted > 0
+        tokens += round_.tokens
+        num_left -= len(round_.tokens)
+    assert num_moved > 2
+
+
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_what_is_drafted_behind_a_node_is_the_adapters_own(model: Llama, kind: AdapterKind) -> None:
+    """Tokens and probabilities of a recomputation of the node's path, from scratch in float64."""
+    adapter, prompt = make_adapter(model, kind, EXIT_LAYER), make_prompt(model, 30)
+    exact = FromScratch(model, adapter, torch.float64)
+    drafter = BranchingDrafter(model, adapter, config_of(draft_top_k=4))
+    rankings = drafter._rankings
+    checked = []
+
+    def compared(own: Any, state: DecodeState, tree: DraftTree) -> Any:
+        found = rankings(own, state, tree)
+        for node, (tokens, probabilities) in enumerate(found, len(tree) - len(found)):
+            path, at = [], node
+            while at > 0:
+                path, at = [tree.tokens[at], *path], tree.parents[at]
+            states = exact.adapter_states(state.tokens + path, state.prefix_len)[-1:]
+            best = exact.probabilities(states)[0].topk(4)
+            assert tokens == best.indices.tolist()
+            assert torch.tensor(probabilities).allclose(best.values.float(), rtol=1e-3)
+            checked.append(tree.depths[node])
+        return found
+
+    drafter._rankings = compared
+    for _ in Decoder(model, drafter, drafter.config).generate(prompt, NUM_TOKENS):
+        pass
+    assert set(checked) >= {0, 1, 2, 3, 4}
+
+
+def test_the_cache_has_room_for_a_tree_behind_the_last_token(model: Llama) -> None:
+    adapter = make_adapter(model, "paper", EXIT_LAYER)
+    chain = KangarooDrafter(model, adapter, config_of()).new_cache(128)
+    assert BranchingDrafter(model, adapter, config_of()).new_cache(128).num_slots == 192
+    assert chain.num_slots == 128
+
+
+def test_more_tokens_than_the_target_has(tmp_path: Any) -> None:
+    model = load(make_checkpoint(tmp_path, "llama", **(SMALL | {"vocab_size": 7})))
+    adapter = make_adapter(model, "paper", 1)
+    for name, options in (("draft_top_k", {}), ("tree_widths", {"tree_widths": (10,)})):
+        with pytest.raises(ValueError, match=f"^{name}: expected at most the 7 tokens .* got 10$"):
+            BranchingDrafter(model, adapter, DraftConfig(1, draft="tree", **options))
