@@ -20,6 +20,8 @@ from kangaroo.engine.options import (
     PROCESSING,
     PROCESSOR_OPTIONS,
     SAMPLING,
+    STOPPING,
+    STOPPING_OPTIONS,
 )
 from kangaroo.sampling.processors import Shaping
 from kangaroo_kernels import UnsupportedError
@@ -44,11 +46,12 @@ def make_plan(
 
 
 def test_the_lists_are_about_fields_that_exist_and_do_not_overlap() -> None:
-    sets = [HONOURED, DRAWN, PROCESSING, IRRELEVANT, SAMPLING, CALL_OPTIONS, PROCESSOR_OPTIONS]
+    of_fields = [HONOURED, STOPPING, DRAWN, PROCESSING, IRRELEVANT, SAMPLING]
+    sets = [*of_fields, CALL_OPTIONS, PROCESSOR_OPTIONS, STOPPING_OPTIONS]
     assert sum(map(len, sets)) == len(frozenset().union(*sets))
     assert not (HONOURED | IRRELEVANT) & NEUTRAL.keys()
-    assert frozenset().union(*sets[:-2]) <= set(FIELDS)
-    assert not (CALL_OPTIONS | PROCESSOR_OPTIONS) & set(FIELDS)
+    assert frozenset().union(*of_fields) <= set(FIELDS)
+    assert not (CALL_OPTIONS | PROCESSOR_OPTIONS | STOPPING_OPTIONS) & set(FIELDS)
 
 
 def test_neutral_values_are_transformers_defaults() -> None:
@@ -58,7 +61,9 @@ def test_neutral_values_are_transformers_defaults() -> None:
         assert not defaults[name] or NEUTRAL[name] == defaults[name], name
 
 
-@pytest.mark.parametrize("name", sorted(set(FIELDS) - HONOURED - DRAWN - PROCESSING - IRRELEVANT))
+@pytest.mark.parametrize(
+    "name", sorted(set(FIELDS) - HONOURED - STOPPING - DRAWN - PROCESSING - IRRELEVANT)
+)
 def test_fields_that_are_set_are_refused(name: str) -> None:
     """By option and by config alike; unset and neutral values pass."""
     with pytest.raises((ValueError, UnsupportedError), match=f"^{name}='odd'.*: (not|has no)"):
@@ -86,7 +91,7 @@ def test_other_parameters_of_generate_are_refused_where_set(name: str) -> None:
 def test_all_parameters_of_generate_are_known() -> None:
     ours = {"self", "inputs", "generation_config", "streamer", "kwargs"}
     parameters = set(inspect.signature(GenerationMixin.generate).parameters)
-    assert parameters - ours <= CALL_OPTIONS | PROCESSOR_OPTIONS
+    assert parameters - ours <= CALL_OPTIONS | PROCESSOR_OPTIONS | STOPPING_OPTIONS
 
 
 def test_unknown_options_are_all_named() -> None:

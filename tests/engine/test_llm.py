@@ -255,7 +255,7 @@ def test_rounds_come_one_by_one(llm: KangarooForCausalLM, prompt: Tensor) -> Non
         (lambda g, x: g(x, do_sample=True, seed=-1), ValueError, "seed: expected a whole number"),
         (lambda g, x: g(x, temperature=0.5), ValueError, "temperature=0.5: has no effect"),
         (lambda g, x: g(x, num_beams=4), UnsupportedError, "num_beams=4: not supported"),
-        (lambda g, x: g(x, stopping_criteria=[1]), UnsupportedError, "stopping_criteria"),
+        (lambda g, x: g(x, stopping_criteria=[1]), ValueError, "stopping_criteria: expected"),
         (
             lambda g, x: g(x.repeat(2, 1)),
             UnsupportedError,

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.engine.decode import Decoder
 from kangaroo_kernels import testing
 from tests.engines import NoisyDrafter, autoregressive, decoder_of, load, make_adapter, make_prompt
 from tests.factories import make_checkpoint
@@ -87,7 +88,7 @@ def test_no_torch_op_stands_between_the_kernels_of_a_round(
     model = load(make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **SMALLEST), "triton")
     config = DraftConfig(exit_layer=1, max_depth=DEPTH, confidence=0.0)
     drafter = KangarooDrafter(model, make_adapter(model, kind, 1), config)
-    rounds = decoder_of(drafter).generate(make_prompt(model, 4), NUM_TOKENS)
+    rounds = Decoder(model, drafter, config).generate(make_prompt(model, 4), NUM_TOKENS)
     next(rounds)
     with patch.object(InterpretedFunction, "run", unrecorded), Recorder() as recorder:
         assert next(rounds).num_drafted == DEPTH

@@ -55,7 +55,7 @@ MUTANTS: list[tuple[str, Callable[..., Any], str, str]] = [
     ("row of the parent", Sampler.verify, "path_tokens(node), l", "path_tokens(node)[:-1], l"),
     ("q a little off", Sampler.propose, "DRAFT, 0)), q", "DRAFT, 0)), (99 * q + q**0 / 3) / 100"),
     ("drops what is unsure", SampledDrafter.draft, KEEPS, DROPS),
-    ("tokens behind the end", decode.until, "[: end + 1]", "[: end + 2]"),
+    ("tokens behind the end", decode.until, "[:count], True", "[: count + 1], True"),
 ]
 
 

@@ -155,7 +155,7 @@ class TableDrafter(SampledDrafter):
 
     toy: Toy
 
-    def verified(self, state: Any, h_deep: Tensor) -> None:
+    def verified(self, state: Any, tree: DraftTree, h_deep: Tensor) -> None:
         pass
 
     def _shallow(self, state: Any, token: Tensor) -> None:

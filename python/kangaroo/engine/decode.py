@@ -13,6 +13,7 @@ from kangaroo.config import DraftConfig, ModelConfig
 from kangaroo.draft.base import Drafter
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
+from kangaroo.engine.stopping import Criterion, until
 from kangaroo.models.llama import Llama
 from kangaroo.sampling.sampler import Sampler
 from kangaroo_kernels import UnsupportedError
@@ -26,7 +27,7 @@ class Round:
     """What one round added.
 
     Attributes:
-        tokens: the accepted draft tokens, then the bonus token; cut after an end-of-sequence token.
+        tokens: the accepted draft tokens, then the bonus token; cut where the sequence ends.
         num_drafted: tokens drafted, all of a tree's; num_accepted: how many of `tokens` were.
         seconds: host time of draft, verify and commit.
     """
@@ -50,10 +51,14 @@ class Decoder:
 
     @torch.inference_mode()
     def generate(
-        self, prompt: Sequence[int], max_new_tokens: int, eos_ids: Set[int] = frozenset()
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        eos_ids: Set[int] = frozenset(),
+        criteria: Sequence[Criterion] = (),
     ) -> Iterator[Round]:
         """Continue `prompt` by `max_new_tokens` tokens, or up to and including the first of
-        `eos_ids`.
+        `eos_ids` or the first at which one of `criteria` says so.
 
         Yields the rounds, each of at least one token.
 
@@ -72,15 +77,14 @@ class Decoder:
             verdict = self.judge(state, tree, logits)
             verified = perf_counter()
             path = verdict.path[0, : int(verdict.path_len)]
-            tokens = until(
-                [tree.tokens[node] for node in path[1:].tolist()] + verdict.bonus.tolist(), eos_ids
-            )
+            tokens = [tree.tokens[node] for node in path[1:].tolist()] + verdict.bonus.tolist()
+            tokens, ended = until(state.tokens, tokens, eos_ids, criteria, logits.device)
             self.drafter.verified(state, tree, h_deep)
             state.commit(verdict, tokens, self.model.kernels)
             committed = perf_counter()
             seconds = (drafted - started, verified - drafted, committed - verified)
             yield Round(tokens, len(tree) - 1, min(len(path) - 1, len(tokens)), seconds)
-            max_new_tokens = 0 if tokens[-1] in eos_ids else max_new_tokens - len(tokens)
+            max_new_tokens = 0 if ended else max_new_tokens - len(tokens)
 
     def prefill(self, prompt: Sequence[int], max_new_tokens: int) -> DecodeState:
         """All prompt tokens but the last go through every layer; the last is the first root."""
@@ -142,9 +146,3 @@ def check_context(model: ModelConfig, prompt: Sequence[int], max_new_tokens: int
             f"sliding-window attention is not supported: {total_len} tokens would reach past "
             f"the target's window of {model.sliding_window}"
         )
-
-
-def until(tokens: list[int], eos_ids: Set[int]) -> list[int]:
-    """`tokens` up to and including the first that ends the sequence."""
-    end = next((i for i, token in enumerate(tokens) if token in eos_ids), len(tokens))
-    return tokens[: end + 1]

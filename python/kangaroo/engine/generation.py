@@ -21,7 +21,10 @@ from kangaroo.engine.options import (
     PROCESSING,
     PROCESSOR_OPTIONS,
     SAMPLING,
+    STOPPING,
+    STOPPING_OPTIONS,
 )
+from kangaroo.engine.stopping import Stopping, stopping_of
 from kangaroo.sampling.processors import Lengths, Shaping, processors
 from kangaroo.sampling.sampler import Sampler
 from kangaroo.sampling.source import CounterSource
@@ -36,6 +39,7 @@ class Plan:
         max_new_tokens: at most, end-of-sequence token included.
         eos_ids: tokens that end the sequence; they are part of it.
         return_dict: a GenerateOutput rather than the ids alone.
+        stopping: what else ends the sequence.
         shaping: of the logits, and whether tokens are drawn.
         num_return_sequences: drawn independently of each other.
         pad_id: fills up the shorter of several sequences.
@@ -44,6 +48,7 @@ class Plan:
     max_new_tokens: int
     eos_ids: frozenset[int]
     return_dict: bool
+    stopping: Stopping = field(default_factory=Stopping)
     shaping: Shaping = field(default_factory=Shaping)
     num_return_sequences: int = 1
     pad_id: int | None = None
@@ -69,12 +74,15 @@ def plan(
     for name in refused(values, vars(folder)):
         raise _refusal(name, values[name], vars(folder).get(name))
     ends = eos_ids(values["eos_token_id"])
-    num_sequences = _num_sequences(values)
+    num_sequences, stopping = _num_sequences(values), stopping_of(values, options)
+    if num_sequences > 1 and (stopping.max_time is not None or stopping.criteria):
+        raise UnsupportedError("max_time, stopping_criteria: expected num_return_sequences=1")
     pad_id = values["pad_token_id"] if values["pad_token_id"] is not None else min(ends, default=0)
     return Plan(
         max_new_tokens=_new_tokens(values, vars(folder), prompt_len, max_seq_len),
         eos_ids=ends,
         return_dict=bool(values["return_dict_in_generate"]),
+        stopping=stopping,
         shaping=_shaping(values, options),
         num_return_sequences=num_sequences,
         pad_id=int(pad_id) if num_sequences > 1 else None,
@@ -117,7 +125,8 @@ def merge(
     """
     fields = vars(GenerationConfig())
     ours = {} if given is None else {k: v for k, v in vars(given).items() if v is not None}
-    unknown = sorted(options.keys() - fields.keys() - CALL_OPTIONS - PROCESSOR_OPTIONS)
+    of_calls = CALL_OPTIONS | PROCESSOR_OPTIONS | STOPPING_OPTIONS
+    unknown = sorted(options.keys() - fields.keys() - of_calls)
     unknown += sorted(name for name in ours.keys() - fields.keys() if not name.startswith("_"))
     if unknown:
         raise ValueError(f"generate has no option {', '.join(unknown)}")
@@ -135,7 +144,7 @@ def refused(values: Mapping[str, Any], folder: Mapping[str, Any]) -> list[str]:
     return [
         name
         for name in _unusual(values)
-        if name not in DRAWN | PROCESSING
+        if name not in DRAWN | PROCESSING | STOPPING
         and not (name in SAMPLING and (values["do_sample"] or values[name] == folder.get(name)))
     ]
 

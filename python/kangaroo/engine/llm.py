@@ -124,8 +124,8 @@ class KangarooForCausalLM:
                 `end` is called in any case, exceptions included.
             options: fields of GenerationConfig (`max_new_tokens`, `eos_token_id`, `do_sample`,
                 `temperature`, `return_dict_in_generate`, ...), `logits_processor`,
-                `prefix_allowed_tokens_fn`, an `attention_mask` of ones, and Kangaroo's own
-                `draft`, `max_depth`, `confidence`, `seed` and so on; see :meth:`rounds`.
+                `prefix_allowed_tokens_fn`, `stopping_criteria`, an `attention_mask` of ones, and
+                Kangaroo's own `draft`, `max_depth`, `confidence`, `seed`; see :meth:`rounds`.
 
         Returns:
             [num_return_sequences, T + new] int64 on the device of `input_ids`, an end-of-sequence
@@ -177,7 +177,7 @@ class KangarooForCausalLM:
         Raises:
             ValueError: an option that does not exist, has no effect or has an impossible value; no
                 adapter to draft with; prompt and `max_new_tokens` exceed the target's context.
-            UnsupportedError: more than one sequence, padding, beams, stopping criteria and others.
+            UnsupportedError: more than one sequence, padding, beams and others.
         """
         sequences = self._start(input_ids, generation_config, options)[1]
         if len(sequences) > 1:
@@ -211,8 +211,9 @@ class KangarooForCausalLM:
             self._decoder(draft, sampler)
             for sampler in samplers(wanted, len(prompt), seed, self.device)
         ]
+        criteria = wanted.stopping.start(lambda: self.tokenizer)
         sequences = [
-            Rounds(decoder.generate(prompt, wanted.max_new_tokens, wanted.eos_ids))
+            Rounds(decoder.generate(prompt, wanted.max_new_tokens, wanted.eos_ids, criteria))
             for decoder in decoders
         ]
         return prompt, sequences, wanted

@@ -7,6 +7,7 @@ from typing import Any
 
 # Decide what is generated.
 HONOURED = frozenset({"max_length", "max_new_tokens", "eos_token_id", "return_dict_in_generate"})
+STOPPING = frozenset({"max_time", "stop_strings"})
 DRAWN = frozenset({"do_sample", "num_return_sequences"})
 # Shape every row of logits, transformers' own processors do it; most probable token or drawn one.
 PROCESSING = frozenset(
@@ -92,11 +93,9 @@ NEUTRAL: Mapping[str, Any] = {
 # Parameters of transformers' generate that are no fields of GenerationConfig.
 CALL_OPTIONS = frozenset(
     {
-        "stopping_criteria",
         "synced_gpus",
         "assistant_model",
         "assistant_tokenizer",
-        "tokenizer",
         "negative_prompt_ids",
         "negative_prompt_attention_mask",
         "custom_generate",
@@ -107,4 +106,5 @@ CALL_OPTIONS = frozenset(
     }
 )
 PROCESSOR_OPTIONS = frozenset({"logits_processor", "prefix_allowed_tokens_fn"})
+STOPPING_OPTIONS = frozenset({"stopping_criteria", "tokenizer"})
 DEFAULT_NEW_TOKENS = 20  # transformers' own, where nothing says how many
