@@ -9,10 +9,7 @@ from kangaroo_kernels.adapter_weights import DrafterWeights
 from kangaroo_kernels.checks import sizes
 from kangaroo_kernels.decoder_layers.native import NativeLayers
 from kangaroo_kernels.native import C, address, head_address, nodes_address
-from kangaroo_kernels.native import attention_unsupported as unsupported
 from kangaroo_kernels.nodes import NodeBatch
-
-__all__ = ["NativeDrafts", "unsupported"]
 
 
 def planes_address(
