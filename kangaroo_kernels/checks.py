@@ -53,6 +53,21 @@ def require_like(x: Tensor, shapes: Iterable[tuple[str, Tensor | None, tuple[int
             require(name, tensor, shape, x.dtype, x.device)
 
 
+def require_planes(
+    name: str, cache: Tensor, batch: int, dtype: torch.dtype, device: torch.device
+) -> tuple[int, int, int, int, int]:
+    """Planes, heads, slots, width, and elements from one plane to the next; ValueError unless every
+    plane of `cache` [A, batch, H, S, W] is contiguous, of this dtype, on this device.
+    """
+    planes, _, heads, num_slots, width = sizes(name, cache, 5)
+    wanted = (batch, heads, num_slots, width)
+    if cache.is_contiguous() or planes == 0:
+        require(name, cache, (planes, *wanted), dtype, device)
+    else:
+        require(name, cache[0], wanted, dtype, device)
+    return planes, heads, num_slots, width, cache.stride(0)
+
+
 def require_within(name: str, values: Tensor, least: int, limit: int) -> None:
     """All of `values` in [least, limit), where the host can see them; on a GPU kernels mask instead
     of waiting for a copy.

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, require_head, sizes
+from kangaroo_kernels.checks import require, require_head, require_planes, sizes
 from kangaroo_kernels.draft_head import DraftHead
 from kangaroo_kernels.kernel_set import Target, UnsupportedError
 from kangaroo_kernels.nodes import NodeBatch
@@ -95,6 +95,19 @@ def kv_address(
     shape = (batch, *sizes("k_cache", k_cache, 4)[1:])
     k = address("k_cache", k_cache, shape, dtype)
     return k, address("v_cache", v_cache, shape, dtype), *shape[1:]
+
+
+def planes_address(
+    name: str, kv: Tensor, num_planes: int, batch: int, dtype: torch.dtype
+) -> tuple[tuple[int, int, int, int, int], int]:
+    """First keys, first values, and their heads, slots and head_dim; elements from one plane to the
+    next. kv [num_planes, batch, H_kv, S, D], at least two planes, each contiguous.
+    """
+    planes, heads, num_slots, width, stride = require_planes(name, kv, batch, dtype, CPU)
+    if planes != num_planes:
+        raise ValueError(f"{name}: expected {num_planes} planes of keys and values, got {planes}")
+    first = kv.data_ptr()
+    return (first, first + stride * kv.itemsize, heads, num_slots, width), stride
 
 
 def rope_address(rope: Tensor, head_dim: int) -> tuple[int, int, int]:

@@ -94,11 +94,13 @@ class PerfectDrafter(KangarooDrafter):
         super().__init__(model, adapter, config)
         self.tokens = tokens
 
-    def _next_token(self, adapter: Adapter, state: DecodeState) -> tuple[Tensor, Tensor]:
-        super()._next_token(adapter, state)
-        token, confidence = self.say(state.exit_hidden.length)
-        device = state.positions.device
-        return torch.tensor([[token]], device=device), torch.tensor([[confidence]], device=device)
+    def _next_tokens(
+        self, adapter: Adapter, state: DecodeState, trees: list[DraftTree], growing: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        tokens, confidences = super()._next_tokens(adapter, state, trees, growing)
+        position = state.requests[0].prefix_len + state.shallow_kv.num_nodes
+        tokens[0], confidences[0] = self.say(position)
+        return tokens, confidences
 
     def say(self, position: int) -> tuple[int, float]:
         """The token at `position`, and how sure the drafter is of it."""
@@ -139,15 +141,18 @@ class ScriptedBranches(BranchingDrafter):
         self.tokens = tokens
         self.generator = torch.Generator().manual_seed(self.seed)
 
-    def _rankings(self, adapter: Adapter, state: DecodeState, tree: DraftTree) -> list[Ranking]:
-        rankings = super()._rankings(adapter, state, tree)
+    def _rankings(
+        self, adapter: Adapter, state: DecodeState, trees: list[DraftTree]
+    ) -> list[list[Ranking]]:
+        (rankings,), (tree,) = super()._rankings(adapter, state, trees), trees
         vocab_size, k = self.model.config.vocab_size, self.num_ranked
         for row, node in enumerate(range(len(tree) - len(rankings), len(tree))):
-            position = min(state.prefix_len + tree.depths[node] + 1, len(self.tokens) - 1)
+            position = state.requests[0].prefix_len + tree.depths[node] + 1
+            position = min(position, len(self.tokens) - 1)
             rank = int(torch.randint(k + 1, (), generator=self.generator))
             tokens = [(self.tokens[position] + n - rank) % vocab_size for n in range(k)]
             rankings[row] = tokens, [0.6 * 0.9**n for n in range(k)]
-        return rankings
+        return [rankings]
 
 
 def decoder_of(drafter: KangarooDrafter) -> RecordingDecoder:

@@ -68,11 +68,11 @@ inline kangaroo_nodes nodes_of(const Nodes& nodes) {
           first_node};
 }
 
-// (address, planes, heads, slots, width), contiguous
-using Cache = std::tuple<Address, int64_t, int64_t, int64_t, int64_t>;
+// (address, planes, heads, slots, width, plane_stride), each plane contiguous
+using Cache = std::tuple<Address, int64_t, int64_t, int64_t, int64_t, int64_t>;
 
-inline kangaroo_slot_cache cache_of(const Cache& described, int dtype, int64_t batch) {
-  const auto [address, planes, heads, slots, width] = described;
+inline kangaroo_slot_cache cache_of(const Cache& described, int dtype) {
+  const auto [address, planes, heads, slots, width, plane_stride] = described;
   kangaroo_slot_cache cache = {};
   cache.data = at<void>(address);
   cache.dtype = static_cast<kangaroo_dtype>(dtype);
@@ -82,7 +82,7 @@ inline kangaroo_slot_cache cache_of(const Cache& described, int dtype, int64_t b
   cache.width = cache.slot_stride = width;
   cache.head_stride = slots * width;
   cache.batch_stride = heads * cache.head_stride;
-  cache.plane_stride = batch * cache.batch_stride;
+  cache.plane_stride = plane_stride;
   return cache;
 }
 

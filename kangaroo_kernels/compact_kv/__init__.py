@@ -19,9 +19,8 @@ class CompactKV(Protocol):
         >= j and a walk in order never reads a row that it has overwritten.
 
         Args:
-            caches:        each [A, B, H, S, W], contiguous; A, H, S and W are its own (layers and
-                K/V, heads,
-                           slots, width). Mutated.
+            caches:        each [A, B, H, S, W], each of the A planes contiguous; A, H, S and W are
+                its own (layers and K/V, heads, slots, width). Mutated.
             path:          [B, N] int64; entries from path_len on are not read.
             path_len:      [B] int32
             cache_seqlens: [B] int32, committed slots before the path.

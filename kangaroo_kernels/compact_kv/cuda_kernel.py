@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, sizes
+from kangaroo_kernels.checks import require, require_planes, sizes
 from kangaroo_kernels.cuda_core import DTYPES, start_of, stream_of, unsupported
 from kangaroo_kernels.native import C
 
@@ -37,10 +37,12 @@ def compact_kv(
 
 def described_cache(
     cache: Tensor, batch: int, device: torch.device
-) -> tuple[int, tuple[int, int, int, int, int]]:
-    planes, _, heads, num_slots, width = sizes("cache", cache, 5)
-    require("cache", cache, (planes, batch, heads, num_slots, width), cache.dtype, device)
+) -> tuple[int, tuple[int, int, int, int, int, int]]:
+    planes, heads, num_slots, width, stride = require_planes(
+        "cache", cache, batch, cache.dtype, device
+    )
     if cache.element_size() not in MOVED_AS:
         raise ValueError(f"cache: expected elements of {list(MOVED_AS)} bytes, got {cache.dtype}")
     dtype, times = MOVED_AS[cache.element_size()]
-    return DTYPES[dtype], (start_of(cache), planes, heads, num_slots, width * times)
+    place = start_of(cache), planes, heads, num_slots, width * times, stride * times
+    return DTYPES[dtype], place

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import sizes
-from kangaroo_kernels.native import C, address, number_of, unsupported
+from kangaroo_kernels.checks import require_planes, sizes
+from kangaroo_kernels.native import CPU, C, address, number_of, unsupported
 
 __all__ = ["compact_kv", "unsupported"]
 
@@ -17,9 +17,8 @@ def compact_kv(
     batch, path_stride = sizes("path", path, 2)
     described = []
     for cache in caches:
-        planes, _, heads, num_slots, width = sizes("cache", cache, 5)
-        shape = (planes, batch, heads, num_slots, width)
-        described.append((address("cache", cache, shape, caches[0].dtype), *shape[:1], *shape[2:]))
+        shape = require_planes("cache", cache, batch, caches[0].dtype, CPU)
+        described.append((cache.data_ptr(), *shape))
     C.compact_kv(
         number_of("cache", caches[0]) if caches else 0,
         described,

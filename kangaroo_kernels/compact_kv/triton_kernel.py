@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, require_within, sizes
+from kangaroo_kernels.checks import require, require_planes, require_within, sizes
 from kangaroo_kernels.triton_math import COUNTS, pad_to_power_of_2, unsupported
 
 __all__ = ["compact_kv", "unsupported"]
@@ -39,6 +39,10 @@ def _compact_kv_kernel(
     slots1,
     slots2,
     slots3,
+    plane0,  # elements from one plane to the next
+    plane1,
+    plane2,
+    plane3,
     width0: tl.constexpr,
     width1: tl.constexpr,
     width2: tl.constexpr,
@@ -49,13 +53,13 @@ def _compact_kv_kernel(
     unit = tl.program_id(0)
     paths = (path_ptr, path_len_ptr, seqlens_ptr, path_stride, batch)
     if unit < stop0:
-        _move(cache0, unit, heads0, slots0, width0, paths, BLOCK_J, BLOCK_W)
+        _move(cache0, unit, heads0, slots0, plane0, width0, paths, BLOCK_J, BLOCK_W)
     elif unit < stop1:
-        _move(cache1, unit - stop0, heads1, slots1, width1, paths, BLOCK_J, BLOCK_W)
+        _move(cache1, unit - stop0, heads1, slots1, plane1, width1, paths, BLOCK_J, BLOCK_W)
     elif unit < stop2:
-        _move(cache2, unit - stop1, heads2, slots2, width2, paths, BLOCK_J, BLOCK_W)
+        _move(cache2, unit - stop1, heads2, slots2, plane2, width2, paths, BLOCK_J, BLOCK_W)
     else:
-        _move(cache3, unit - stop2, heads3, slots3, width3, paths, BLOCK_J, BLOCK_W)
+        _move(cache3, unit - stop2, heads3, slots3, plane3, width3, paths, BLOCK_J, BLOCK_W)
 
 
 @triton.jit
@@ -64,6 +68,7 @@ def _move(
     unit,
     heads,
     num_slots,
+    plane_stride,
     width: tl.constexpr,
     paths,
     BLOCK_J: tl.constexpr,
@@ -72,8 +77,9 @@ def _move(
     """BLOCK_W columns of one head of one sequence: every row is read before any is written."""
     path_ptr, path_len_ptr, seqlens_ptr, path_stride, batch = paths
     TILES: tl.constexpr = tl.cdiv(width, BLOCK_W)
-    rows = unit // TILES
-    sequence = rows // heads % batch
+    row = unit // TILES % (batch * heads)
+    plane = unit // TILES // (batch * heads)
+    sequence = row // heads
     first = tl.load(seqlens_ptr + sequence).to(tl.int64)
     length = tl.minimum(tl.load(path_len_ptr + sequence), path_stride)
     step = tl.arange(0, BLOCK_J)
@@ -82,7 +88,8 @@ def _move(
     moves = (step < length) & (node > step) & (last >= node) & (last < num_slots)
     column = unit % TILES * BLOCK_W + tl.arange(0, BLOCK_W)
     mask = moves[:, None] & (column < width)[None, :]
-    place = (rows.to(tl.int64) * num_slots + first + step)[:, None] * width + column[None, :]
+    start = plane.to(tl.int64) * plane_stride + row.to(tl.int64) * num_slots * width
+    place = start + (first + step)[:, None] * width + column[None, :]
     kept = tl.load(cache + place + (node - step)[:, None] * width, mask=mask)
     tl.debug_barrier()  # another thread's source may be this thread's destination
     tl.store(cache + place, kept, mask=mask)
@@ -96,9 +103,7 @@ def compact_kv(
     require("path_len", path_len, (batch,), torch.int32, path.device)
     require("cache_seqlens", cache_seqlens, (batch,), torch.int32, path.device)
     for cache in caches:
-        planes, _, heads, num_slots, width = sizes("cache", cache, 5)
-        shape = (planes, batch, heads, num_slots, width)
-        require("cache", cache, shape, cache.dtype, path.device)
+        require_planes("cache", cache, batch, cache.dtype, path.device)
     require_paths(path, path_len, cache_seqlens, min((c.shape[3] for c in caches), default=0))
     moved = [c.view(AS_INTEGERS[c.element_size()]) for c in caches if c.numel()]
     for start in range(0, len(moved), PER_LAUNCH):
@@ -113,8 +118,10 @@ def _launch(
     stops = [sum(units[: n + 1]) for n in range(PER_LAUNCH - 1)]
     four = [*caches, *[caches[-1]] * (PER_LAUNCH - len(caches))]
     heads, slots, widths = ([c.shape[axis] for c in four] for axis in (2, 3, 4))
+    planes = [c.stride(0) for c in four]
     _compact_kv_kernel[(sum(units),)](
-        *four, path, path_len, cache_seqlens, path_stride, batch, *stops, *heads, *slots, *widths,
+        *four, path, path_len, cache_seqlens, path_stride, batch,
+        *stops, *heads, *slots, *planes, *widths,
         BLOCK_J=pad_to_power_of_2(path_stride), BLOCK_W=BLOCK_W, num_warps=4,
         enable_fp_fusion=True,
     )  # fmt: skip

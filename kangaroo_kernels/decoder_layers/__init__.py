@@ -22,8 +22,8 @@ class DecoderLayers(Protocol):
 
         Args:
             h:     [B, N, C]
-            kv:    [2 * (stop - start), B, H_kv, S, D], keys and values of each layer in turn;
-                mutated as by `rope_append_kv`.
+            kv:    [2 * (stop - start), B, H_kv, S, D], keys and values of each layer in turn, each
+                contiguous; mutated as by `rope_append_kv`.
             nodes: where the N nodes stand.
             out:   [B, N, C], where the result is written; it overlaps no other argument.
         Returns:

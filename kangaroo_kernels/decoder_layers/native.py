@@ -15,6 +15,7 @@ from kangaroo_kernels.native import (
     nodes_address,
     number_of,
     optional_address,
+    planes_address,
     rope_address,
 )
 from kangaroo_kernels.native import attention_unsupported as unsupported
@@ -79,12 +80,13 @@ class NativeLayers:
         out: Tensor | None = None,
     ) -> Tensor:
         batch, num_nodes, _ = shape = sizes("h", h, 3)
-        planes, _, h_kv, num_slots, head_dim = cache_shape = sizes("kv", kv, 5)
-        if not 0 <= start < stop <= len(self.layers) or planes != 2 * (stop - start):
+        if not 0 <= start < stop <= len(self.layers):
             raise ValueError(
-                f"kv: expected keys and values of layers [{start}, {stop}) of {len(self.layers)}, "
-                f"got {planes} planes"
+                f"start, stop: expected layers inside [0, {len(self.layers)}), "
+                f"got [{start}, {stop})"
             )
+        cache, plane = planes_address("kv", kv, 2 * (stop - start), batch, self.dtype)
+        _, _, h_kv, _, head_dim = cache
         width = self.q_width + 2 * h_kv * self.head_dim
         if head_dim != self.head_dim or width != len(self.layers[0].qkv):
             raise ValueError(
@@ -92,14 +94,12 @@ class NativeLayers:
                 f"of qkv, got {h_kv} of {head_dim}"
             )
         out = torch.empty_like(h) if out is None else out
-        plane = batch * h_kv * num_slots * head_dim
-        k = address("kv", kv, (planes, batch, *cache_shape[2:]), self.dtype)
         C.decoder_layers(
             self.number,
             address("h", h, (batch, num_nodes, self.width), self.dtype),
             self.rows[start],
             stop - start,
-            (k, k + plane * kv.itemsize, *cache_shape[2:]),
+            cache,
             2 * plane,
             self.rope_address,
             nodes_address(nodes, (batch, num_nodes)),

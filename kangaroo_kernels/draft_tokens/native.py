@@ -8,20 +8,8 @@ from torch import Tensor
 from kangaroo_kernels.adapter_weights import DrafterWeights
 from kangaroo_kernels.checks import sizes
 from kangaroo_kernels.decoder_layers.native import NativeLayers
-from kangaroo_kernels.native import C, address, head_address, nodes_address
+from kangaroo_kernels.native import C, address, head_address, nodes_address, planes_address
 from kangaroo_kernels.nodes import NodeBatch
-
-
-def planes_address(
-    name: str, kv: Tensor, num_planes: int, dtype: torch.dtype
-) -> tuple[int, int, int, int, int]:
-    """First keys, first values, and their heads, slots and head_dim; kv [num_planes, 1, H_kv, S,
-    D].
-    """
-    _, _, *shape = sizes(name, kv, 5)
-    h_kv, num_slots, head_dim = shape
-    k = address(name, kv, (num_planes, 1, h_kv, num_slots, head_dim), dtype)
-    return k, k + h_kv * num_slots * head_dim * kv.itemsize, h_kv, num_slots, head_dim
 
 
 class NativeDrafts:
@@ -58,8 +46,10 @@ class NativeDrafts:
         layers, weights = self.layers, self.weights
         one, capacity = sizes("tokens", tokens, 2)
         num_states = sizes("exit_states", exit_states, 3)[1]
-        layers_kv = planes_address("kv of the layers", kv[0], 2 * weights.num_layers, layers.dtype)
-        adapter_kv = planes_address("kv of the adapter", kv[1], 2, layers.dtype)
+        layers_kv, plane = planes_address(
+            "kv of the layers", kv[0], 2 * weights.num_layers, one, layers.dtype
+        )
+        adapter_kv, _ = planes_address("kv of the adapter", kv[1], 2, one, layers.dtype)
         for name, (_, _, h_kv, _, head_dim), expected in (
             ("kv of the layers", layers_kv, (layers.num_kv_heads, layers.head_dim)),
             ("kv of the adapter", adapter_kv, (self.num_kv_heads, layers.head_dim)),
@@ -77,7 +67,7 @@ class NativeDrafts:
                 layers.rows[0],
                 weights.num_layers,
                 layers_kv,
-                2 * kv[0][0].numel(),
+                2 * plane,
                 layers.q_width // layers.head_dim,
                 layers.intermediate,
                 layers.eps,

@@ -8,59 +8,87 @@ from torch import Tensor
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.tree_attention import KV_CHUNK
 
+REACH = 256  # slots behind the committed ones that may be written before the next commit
 
-class SlotCache:
-    """Rows indexed by slot: [0, committed) are history, [committed, length) the nodes of the
-    current round.
 
-    One class for everything that is written per slot, because all of it is rolled back per slot.
+class Slots:
+    """How many slots of every sequence are history, on the host and on the device.
 
     Attributes:
-        rows: [A, B, H, S, W]. Keys and values: A = 2 * layers (k and v of each in turn), W =
-            head_dim. Hidden states: A = H = 1, W = hidden_size. S is a multiple of KV_CHUNK.
-        length: live slots; batch 1 has one length.
-        committed: slots that no rejection can take back.
+        committed: [B] slots that no rejection can take back.
         cache_seqlens: [B] int32 on the device, always equal to `committed`.
+        positions: [B, REACH] int32, of the slots behind them.
     """
 
-    def __init__(self, leading: tuple[int, int, int], num_slots: int, width: int, like: Tensor):
+    def __init__(self, batch: int, device: torch.device):
+        self._cache_seqlens = torch.zeros(batch, dtype=torch.int32, device=device)
+        self._positions = torch.zeros(batch, REACH, dtype=torch.int32, device=device)
+        self._offsets = torch.arange(REACH, dtype=torch.int32, device=device)
+        self.cache_seqlens, self.positions = self._cache_seqlens, self._positions
+        self.commit([0] * batch)
+
+    def commit(self, lengths: list[int]) -> None:
+        """Slots [0, lengths[b]) of sequence b are history now; with another number of lengths,
+        at most that of the beginning, there are as many sequences.
+        """
+        self.committed = lengths
+        if len(lengths) != len(self.cache_seqlens):
+            self.cache_seqlens = self._cache_seqlens[: len(lengths)]
+            self.positions = self._positions[: len(lengths)]
+        if len(lengths) == 1:
+            self.cache_seqlens.fill_(lengths[0])
+        else:
+            self.cache_seqlens.copy_(torch.tensor(lengths, dtype=torch.int32))
+        torch.add(self.cache_seqlens[:, None], self._offsets, out=self.positions)
+
+
+class SlotCache:
+    """Keys and values by slot: behind the committed slots of every sequence stand those of the
+    nodes of the current round, equally many in all.
+
+    Attributes:
+        storage: [A, capacity, H, S, W], A = 2 * layers (k and v of each in turn), W = head_dim. S
+            is a multiple of KV_CHUNK.
+        slots: how many are committed; caches that are committed together share one.
+        num_nodes: of the current round, in every sequence.
+    """
+
+    def __init__(
+        self,
+        leading: tuple[int, int, int],
+        num_slots: int,
+        width: int,
+        like: Tensor,
+        slots: Slots | None = None,
+    ):
         num_slots = -(-num_slots // KV_CHUNK) * KV_CHUNK
-        self.rows = torch.zeros(*leading, num_slots, width, device=like.device, dtype=like.dtype)
-        self.cache_seqlens = torch.zeros(leading[1], dtype=torch.int32, device=like.device)
-        self.length = self.committed = 0
+        self.storage = torch.zeros(*leading, num_slots, width, device=like.device, dtype=like.dtype)
+        self.slots = Slots(leading[1], like.device) if slots is None else slots
+        self.capacity, self.num_slots = leading[1], num_slots
+        self.num_nodes = 0
 
     @property
-    def num_slots(self) -> int:
-        return self.rows.shape[3]
+    def rows(self) -> Tensor:
+        """[A, B, H, S, W] of the B sequences there are; each plane of A is contiguous."""
+        batch = len(self.slots.committed)
+        return self.storage if batch == self.capacity else self.storage[:, :batch]
 
     def layer(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer, counted from the cache's own first: two [B, H_kv, S, D]."""
-        return self.rows[2 * layer], self.rows[2 * layer + 1]
+        rows = self.rows
+        return rows[2 * layer], rows[2 * layer + 1]
 
-    def hidden(self, start: int, stop: int) -> Tensor:
-        """Hidden states of slots [start, stop): [B, stop - start, C]."""
-        return self.rows[0, :, 0, start:stop]
+    def chain(self, num_nodes: int) -> NodeBatch:
+        """The next `num_nodes` slots as a chain, each seeing all before it."""
+        slots, first = self.slots, self.num_nodes
+        positions = slots.positions[:, first : first + num_nodes].contiguous()
+        return NodeBatch(positions, slots.cache_seqlens, first)
 
-    def next_hidden(self, num_nodes: int) -> Tensor:
-        """The next slots, to be written: [B, num_nodes, C]."""
-        self.length += num_nodes
-        return self.hidden(self.length - num_nodes, self.length)
+    def commit(self, lengths: list[int], num_nodes: int = 0) -> None:
+        """Slots [0, lengths[b]) are history now, and `num_nodes` slots behind them nodes."""
+        self.slots.commit(lengths)
+        self.num_nodes = num_nodes
 
-    def chain(self, num_nodes: int, positions: Tensor) -> NodeBatch:
-        """The next `num_nodes` slots as a chain, each seeing all before it; `positions` [B, S] is
-        every position.
-        """
-        stop = self.length + num_nodes
-        return NodeBatch(
-            positions[:, self.length : stop], self.cache_seqlens, self.length - self.committed
-        )
-
-    def commit(self, length: int) -> None:
-        """Slots [0, length) are history now, whatever stood behind them is forgotten."""
-        self.length = length
-        self.settle(length)
-
-    def settle(self, length: int) -> None:
-        """Slots [0, length) are history now, and what stands behind them stays."""
-        self.committed = length
-        self.cache_seqlens.fill_(length)
+    def copy(self, row: int, source: SlotCache, source_row: int, length: int) -> None:
+        """Slots [0, length) of a sequence of `source` become those of sequence `row`."""
+        self.storage[:, row, :, :length] = source.storage[:, source_row, :, :length]

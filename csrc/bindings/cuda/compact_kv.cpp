@@ -14,7 +14,7 @@ void register_compact_kv_cuda(pybind11::module_& module) {
                                    int64_t path_stride, Address stream) {
     std::vector<kangaroo_slot_cache> described;
     described.reserve(caches.size());
-    for (const auto& [dtype, cache] : caches) described.push_back(cache_of(cache, dtype, batch));
+    for (const auto& [dtype, cache] : caches) described.push_back(cache_of(cache, dtype));
     kangaroo_compact_kv_params p = {};
     p.caches = described.data();
     p.path = at<int64_t>(path);

@@ -12,27 +12,24 @@ from kangaroo.engine.state import DecodeState
 
 
 class Drafter(Protocol):
-    def new_cache(self, num_slots: int) -> SlotCache:
-        """The drafter's own cache for one sequence; `DecodeState.adapter_kv`."""
+    def new_cache(self, batch: int, num_slots: int) -> SlotCache:
+        """The drafter's own cache for `batch` sequences; `DecodeState.adapter_kv`."""
         ...
 
-    def prefill(self, state: DecodeState, h_deep: Tensor) -> None:
-        """The prompt's next slots are in the target's caches; their last states are h_deep [B, N,
-        C].
-        """
+    def prefill(self, state: DecodeState, h: Tensor, h_deep: Tensor) -> None:
+        """The prompt's next slots have exit states h and last states h_deep, each [B, N, C]."""
         ...
 
-    def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
-        """Grow a tree below the root, at most `max_depth` deep.
+    def draft(self, state: DecodeState, max_depths: list[int]) -> list[DraftTree]:
+        """Grow a tree below every root, at most so deep; all padded to equally many nodes.
 
         Leaves every node's shallow keys and values in `state.shallow_kv` and its exit state in
-        `state.exit_hidden`, in node order behind the committed slots: verification starts from
-        there.
+        `state.exit_states`, in node order: verification starts from there.
         """
         ...
 
-    def verified(self, state: DecodeState, tree: DraftTree, h_deep: Tensor) -> None:
-        """The nodes of the round's `tree`, N with the root, have last states h_deep [B, N, C];
+    def verified(self, state: DecodeState, trees: list[DraftTree], h_deep: Tensor) -> None:
+        """The nodes of the round's `trees`, N with the root, have last states h_deep [B, N, C];
         which of them are accepted is known next, when `state` is committed.
         """
         ...

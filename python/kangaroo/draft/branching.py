@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from kangaroo.cache import SlotCache
-from kangaroo.config import MAX_TREE_NODES, DraftConfig
+from kangaroo.config import DraftConfig
 from kangaroo.draft.growth import Ranking, growth_of
 from kangaroo.draft.kangaroo import KangarooDrafter
-from kangaroo.draft.tree import DraftTree
+from kangaroo.draft.tree import DraftTree, pad
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
@@ -32,52 +31,49 @@ class BranchingDrafter(KangarooDrafter):
                 f"got {self.num_ranked}"
             )
 
-    def new_cache(self, num_slots: int) -> SlotCache:
-        """A tree has more nodes than tokens that it may add: room for those behind the end."""
-        return super().new_cache(num_slots + MAX_TREE_NODES)
-
-    def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
-        """A tree below the root. Children of a node behind which the drafter was not sure enough
+    def draft(self, state: DecodeState, max_depths: list[int]) -> list[DraftTree]:
+        """A tree below every root. Children of a node behind which the drafter was not sure enough
         are kept; what would follow them is not drafted.
+
+        All trees take the same passes, and in each as many nodes as the widest: the others are
+        padded.
         """
-        tree = DraftTree.root(state.tokens[-1])
-        growth = growth_of(tree, self.config, max_depth)
-        self._shallow_nodes(state, tree, 0)
-        while self.adapter is not None and growth.open:
-            num_nodes = len(tree)
-            growth.extend(self._rankings(self.adapter, state, tree))
-            self._shallow_nodes(state, tree, num_nodes)
-        return tree
+        trees = self._roots(state)
+        growths = [
+            growth_of(tree, self.config, depth)
+            for tree, depth in zip(trees, max_depths, strict=True)
+        ]
+        self._shallow_nodes(state, trees)
+        if self.adapter is not None and not any(growth.open for growth in growths):
+            self._catch_up(self.adapter, state)
+        while self.adapter is not None and any(growth.open for growth in growths):
+            rankings = self._rankings(self.adapter, state, trees)
+            for growth, ranked in zip(growths, rankings, strict=True):
+                if growth.open:
+                    growth.extend(ranked)
+            pad(trees)
+            self._shallow_nodes(state, trees)
+        return trees
 
-    def _shallow_nodes(self, state: DecodeState, tree: DraftTree, start: int) -> None:
-        """Nodes from `start` on through layers [0, E)."""
-        nodes = state.nodes(state.shallow_kv, tree, start)
-        h = self.model.embed(torch.tensor([tree.tokens[start:]], device=state.positions.device))
-        out = state.exit_hidden.next_hidden(h.shape[1])
-        self.model.layers(h, 0, self.config.exit_layer, state.shallow_kv, nodes, out)
+    def _shallow_nodes(self, state: DecodeState, trees: list[DraftTree]) -> None:
+        """The nodes that are new through layers [0, E)."""
+        start, stop = state.shallow_kv.num_nodes, len(trees[0])
+        tokens = [tree.tokens[start:] for tree in trees]
+        nodes = state.nodes(state.shallow_kv, trees, stop - start)
+        self._through_layers(state, torch.tensor(tokens, device=state.exit_states.device), nodes)
 
-    def _rankings(self, adapter: Adapter, state: DecodeState, tree: DraftTree) -> list[Ranking]:
-        """The tokens behind each node that the adapter has not seen.
-
-        With the root it sees the slots that it was behind. They are committed, and from then on
-        the adapter's nodes are the tree's.
-        """
-        kv, root = state.adapter_kv, state.prefix_len
-        h = state.exit_hidden.hidden(kv.length, state.exit_hidden.length)
-        num_new = len(tree) - max(kv.length - root, 0)
-        if len(tree) == 1:
-            nodes = kv.chain(h.shape[1], state.positions)
-        else:
-            nodes = state.nodes(kv, tree, len(tree) - num_new)
-        h = adapter.step(h, kv, nodes, self.model.rope, self.model.kernels)
-        if kv.committed < root:
-            kv.settle(root)
-        ranked = self.model.kernels.topk_confidence(
-            h[:, -num_new:].contiguous(),
+    def _rankings(
+        self, adapter: Adapter, state: DecodeState, trees: list[DraftTree]
+    ) -> list[list[Ranking]]:
+        """Of every sequence, the tokens behind each node that the adapter has not seen."""
+        tokens, probabilities = self.model.kernels.topk_confidence(
+            self._adapt(adapter, state, trees),
             self.head,
             adapter.norm,
             adapter.config.rms_norm_eps,
             self.num_ranked,
         )
-        tokens, probabilities = (x[0].tolist() for x in ranked)
-        return list(zip(tokens, probabilities, strict=True))
+        return [
+            list(zip(*rows, strict=True))
+            for rows in zip(tokens.tolist(), probabilities.tolist(), strict=True)
+        ]

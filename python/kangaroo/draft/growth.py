@@ -10,23 +10,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from kangaroo.config import DraftConfig
+from kangaroo.config import MAX_TREE_NODES, DraftConfig
 from kangaroo.draft.tree import DraftTree
 
 Ranking = tuple[Sequence[int], Sequence[float]]  # tokens behind a node, the best first; probability
 
 
 class Growth(Protocol):
-    """One tree, pass by pass.
-
-    Attributes:
-        open: the newest nodes, at first the root, are drafted behind.
+    """One tree, pass by pass. While it is `open` the newest nodes, at first the root, are drafted
+    behind.
     """
 
-    open: bool
+    @property
+    def open(self) -> bool: ...
 
     def extend(self, rankings: Sequence[Ranking]) -> None:
-        """Add the next nodes, at least one; `rankings` are of the newest nodes, in their order."""
+        """Add the next nodes, at least one; `rankings` are of the newest nodes, in their order, and
+        of padding behind them, which is passed over.
+        """
         ...
 
 
@@ -58,14 +59,20 @@ class DynamicGrowth:
     def __init__(self, tree: DraftTree, config: DraftConfig, max_depth: int):
         self.tree, self.config = tree, config
         self.passes_left = max_depth  # so many passes make no path longer
-        self.probabilities = [1.0]  # of the paths that lead to the nodes
+        self.probabilities = {0: 1.0}  # of the paths that lead to the nodes
         self.first_new = 0
         self.waiting: list[Candidate] = []
-        self.open = max_depth > 0 and self.nodes_left > 0
 
     @property
     def nodes_left(self) -> int:
-        return self.config.max_nodes - len(self.tree)
+        """Padding takes none of the tree's own, only of what kernels take."""
+        unused = self.config.max_nodes - 1 - self.tree.num_drafted
+        return min(unused, MAX_TREE_NODES - len(self.tree))
+
+    @property
+    def open(self) -> bool:
+        """See Growth."""
+        return self.passes_left > 0 and self.nodes_left > 0
 
     def extend(self, rankings: Sequence[Ranking]) -> None:
         """See Growth."""
@@ -75,17 +82,18 @@ class DynamicGrowth:
         if self.passes_left > 1 and inner:
             chosen = inner[: -(-self.nodes_left // (2 * self.passes_left))]
         else:
-            chosen, self.open = self.waiting[: self.nodes_left], False
+            chosen, self.passes_left = self.waiting[: self.nodes_left], 1  # this one is the last
         for candidate in chosen:
-            self.tree.add(candidate.token, candidate.parent)
-            self.probabilities.append(candidate.probability)
+            node = self.tree.add(candidate.token, candidate.parent)
+            self.probabilities[node] = candidate.probability
         taken = set(chosen)
         self.waiting = [c for c in self.waiting if c not in taken]
         self.passes_left -= 1
-        self.open = self.open and self.nodes_left > 0
 
     def _offer(self, rankings: Sequence[Ranking]) -> None:
         for node, (tokens, probabilities) in enumerate(rankings, self.first_new):
+            if node not in self.probabilities:
+                break
             sure = probabilities[0] >= self.config.confidence
             for token, probability in zip(tokens, probabilities, strict=True):
                 path = self.probabilities[node] * probability
@@ -99,7 +107,11 @@ class StaticGrowth:
     def __init__(self, tree: DraftTree, config: DraftConfig, max_depth: int):
         self.tree, self.widths = tree, list(config.tree_widths[:max_depth])
         self.first_new = 0
-        self.open = bool(self.widths)
+
+    @property
+    def open(self) -> bool:
+        """See Growth."""
+        return bool(self.widths)
 
     def extend(self, rankings: Sequence[Ranking]) -> None:
         """See Growth."""
@@ -108,7 +120,6 @@ class StaticGrowth:
             for token in tokens[:width]:
                 self.tree.add(token, node)
         self.first_new = first_new
-        self.open = bool(self.widths)
 
 
 def growth_of(tree: DraftTree, config: DraftConfig, max_depth: int) -> Growth:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from kangaroo.cache import SlotCache
-from kangaroo.config import DraftConfig
-from kangaroo.draft.tree import DraftTree
+from kangaroo.config import MAX_TREE_NODES, DraftConfig
+from kangaroo.draft.tree import DraftTree, pad
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
@@ -24,74 +24,124 @@ class KangarooDrafter:
         self.model, self.adapter, self.config = model, adapter, config
         self.head = DraftHead(model.weights.lm_head)
 
-    def new_cache(self, num_slots: int) -> SlotCache:
-        """Rows for the adapter's keys and values; none without an adapter."""
-        if self.adapter is None:
-            return SlotCache((0, 1, 1), num_slots, 1, self.model.weights.norm)
-        config = self.adapter.config
-        return SlotCache(
-            (2, 1, config.num_kv_heads), num_slots, config.head_dim, self.model.weights.norm
-        )
+    def new_cache(self, batch: int, num_slots: int) -> SlotCache:
+        """Rows for the adapter's keys and values; none without an adapter.
 
-    def prefill(self, state: DecodeState, h_deep: Tensor) -> None:
+        Room for nodes behind the end: trees have more of them than tokens that they may add, and
+        a short chain is padded beside a long one.
+        """
+        num_slots, like = num_slots + MAX_TREE_NODES, self.model.weights.norm
+        if self.adapter is None:
+            return SlotCache((0, batch, 1), num_slots, 1, like)
+        config = self.adapter.config
+        return SlotCache((2, batch, config.num_kv_heads), num_slots, config.head_dim, like)
+
+    def prefill(self, state: DecodeState, h: Tensor, h_deep: Tensor) -> None:
         """Write the adapter's rows of the prompt's next slots."""
         if self.adapter is not None:
-            nodes = state.adapter_kv.chain(h_deep.shape[1], state.positions)
-            self._write_verified(self.adapter, state, nodes, h_deep)
+            nodes = state.adapter_kv.chain(h_deep.shape[1])
+            self._write_verified(self.adapter, state, nodes, (h, h_deep))
 
-    def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
-        """A chain below the root. The token that was not sure enough is kept; what would follow it
-        is not drafted.
+    def draft(self, state: DecodeState, max_depths: list[int]) -> list[DraftTree]:
+        """A chain below every root. The token that was not sure enough is kept; what would follow
+        it is not drafted.
+
+        All chains take the same steps: what a chain that has stopped would draft beside the others
+        is padding.
         """
-        tree = DraftTree.root(state.tokens[-1])
-        self._shallow(state, torch.tensor([tree.tokens], device=state.positions.device))
-        while self.adapter is not None and len(tree) <= max_depth:
-            token, confidence = self._next_token(self.adapter, state)
-            self._shallow(state, token)  # in the queue before the host waits for the token
-            tree.add(int(token), parent=len(tree) - 1)
-            if not float(confidence) >= self.config.confidence:
-                break
-        return tree
+        trees = self._roots(state)
+        growing = [b for b, max_depth in enumerate(max_depths) if max_depth > 0]
+        roots = [tree.tokens for tree in trees]
+        self._shallow(state, torch.tensor(roots, device=state.exit_states.device))
+        if self.adapter is not None and not growing:
+            self._catch_up(self.adapter, state)
+        while self.adapter is not None and growing:
+            tokens, confidences = self._next_tokens(self.adapter, state, trees, growing)
+            self._shallow(state, tokens)  # in the queue before the host waits for the tokens
+            drafted, sure = tokens.tolist(), confidences.tolist()
+            for b in growing:
+                trees[b].add(*drafted[b], parent=len(trees[b]) - 1)
+            growing = [
+                b
+                for b in growing
+                if sure[b][0] >= self.config.confidence and len(trees[b]) <= max_depths[b]
+            ]
+        pad(trees)
+        return trees
 
-    def verified(self, state: DecodeState, tree: DraftTree, h_deep: Tensor) -> None:
+    def verified(self, state: DecodeState, trees: list[DraftTree], h_deep: Tensor) -> None:
         """`paper` keeps the rows that it has; `deep_prefix` rewrites those of all nodes with what
         verification has learnt: a row costs nothing beside the weights, and a rejected one goes
         with its slot.
         """
         if self.adapter is not None and self.adapter.config.kind == "deep_prefix":
-            state.adapter_kv.length = state.prefix_len
-            nodes = state.nodes(state.adapter_kv, tree)
-            self._write_verified(self.adapter, state, nodes, h_deep)
+            num_nodes, state.adapter_kv.num_nodes = h_deep.shape[1], 0
+            nodes = state.nodes(state.adapter_kv, trees, num_nodes)
+            self._write_verified(self.adapter, state, nodes, (state.hidden(0, num_nodes), h_deep))
 
-    def _shallow(self, state: DecodeState, token: Tensor) -> None:
-        """One node [1, 1] through layers [0, E)."""
-        nodes, exit_layer = state.shallow_kv.chain(1, state.positions), self.config.exit_layer
-        out = state.exit_hidden.next_hidden(1)
-        self.model.layers(self.model.embed(token), 0, exit_layer, state.shallow_kv, nodes, out)
+    def _roots(self, state: DecodeState) -> list[DraftTree]:
+        return [DraftTree.root(request.tokens[-1]) for request in state.requests]
 
-    def _next_token(self, adapter: Adapter, state: DecodeState) -> tuple[Tensor, Tensor]:
-        """The token after the newest node, and its probability: [1, 1] each."""
+    def _shallow(self, state: DecodeState, tokens: Tensor) -> None:
+        """One node [B, 1] of every sequence through layers [0, E)."""
+        self._through_layers(state, tokens, state.shallow_kv.chain(1))
+
+    def _through_layers(self, state: DecodeState, tokens: Tensor, nodes: NodeBatch) -> None:
+        """The next nodes [B, N] through layers [0, E)."""
+        h, kv = self.model.embed(tokens), state.shallow_kv
+        start = 1 + kv.num_nodes
+        out = state.exit_states[: len(tokens), start : start + h.shape[1]]
+        whole = out.is_contiguous()
+        done = self.model.layers(h, 0, self.config.exit_layer, kv, nodes, out if whole else None)
+        if not whole:
+            out.copy_(done)
+
+    def _next_tokens(
+        self, adapter: Adapter, state: DecodeState, trees: list[DraftTree], growing: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        """The tokens behind the newest nodes, and their probabilities: [B, 1] each; those of the
+        chains that are `growing` count.
+        """
         return self.model.kernels.top1_confidence(
             self._adapt(adapter, state), self.head, adapter.norm, adapter.config.rms_norm_eps
         )
 
-    def _adapt(self, adapter: Adapter, state: DecodeState) -> Tensor:
-        """The adapter's state of the newest node, [1, 1, C].
-
-        The adapter passes over every slot it has not seen: one, or two after a fully accepted
-            round.
+    def _adapt(
+        self, adapter: Adapter, state: DecodeState, trees: list[DraftTree] | None = None
+    ) -> Tensor:
+        """The adapter's states of the N nodes that it has not seen, [B, N, C]; `trees` are chains
+        if they are not given.
         """
-        h = state.exit_hidden.hidden(state.adapter_kv.length, state.exit_hidden.length)
-        nodes = state.adapter_kv.chain(h.shape[1], state.positions)
-        h = adapter.step(h, state.adapter_kv, nodes, self.model.rope, self.model.kernels)
-        return h[:, -1:]
+        if (h := self._catch_up(adapter, state)) is not None:
+            return h
+        kv = state.adapter_kv
+        h = state.hidden(kv.num_nodes, state.shallow_kv.num_nodes)
+        nodes = state.nodes(kv, trees or (), h.shape[1])
+        return adapter.step(h, kv, nodes, self.model.rope, self.model.kernels)
+
+    def _catch_up(self, adapter: Adapter, state: DecodeState) -> Tensor | None:
+        """If some adapter is a slot behind: it sees that slot and the root, every other one the
+        root and what will be written over; the states of the roots [B, 1, C].
+        """
+        kv, lags = state.adapter_kv, state.lags
+        if kv.num_nodes or not any(lags):
+            return None
+        h = state.hidden(-1, 1)
+        if not all(lags):
+            steps = torch.tensor([[[1 - lag], [2 - lag]] for lag in lags], device=h.device)
+            h = state.hidden(-1, 2).take_along_dim(steps, 1)
+        h = adapter.step(h, kv, kv.chain(2), self.model.rope, self.model.kernels)
+        kv.commit(state.prefix_lens, num_nodes=1)
+        return torch.stack([h[b, lag : lag + 1] for b, lag in enumerate(lags)])
 
     def _write_verified(
-        self, adapter: Adapter, state: DecodeState, nodes: NodeBatch, h_deep: Tensor
+        self,
+        adapter: Adapter,
+        state: DecodeState,
+        nodes: NodeBatch,
+        states: tuple[Tensor, Tensor],
     ) -> None:
-        start, num_slots = state.adapter_kv.length, h_deep.shape[1]
-        h = state.exit_hidden.hidden(start, start + num_slots)
         adapter.write_verified(
-            h, h_deep, state.adapter_kv, nodes, self.model.rope, kernels=self.model.kernels
+            *states, state.adapter_kv, nodes, self.model.rope, kernels=self.model.kernels
         )
-        state.adapter_kv.length = start + num_slots
+        state.adapter_kv.num_nodes += states[0].shape[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,9 +13,11 @@ from torch import Tensor
 class DraftTree:
     """Node 0 is the root; parents[node] < node. A chain is a tree of width one.
 
+    Trees of a batch are padded to be equally large; see :meth:`pad`.
+
     Attributes:
         tokens: token id of each node.
-        parents: parent of each node; the root's is -1.
+        parents: parent of each node; -1: it has none, as the root and padding.
         depths: distance from the root; a node's position is the root's plus its depth.
         ancestors: bit j: node j is the node itself or its ancestor.
         drawn_from: of each node with children, the distribution [1, V] float64 that
@@ -59,20 +62,52 @@ class DraftTree:
         return path[::-1]
 
     @property
+    def num_drafted(self) -> int:
+        """Nodes that are drafts: all but the root and padding."""
+        return sum(parent >= 0 for parent in self.parents)
+
+    @property
     def is_chain(self) -> bool:
-        """Every node hangs below the one before it."""
-        return self.depths[-1] == len(self) - 1
+        """Every draft hangs below the node before it; padding may follow."""
+        last = self.num_drafted
+        return self.depths[last] == last
 
-    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Tokens and parents, each [1, len] int64."""
-        return torch.tensor([self.tokens], device=device), torch.tensor(
-            [self.parents], device=device
-        )
+    def pad(self, num_nodes: int) -> None:
+        """Fill up with nodes that no path can lead to: they see the prefix and themselves alone."""
+        for node in range(len(self), num_nodes):
+            self.tokens.append(0)
+            self.parents.append(-1)
+            self.depths.append(0)
+            self.ancestors.append(1 << node)
 
-    def places(self, start: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Of the nodes from `start` on: depths [1, N] int32 and ancestors [1, N] int64, whose sign
-        is bit 63.
-        """
-        masks = [mask - (mask >> 63 << 64) for mask in self.ancestors[start:]]
-        depths = torch.tensor([self.depths[start:]], dtype=torch.int32, device=device)
-        return depths, torch.tensor([masks], dtype=torch.int64, device=device)
+
+def pad(trees: Sequence[DraftTree]) -> None:
+    """Give all trees as many nodes as the largest has."""
+    num_nodes = max(map(len, trees))
+    for tree in trees:
+        tree.pad(num_nodes)
+
+
+def is_chain(trees: Sequence[DraftTree]) -> bool:
+    """All of them are chains."""
+    return all(tree.is_chain for tree in trees)
+
+
+def tensors(trees: Sequence[DraftTree], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tokens and parents of equally large trees, each [B, N] int64."""
+    tokens = torch.tensor([tree.tokens for tree in trees], device=device)
+    return tokens, torch.tensor([tree.parents for tree in trees], device=device)
+
+
+def places(
+    trees: Sequence[DraftTree], start: int, stop: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Of nodes [start, stop): depths [B, N] int32 and ancestors [B, N] int64, whose sign is bit
+    63.
+    """
+    masks = [[m - (m >> 63 << 64) for m in tree.ancestors[start:stop]] for tree in trees]
+    depths = [tree.depths[start:stop] for tree in trees]
+    return (
+        torch.tensor(depths, dtype=torch.int32, device=device),
+        torch.tensor(masks, dtype=torch.int64, device=device),
+    )

@@ -38,19 +38,17 @@ class WholeChainDrafter(KangarooDrafter):
         super().__init__(model, adapter, config)
         self.fused = fused
 
-    def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
-        """The chain of :class:`KangarooDrafter`."""
-        if max_depth == 0:
-            return super().draft(state, max_depth)
-        shallow, exits, own = state.shallow_kv, state.exit_hidden, state.adapter_kv
-        tokens = torch.empty(1, 1 + max_depth, dtype=torch.int64)
-        tokens[0, 0] = state.tokens[-1]
-        h = exits.hidden(own.length, exits.length + tokens.shape[1])
-        nodes = shallow.chain(tokens.shape[1], state.positions)
-        unseen = own.chain(h.shape[1], state.positions)
+    def draft(self, state: DecodeState, max_depths: list[int]) -> list[DraftTree]:
+        """The chains of :class:`KangarooDrafter`; those of several sequences step by step."""
+        if len(max_depths) > 1 or max_depths == [0]:
+            return super().draft(state, max_depths)
+        shallow, own, lag = state.shallow_kv, state.adapter_kv, state.lags[0]
+        tokens = torch.empty(1, 1 + max_depths[0], dtype=torch.int64)
+        tokens[0, 0] = state.requests[0].tokens[-1]
+        h = state.hidden(-lag, tokens.shape[1])
+        nodes, unseen = shallow.chain(tokens.shape[1]), own.chain(h.shape[1])
         rule = self.config.confidence
         count = self.fused(tokens, h, (shallow.rows, own.rows), (nodes, unseen), rule)
-        shallow.length += count
-        exits.length += count
-        own.length = exits.length - 1  # the last token has not gone through the adapter
-        return DraftTree.chain(tokens[0, :count].tolist())
+        shallow.num_nodes = count
+        own.num_nodes = count - 1 + lag  # the last token has not gone through the adapter
+        return [DraftTree.chain(tokens[0, :count].tolist())]

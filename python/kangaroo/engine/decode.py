@@ -2,63 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
 import torch
 from torch import Tensor
 
+from kangaroo.cache import REACH
 from kangaroo.config import DraftConfig, ModelConfig
 from kangaroo.draft.base import Drafter
-from kangaroo.draft.tree import DraftTree
-from kangaroo.engine.state import DecodeState
-from kangaroo.engine.stopping import Criterion, until
+from kangaroo.draft.tree import DraftTree, tensors
+from kangaroo.engine.state import DecodeState, Request
+from kangaroo.engine.stopping import until
 from kangaroo.models.llama import Llama
-from kangaroo.sampling.sampler import Sampler
 from kangaroo_kernels import UnsupportedError
 from kangaroo_kernels.verify_tree import Verdict
-
-PREFILL_CHUNK = 256  # prompt tokens per pass: bounds the memory of activations
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round added.
+    """What one round added to a sequence.
 
     Attributes:
         tokens: the accepted draft tokens, then the bonus token; cut where the sequence ends.
         num_drafted: tokens drafted, all of a tree's; num_accepted: how many of `tokens` were.
-        seconds: host time of draft, verify and commit.
+        seconds: host time of draft, verify and commit, shared among the sequences of the round.
+        logits: [len(tokens), V] float32, what each of `tokens` was chosen from; None: not kept.
     """
 
     tokens: list[int]
     num_drafted: int
     num_accepted: int
     seconds: tuple[float, float, float]
+    logits: Tensor | None = None
 
 
 class Decoder:
-    """Lossless self-speculative decoding of one sequence; `max_depth=0` makes it autoregressive.
+    """Lossless self-speculative decoding; `max_depth=0` makes it autoregressive.
 
-    Without a `sampler` every token is the target's argmax.
+    Args:
+        keep_logits: rounds carry what their tokens were chosen from.
     """
 
     def __init__(
-        self, model: Llama, drafter: Drafter, config: DraftConfig, sampler: Sampler | None = None
+        self, model: Llama, drafter: Drafter, config: DraftConfig, keep_logits: bool = False
     ):
-        self.model, self.drafter, self.config, self.sampler = model, drafter, config, sampler
+        self.model, self.drafter, self.config = model, drafter, config
+        self.keep_logits = keep_logits
 
     @torch.inference_mode()
-    def generate(
-        self,
-        prompt: Sequence[int],
-        max_new_tokens: int,
-        eos_ids: Set[int] = frozenset(),
-        criteria: Sequence[Criterion] = (),
-    ) -> Iterator[Round]:
-        """Continue `prompt` by `max_new_tokens` tokens, or up to and including the first of
-        `eos_ids` or the first at which one of `criteria` says so.
+    def generate(self, request: Request) -> Iterator[Round]:
+        """Decode one sequence until it ends.
 
         Yields the rounds, each of at least one token.
 
@@ -67,79 +62,123 @@ class Decoder:
                 target's.
             UnsupportedError: the context would reach past the target's sliding window.
         """
-        check_context(self.model.config, prompt, max_new_tokens)
-        state = self.prefill(prompt, max_new_tokens)
-        while max_new_tokens > 0:
-            started = perf_counter()
-            tree = self.drafter.draft(state, min(self.config.depth, max_new_tokens - 1))
-            drafted = perf_counter()
-            logits, h_deep = self.verify(state, tree)
-            verdict = self.judge(state, tree, logits)
-            verified = perf_counter()
-            path = verdict.path[0, : int(verdict.path_len)]
-            tokens = [tree.tokens[node] for node in path[1:].tolist()] + verdict.bonus.tolist()
-            tokens, ended = until(state.tokens, tokens, eos_ids, criteria, logits.device)
-            self.drafter.verified(state, tree, h_deep)
-            state.commit(verdict, tokens, self.model.kernels)
-            committed = perf_counter()
-            seconds = (drafted - started, verified - drafted, committed - verified)
-            yield Round(tokens, len(tree) - 1, min(len(path) - 1, len(tokens)), seconds)
-            max_new_tokens = 0 if ended else max_new_tokens - len(tokens)
+        check_context(self.model.config, request)
+        state = self.prefill(request)
+        while request.num_left > 0:
+            yield from self.round(state)
 
-    def prefill(self, prompt: Sequence[int], max_new_tokens: int) -> DecodeState:
+    def round(self, state: DecodeState) -> list[Round]:
+        """Draft, verify and commit once, in every sequence of `state`; none of them has ended.
+
+        What raises in a sampler or a criterion leaves every sequence as it was.
+        """
+        state.forget_nodes()
+        started = perf_counter()
+        max_depths = [min(self.config.depth, request.num_left - 1) for request in state.requests]
+        trees = self.drafter.draft(state, max_depths)
+        drafted = perf_counter()
+        logits, h_deep = self.verify(state, trees)
+        verdict = self.judge(state, trees, logits)
+        verified = perf_counter()
+        paths, tokens, num_accepted = kept(state, trees, verdict)
+        self.drafter.verified(state, trees, h_deep)
+        state.commit(verdict, paths, tokens, self.model.kernels)
+        seconds = (drafted - started, verified - drafted, perf_counter() - verified)
+        share = seconds[0] / len(trees), seconds[1] / len(trees), seconds[2] / len(trees)
+        return [
+            Round(
+                tokens[b],
+                tree.num_drafted,
+                num_accepted[b],
+                share,
+                logits[b, paths[b]] if self.keep_logits else None,
+            )
+            for b, tree in enumerate(trees)
+        ]
+
+    def prefill(self, request: Request) -> DecodeState:
         """All prompt tokens but the last go through every layer; the last is the first root."""
-        model, exit_layer, num_layers = (
-            self.model,
-            self.config.exit_layer,
-            self.model.config.num_layers,
-        )
-        adapter_kv = self.drafter.new_cache(len(prompt) + max_new_tokens)
-        state = DecodeState.empty(model.config, exit_layer, adapter_kv, like=model.weights.norm)
-        history = torch.tensor([prompt[:-1]], dtype=torch.int64, device=state.positions.device)
-        for tokens in history.split(PREFILL_CHUNK, dim=1) if history.numel() else ():
-            num_nodes = tokens.shape[1]
-            nodes = state.shallow_kv.chain(num_nodes, state.positions)
-            h = state.exit_hidden.next_hidden(num_nodes)
-            model.layers(model.embed(tokens), 0, exit_layer, state.shallow_kv, nodes, out=h)
-            h = model.layers(h, exit_layer, num_layers, state.deep_kv, nodes)
-            self.drafter.prefill(state, h)
-            for cache in (state.shallow_kv, state.deep_kv, state.exit_hidden, state.adapter_kv):
-                cache.commit(cache.length)
-        state.tokens = list(prompt)
+        state = self.new_state(1, len(request.tokens) + request.num_left)
+        state.settle([0], [0])
+        exit_layer, num_layers = self.config.exit_layer, self.model.config.num_layers
+        history = torch.tensor([request.tokens[:-1]], device=state.exit_states.device)
+        for tokens in history.split(REACH, dim=1) if history.numel() else ():
+            nodes = state.shallow_kv.chain(tokens.shape[1])
+            h = self.model.layers(
+                self.model.embed(tokens), 0, exit_layer, state.shallow_kv, nodes
+            )
+            h_deep = self.model.layers(h, exit_layer, num_layers, state.deep_kv, nodes)
+            self.drafter.prefill(state, h, h_deep)
+            own, done = state.adapter_kv, state.shallow_kv.slots.committed[0] + tokens.shape[1]
+            state.settle([done], [own.slots.committed[0] + own.num_nodes])
+        state.requests.append(request)
         return state
 
-    def verify(self, state: DecodeState, tree: DraftTree) -> tuple[Tensor, Tensor]:
-        """All nodes through layers [E, L) at once: logits [1, N, V] and last states [1, N, C]."""
-        h = state.exit_hidden.hidden(state.prefix_len, state.prefix_len + len(tree))
-        nodes = state.nodes(state.deep_kv, tree)
-        h = self.model.layers(
-            h, self.config.exit_layer, self.model.config.num_layers, state.deep_kv, nodes
-        )
+    def new_state(self, batch: int, num_slots: int) -> DecodeState:
+        """Room for `batch` sequences of `num_slots` tokens."""
+        adapter_kv = self.drafter.new_cache(batch, num_slots)
+        like = self.model.weights.norm
+        return DecodeState.empty(self.model.config, self.config.exit_layer, adapter_kv, like)
+
+    def verify(self, state: DecodeState, trees: list[DraftTree]) -> tuple[Tensor, Tensor]:
+        """All nodes through layers [E, L) at once: logits [B, N, V] and last states [B, N, C]."""
+        num_nodes, num_layers = len(trees[0]), self.model.config.num_layers
+        h, nodes = state.hidden(0, num_nodes), state.nodes(state.deep_kv, trees, num_nodes)
+        h = self.model.layers(h, self.config.exit_layer, num_layers, state.deep_kv, nodes)
         return self.model.logits(h), h
 
-    def judge(self, state: DecodeState, tree: DraftTree, logits: Tensor) -> Verdict:
+    def judge(self, state: DecodeState, trees: list[DraftTree], logits: Tensor) -> Verdict:
         """Which nodes are kept, and the target's own token behind them."""
-        if self.sampler is not None:
-            return self.sampler.verify(state.tokens, tree, logits)
-        return self.model.kernels.verify_tree(logits, *tree.tensors(logits.device))
+        if not any(request.sampler for request in state.requests):
+            return self.model.kernels.verify_tree(logits, *tensors(trees, logits.device))
+        each = []
+        for b, (request, tree) in enumerate(zip(state.requests, trees, strict=True)):
+            row = logits[b : b + 1]
+            if request.sampler is not None:
+                each.append(request.sampler.verify(request.tokens, tree, row))
+            else:
+                each.append(self.model.kernels.verify_tree(row, *tensors([tree], row.device)))
+        return Verdict(*map(torch.cat, zip(*each, strict=True)))
 
 
-def check_context(model: ModelConfig, prompt: Sequence[int], max_new_tokens: int) -> None:
+def kept(
+    state: DecodeState, trees: list[DraftTree], verdict: Verdict
+) -> tuple[list[list[int]], list[list[int]], list[int]]:
+    """Of every sequence: the nodes that it keeps, its new tokens, equally many, and how many of
+    them were drafted. What is left for it to say is counted down, once all criteria were asked.
+    """
+    paths, lengths = verdict.path.tolist(), verdict.path_len.tolist()
+    new, left, num_accepted = [], [], []
+    for b, bonus in enumerate(verdict.bonus.tolist()):
+        request, length = state.requests[b], lengths[b]
+        tokens = [trees[b].tokens[node] for node in paths[b][1:length]] + [bonus]
+        history, device = request.tokens, verdict.path.device
+        tokens, ended = until(history, tokens, request.eos_ids, request.criteria, device)
+        new.append(tokens)
+        left.append(0 if ended else request.num_left - len(tokens))
+        num_accepted.append(min(length - 1, len(tokens)))
+    for request, num_left in zip(state.requests, left, strict=True):
+        request.num_left = num_left
+    return [path[: len(t)] for path, t in zip(paths, new, strict=True)], new, num_accepted
+
+
+def check_context(model: ModelConfig, request: Request) -> None:
     """Refuse, before anything is computed, what the target cannot do; see
     :meth:`Decoder.generate`.
     """
+    prompt, num_new = request.tokens, request.num_left
     if not prompt:
         raise ValueError("prompt: expected at least one token, got none")
     if bad := [token for token in prompt if not 0 <= token < model.vocab_size]:
         raise ValueError(f"prompt: expected tokens in [0, {model.vocab_size}), got {bad[0]}")
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens: expected at least 0, got {max_new_tokens}")
-    total_len = len(prompt) + max_new_tokens
+    if num_new < 0:
+        raise ValueError(f"max_new_tokens: expected at least 0, got {num_new}")
+    total_len = len(prompt) + num_new
     if total_len > model.max_seq_len:
         raise ValueError(
             f"max_new_tokens: expected at most {model.max_seq_len - len(prompt)} behind "
             f"{len(prompt)} prompt tokens (the target's context is {model.max_seq_len}), "
-            f"got {max_new_tokens}"
+            f"got {num_new}"
         )
     if model.sliding_window is not None and total_len > model.sliding_window:
         raise UnsupportedError(

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kangaroo.draft.tree import DraftTree
+from kangaroo.config import DraftConfig
+from kangaroo.draft.base import Drafter
 from kangaroo.engine.decode import Decoder, Round
-from kangaroo.engine.state import DecodeState
+from kangaroo.engine.state import DecodeState, Request
+from kangaroo.models.llama import Llama
+from kangaroo.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -18,18 +21,21 @@ class Recording:
     """What a decoder made of a prompt.
 
     Attributes:
-        logits: [num_tokens, V], what each of `tokens` was chosen from.
         state: as the last round left it.
     """
 
     rounds: list[Round]
-    logits: Tensor
     state: DecodeState
 
     @property
     def tokens(self) -> list[int]:
         """New tokens."""
         return [token for round_ in self.rounds for token in round_.tokens]
+
+    @property
+    def logits(self) -> Tensor:
+        """[num_tokens, V], what each of `tokens` was chosen from."""
+        return torch.cat([r.logits for r in self.rounds if r.logits is not None])
 
     @property
     def num_drafted(self) -> int:
@@ -43,20 +49,21 @@ class Recording:
 class RecordingDecoder(Decoder):
     """Keeps the logits and the state of a run."""
 
-    def verify(self, state: DecodeState, tree: DraftTree) -> tuple[Tensor, Tensor]:
-        logits, h_deep = super().verify(state, tree)
-        verdict = self.model.kernels.verify_tree(logits, *tree.tensors(logits.device))
-        # A copy: the decoder may write the next round's logits to the same place.
-        self._logits = logits[0, verdict.path[0, : int(verdict.path_len)]]
-        self._state = state
-        return logits, h_deep
+    def __init__(self, model: Llama, drafter: Drafter, config: DraftConfig):
+        super().__init__(model, drafter, config, keep_logits=True)
+
+    def prefill(self, request: Request) -> DecodeState:
+        """The state is kept."""
+        self._state = super().prefill(request)
+        return self._state
 
     def run(
-        self, prompt: Sequence[int], max_new_tokens: int, eos_ids: Set[int] = frozenset()
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        eos_ids: Set[int] = frozenset(),
+        sampler: Sampler | None = None,
     ) -> Recording:
-        """Decode at least one token; node i of the accepted path chose the round's token i."""
-        rounds, logits = [], []
-        for round_ in self.generate(prompt, max_new_tokens, eos_ids):
-            rounds.append(round_)
-            logits.append(self._logits[: len(round_.tokens)])
-        return Recording(rounds, torch.cat(logits), self._state)
+        """Decode at least one token."""
+        request = Request(list(prompt), max_new_tokens, eos_ids, sampler=sampler)
+        return Recording(list(self.generate(request)), self._state)

@@ -53,7 +53,7 @@ class Adapter(nn.Module):
         """Unverified slots: exit states h [B, N, C] -> adapter states [B, N, C]; appends to
         `kv`.
         """
-        kv.length += h.shape[1]
+        kv.num_nodes += h.shape[1]
         return kernels.adapter_step(
             h, self.step_weights(), *kv.layer(0), nodes, rope, eps=self.config.rms_norm_eps
         )

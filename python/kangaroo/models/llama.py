@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kangaroo.cache import SlotCache
-from kangaroo.config import ModelConfig
+from kangaroo.config import MAX_TREE_NODES, ModelConfig
 from kangaroo_kernels import KernelSet
 from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.nodes import NodeBatch
@@ -25,9 +25,12 @@ class LlamaWeights:
 
 
 def rope_table(config: ModelConfig, device: torch.device) -> Tensor:
-    """Cosines and sines of every position: [2, max_seq_len, D / 2] float32."""
+    """Cosines and sines of every position: [2, max_seq_len + MAX_TREE_NODES, D / 2] float32;
+    behind the context stands padding alone.
+    """
     inv_freq = torch.tensor(config.rope_inv_freq, dtype=torch.float32)
-    angles = torch.arange(config.max_seq_len, dtype=torch.float32)[:, None] * inv_freq
+    num_positions = config.max_seq_len + MAX_TREE_NODES
+    angles = torch.arange(num_positions, dtype=torch.float32)[:, None] * inv_freq
     return (torch.stack([angles.cos(), angles.sin()]) * config.rope_scale).to(device)
 
 
@@ -57,7 +60,7 @@ class Llama:
         given.
         """
         h = (self.fused or self._op_by_op)(h, start, stop, kv.rows, nodes, out)
-        kv.length += h.shape[1]
+        kv.num_nodes += h.shape[1]
         return h
 
     def _op_by_op(

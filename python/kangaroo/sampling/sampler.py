@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
-from kangaroo.draft.tree import DraftTree
+from kangaroo.draft.tree import DraftTree, tensors
 from kangaroo.sampling.accept import Candidates, accept, certain
 from kangaroo.sampling.source import Place, Purpose, Source
 from kangaroo_kernels.verify_tree import Verdict
@@ -52,7 +52,7 @@ class Sampler:
             tree: drawn by :meth:`propose`, node by node, or chosen without any random number.
             logits: [1, N, V] float32, the target's prediction after each node.
         """
-        tokens, parents = tree.tensors(logits.device)
+        tokens, parents = tensors([tree], logits.device)
 
         def target(_: Tensor, nodes: Tensor) -> Tensor:
             node = int(nodes)
