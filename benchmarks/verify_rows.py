@@ -100,20 +100,19 @@ class ColdLayer:
     def __init__(self, model: Llama, context: int):
         config, like = model.config, model.weights.norm
         self.model, self.context = model, context
-        self.positions = torch.arange(config.max_seq_len, dtype=torch.int32)[None]
         self.caches = []
         for _ in range(config.num_layers):
             leading = (2, 1, config.num_kv_heads)
             cache = SlotCache(leading, config.max_seq_len, config.head_dim, like)
             cache.rows.normal_()
-            cache.commit(context)
+            cache.commit([context])
             self.caches.append(cache)
 
     def forward(self, h: torch.Tensor, layer: int) -> None:
         """Rows h [1, N, C] through a layer, and forgotten."""
         kv = self.caches[layer]
-        self.model.layers(h, layer, layer + 1, kv, kv.chain(h.shape[1], self.positions))
-        kv.length = kv.committed
+        self.model.layers(h, layer, layer + 1, kv, kv.chain(h.shape[1]))
+        kv.num_nodes = 0
 
     def num_bytes(self) -> int:
         """Read by one call: weights, keys and values."""

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from kangaroo.cache import SlotCache
 from kangaroo.config import AdapterConfig, AdapterKind, DraftConfig
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.growth import Ranking
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree
-from kangaroo.engine.state import DecodeState
+from kangaroo.engine.state import DecodeState, Request
 from kangaroo.evals.recording import Recording as Run
 from kangaroo.evals.recording import RecordingDecoder
 from kangaroo.models.adapter import Adapter
@@ -153,6 +155,26 @@ class ScriptedBranches(BranchingDrafter):
             tokens = [(self.tokens[position] + n - rank) % vocab_size for n in range(k)]
             rankings[row] = tokens, [0.6 * 0.9**n for n in range(k)]
         return [rankings]
+
+
+def num_live(cache: SlotCache) -> int:
+    """Live slots of the first sequence: committed ones and nodes."""
+    return cache.slots.committed[0] + cache.num_nodes
+
+
+def poison(state: DecodeState) -> None:
+    """NaN in every slot, and for every node, that no one has a right to read."""
+    for row, request in enumerate(state.requests):
+        for cache in state.caches:
+            first = cache.slots.committed[row] + cache.num_nodes
+            cache.storage[:, row, :, first:] = torch.nan
+        behind = state.lags[row] if state.adapter_kv.storage.numel() else 0
+        state.exit_states[row, 1 - min(behind, 1) + behind :] = torch.nan
+        assert request.num_left > 0
+
+
+def request_of(prompt: Sequence[int], max_new_tokens: int, **options: Any) -> Request:
+    return Request(list(prompt), max_new_tokens, **options)
 
 
 def decoder_of(drafter: KangarooDrafter) -> RecordingDecoder:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kangaroo.cache import SlotCache
+from kangaroo.cache import REACH, SlotCache, Slots
 from kangaroo_kernels.tree_attention import KV_CHUNK
 
 LIKE = torch.zeros(1)
-POSITIONS = torch.arange(2 * KV_CHUNK, dtype=torch.int32)[None]
 
 
 @pytest.mark.parametrize(
@@ -25,12 +24,12 @@ def test_capacity_is_whole_chunks(asked: int, given: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_new_cache_is_empty_and_finite(dtype: torch.dtype) -> None:
-    cache = SlotCache((2, 1, 2), 5, 8, LIKE.to(dtype))
+    cache = SlotCache((2, 3, 2), 5, 8, LIKE.to(dtype))
     assert cache.rows.dtype == dtype
     assert not cache.rows.any()
-    assert (cache.length, cache.committed) == (0, 0)
-    assert cache.cache_seqlens.dtype == torch.int32
-    assert cache.cache_seqlens.tolist() == [0]
+    assert (cache.slots.committed, cache.num_nodes) == ([0, 0, 0], 0)
+    assert cache.slots.cache_seqlens.dtype == torch.int32
+    assert cache.slots.cache_seqlens.tolist() == [0, 0, 0]
 
 
 def test_a_layer_is_a_view_of_its_keys_and_values() -> None:
@@ -44,41 +43,17 @@ def test_a_layer_is_a_view_of_its_keys_and_values() -> None:
     assert cache.rows.amin((1, 2, 3, 4)).tolist() == [1, 2, 11, 12, 21, 22]
 
 
-def test_hidden_states_are_appended_behind_the_live_slots() -> None:
-    cache = SlotCache((1, 1, 1), 10, 8, LIKE)
-    h = torch.randn(1, 7, 8)
-    cache.next_hidden(3).copy_(h[:, :3])
-    cache.next_hidden(1).copy_(h[:, 3:4])
-    cache.next_hidden(h.shape[1] - 4).copy_(h[:, 4:])
-    assert (cache.length, cache.committed) == (7, 0)
-    assert torch.equal(cache.hidden(0, 7), h)
-    assert torch.equal(cache.hidden(2, 5), h[:, 2:5])
-    assert not cache.hidden(7, cache.num_slots).any()
-
-
-def test_rejected_hidden_states_are_overwritten() -> None:
-    """What a commit forgets is written over by the next round, and what it keeps is not."""
-    cache = SlotCache((1, 1, 1), 10, 8, LIKE)
-    first, second = torch.randn(1, 6, 8), torch.randn(1, 2, 8)
-    cache.next_hidden(first.shape[1]).copy_(first)
-    cache.commit(4)
-    cache.next_hidden(second.shape[1]).copy_(second)
-    assert cache.length == 6
-    assert torch.equal(cache.hidden(0, 4), first[:, :4])
-    assert torch.equal(cache.hidden(4, 6), second)
-
-
 def test_chain_stands_behind_the_live_slots() -> None:
     """Slot, position and node: all see history, nodes of this round are seen from behind."""
-    cache = SlotCache((2, 1, 1), 10, 8, LIKE)
-    cache.commit(5)
-    cache.length += 2
-    nodes = cache.chain(3, POSITIONS)
-    assert nodes.positions.tolist() == [[7, 8, 9]]
-    assert nodes.cache_seqlens.tolist() == [5]
+    cache = SlotCache((2, 2, 1), 10, 8, LIKE)
+    cache.commit([5, 3], num_nodes=2)
+    nodes = cache.chain(3)
+    assert nodes.positions.tolist() == [[7, 8, 9], [5, 6, 7]]
+    assert nodes.positions.is_contiguous()
+    assert nodes.cache_seqlens.tolist() == [5, 3]
     assert nodes.first_node == 2
     assert nodes.ancestors is None
-    assert (cache.length, cache.committed) == (7, 5), "chain only looks"
+    assert (cache.slots.committed, cache.num_nodes) == ([5, 3], 2), "chain only looks"
 
 
 def test_commit_moves_the_lengths_together() -> None:
@@ -86,21 +61,58 @@ def test_commit_moves_the_lengths_together() -> None:
     cache = SlotCache((2, 1, 1), 10, 8, LIKE)
     rows = torch.randn_like(cache.rows)
     cache.rows.copy_(rows)
-    on_device = cache.cache_seqlens
+    on_device = cache.slots.cache_seqlens
     for live, kept in [(3, 3), (9, 4), (5, 5), (6, 0)]:
-        cache.length = live
-        cache.commit(kept)
-        assert (cache.length, cache.committed, on_device.tolist()) == (kept, kept, [kept])
-    assert cache.cache_seqlens is on_device, "launched kernels hold its address"
+        cache.num_nodes = live
+        cache.commit([kept])
+        assert (cache.slots.committed, cache.num_nodes) == ([kept], 0)
+        assert on_device.tolist() == [kept]
+    assert cache.slots.cache_seqlens is on_device, "launched kernels hold its address"
     assert torch.equal(cache.rows, rows), "a commit moves no bytes"
 
 
 def test_chain_follows_a_commit_without_being_cut_again() -> None:
     """NodeBatch holds the device's length itself: kernels read what holds when they run."""
     cache = SlotCache((2, 1, 1), 10, 8, LIKE)
-    nodes = cache.chain(1, POSITIONS)
-    cache.commit(6)
+    nodes = cache.chain(1)
+    cache.commit([6])
     assert nodes.cache_seqlens.tolist() == [6]
+    assert nodes.positions.tolist() == [[6]]
+
+
+def test_fewer_sequences_than_there_is_room_for() -> None:
+    """The first rows are those there are; each plane of them is contiguous."""
+    cache = SlotCache((4, 3, 2), 10, 8, LIKE)
+    cache.commit([5, 2])
+    assert cache.rows.shape == (4, 2, 2, KV_CHUNK, 8)
+    assert all(plane.is_contiguous() for plane in cache.rows)
+    assert cache.rows.data_ptr() == cache.storage.data_ptr()
+    assert cache.chain(2).positions.tolist() == [[5, 6], [2, 3]]
+    cache.commit([5, 2, 9])
+    assert cache.rows is cache.storage
+    assert cache.chain(1).positions.tolist() == [[5], [2], [9]]
+
+
+def test_caches_that_share_their_slots() -> None:
+    slots = Slots(2, torch.device("cpu"))
+    first, second = (SlotCache((2, 2, 1), 10, 8, LIKE, slots) for _ in range(2))
+    first.commit([4, 1])
+    assert second.chain(1).positions.tolist() == [[4], [1]]
+
+
+def test_the_furthest_chain() -> None:
+    cache = SlotCache((2, 1, 1), REACH, 8, LIKE)
+    assert cache.chain(REACH).positions.tolist() == [list(range(REACH))]
+
+
+def test_a_copied_sequence() -> None:
+    """Its live slots and nothing else."""
+    source, cache = (SlotCache((2, 3, 1), 10, 8, LIKE) for _ in range(2))
+    source.storage.normal_()
+    cache.copy(2, source, 1, 4)
+    assert torch.equal(cache.storage[:, 2, :, :4], source.storage[:, 1, :, :4])
+    assert not cache.storage[:, :2].any()
+    assert not cache.storage[:, 2, :, 4:].any()
 
 
 def test_memory_without_rows() -> None:

@@ -25,7 +25,7 @@ def export(
     """Write target and adapter to one file, for programs that embed libkangaroo."""
     from transformers.utils import logging
 
-    from kangaroo.engine.generation import eos_ids
+    from kangaroo.engine.generation import eos_list
     from kangaroo.engine.llm import KangarooForCausalLM
     from kangaroo.models.export import save_export
     from kangaroo.models.fingerprint import fingerprint
@@ -38,7 +38,7 @@ def export(
         llm.model,
         llm.adapter,
         fingerprint(llm.path, exit_layer),
-        eos_ids(llm.generation_config.eos_token_id),
+        frozenset(eos_list(llm.generation_config.eos_token_id)),
     )
     if as_json:
         kind = None if llm.adapter is None else llm.adapter.config.kind

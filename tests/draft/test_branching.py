@@ -11,13 +11,21 @@ import torch
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.draft.branching import BranchingDrafter
-from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.llama import Llama
 from tests.draft_parity.from_scratch import FromScratch
-from tests.engines import SMALL, ScriptedBranches, autoregressive, load, make_adapter, make_prompt
+from tests.engines import (
+    SMALL,
+    ScriptedBranches,
+    autoregressive,
+    load,
+    make_adapter,
+    make_prompt,
+    num_live,
+    request_of,
+)
 from tests.factories import make_checkpoint
 
 NUM_TOKENS, EXIT_LAYER = 40, 2
@@ -39,18 +47,17 @@ class CheckedBranches(ScriptedBranches):
 
     lags: list[int]
 
-    def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
-        root = state.prefix_len
-        for cache in (state.shallow_kv, state.deep_kv, state.exit_hidden):
-            assert cache.length == cache.committed == root
-        self.lags.append(root - state.adapter_kv.length)
-        tree = super().draft(state, max_depth)
-        assert state.shallow_kv.length == state.exit_hidden.length == root + len(tree)
-        assert state.deep_kv.length == root
+    def draft(self, state: DecodeState, max_depths: list[int]) -> list[DraftTree]:
+        (root,) = state.prefix_lens
+        for cache in (state.shallow_kv, state.deep_kv):
+            assert (cache.slots.committed, cache.num_nodes) == ([root], 0)
+        self.lags += state.lags
+        (tree,) = super().draft(state, max_depths)
+        assert (state.shallow_kv.num_nodes, state.deep_kv.num_nodes) == (len(tree), 0)
         if len(tree) > 1:
             parents = set(tree.parents[1:])
-            assert root + max(parents) < state.adapter_kv.length <= root + len(tree) - 1
-        return tree
+            assert root + max(parents) < num_live(state.adapter_kv) <= root + len(tree) - 1
+        return [tree]
 
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
@@ -64,7 +71,7 @@ def test_lengths_through_every_round(model: Llama, kind: AdapterKind) -> None:
     drafter.lags = []
     new = [
         t
-        for r in Decoder(model, drafter, drafter.config).generate(prompt, NUM_TOKENS)
+        for r in Decoder(model, drafter, drafter.config).generate(request_of(prompt, NUM_TOKENS))
         for t in r.tokens
     ]
     assert new == tokens[20:]
@@ -81,16 +88,17 @@ def test_a_draft_depends_on_the_tokens_alone(
     decoder, prompt = Decoder(model, drafter, drafter.config), make_prompt(model, 20)
     tokens, num_left, drafts, draft = list(prompt), NUM_TOKENS, [], drafter.draft
 
-    def kept(state: DecodeState, max_depth: int) -> DraftTree:
-        drafts.append(draft(state, max_depth))
+    def kept(state: DecodeState, max_depths: list[int]) -> list[DraftTree]:
+        drafts.append(draft(state, max_depths))
         return drafts[-1]
 
     drafter.draft = kept
     num_moved = 0
-    for round_ in decoder.generate(prompt, NUM_TOKENS):
+    for round_ in decoder.generate(request_of(prompt, NUM_TOKENS)):
         with torch.inference_mode():
             depth = min(drafter.config.depth, num_left - 1)
-            assert draft(decoder.prefill(tokens, NUM_TOKENS), depth) == drafts[-1]
+            state = decoder.prefill(request_of(tokens, NUM_TOKENS))
+            assert draft(state, [depth]) == drafts[-1]
         num_moved += round_.num_accepted > 0
         tokens += round_.tokens
         num_left -= len(round_.tokens)
@@ -106,30 +114,29 @@ def test_what_is_drafted_behind_a_node_is_the_adapters_own(model: Llama, kind: A
     rankings = drafter._rankings
     checked = []
 
-    def compared(own: Any, state: DecodeState, tree: DraftTree) -> Any:
-        found = rankings(own, state, tree)
+    def compared(own: Any, state: DecodeState, trees: list[DraftTree]) -> Any:
+        (found,), (tree,) = rankings(own, state, trees), trees
+        tokens_so_far = state.requests[0].tokens
         for node, (tokens, probabilities) in enumerate(found, len(tree) - len(found)):
             path, at = [], node
             while at > 0:
                 path, at = [tree.tokens[at], *path], tree.parents[at]
-            states = exact.adapter_states(state.tokens + path, state.prefix_len)[-1:]
+            states = exact.adapter_states(tokens_so_far + path, state.prefix_lens[0])[-1:]
             best = exact.probabilities(states)[0].topk(4)
-            assert tokens == best.indices.tolist()
+            assert list(tokens) == best.indices.tolist()
             assert torch.tensor(probabilities).allclose(best.values.float(), rtol=1e-3)
             checked.append(tree.depths[node])
-        return found
+        return [found]
 
     drafter._rankings = compared
-    for _ in Decoder(model, drafter, drafter.config).generate(prompt, NUM_TOKENS):
+    for _ in Decoder(model, drafter, drafter.config).generate(request_of(prompt, NUM_TOKENS)):
         pass
     assert set(checked) >= {0, 1, 2, 3, 4}
 
 
 def test_the_cache_has_room_for_a_tree_behind_the_last_token(model: Llama) -> None:
     adapter = make_adapter(model, "paper", EXIT_LAYER)
-    chain = KangarooDrafter(model, adapter, config_of()).new_cache(128)
-    assert BranchingDrafter(model, adapter, config_of()).new_cache(128).num_slots == 192
-    assert chain.num_slots == 128
+    assert BranchingDrafter(model, adapter, config_of()).new_cache(1, 128).num_slots == 192
 
 
 def test_more_tokens_than_the_target_has(tmp_path: Any) -> None:

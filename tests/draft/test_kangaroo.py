@@ -21,6 +21,8 @@ from tests.engines import (
     load,
     make_adapter,
     make_prompt,
+    num_live,
+    request_of,
 )
 from tests.factories import make_checkpoint
 
@@ -35,9 +37,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Llama:
     return load(make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **overrides))
 
 
-def lengths(state: DecodeState) -> tuple[int, int, int]:
-    """Live slots of the shallow and deep caches and of the exit states."""
-    return state.shallow_kv.length, state.deep_kv.length, state.exit_hidden.length
+def lengths(state: DecodeState) -> tuple[int, int]:
+    """Live slots of the shallow and deep caches."""
+    return num_live(state.shallow_kv), num_live(state.deep_kv)
 
 
 class CheckedDrafter(KangarooDrafter):
@@ -45,34 +47,34 @@ class CheckedDrafter(KangarooDrafter):
 
     live = 0  # rows of the adapter
 
-    def prefill(self, state: DecodeState, h_deep: Tensor) -> None:
-        super().prefill(state, h_deep)
-        assert state.adapter_kv.length == state.exit_hidden.length
-        self.live = state.adapter_kv.length
+    def prefill(self, state: DecodeState, h: Tensor, h_deep: Tensor) -> None:
+        super().prefill(state, h, h_deep)
+        self.live = num_live(state.adapter_kv)
+        assert (self.live, self.live) == lengths(state)
 
-    def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
+    def draft(self, state: DecodeState, max_depths: list[int]) -> list[DraftTree]:
         """Every node has its shallow rows and exit state, all but the leaf their adapter row."""
-        prefix_len = state.prefix_len
-        assert lengths(state) == (prefix_len, prefix_len, prefix_len)
-        assert state.adapter_kv.length == state.adapter_kv.committed == min(prefix_len, self.live)
-        self.log.append(prefix_len - state.adapter_kv.length)
-        tree = super().draft(state, max_depth)
-        assert tree.tokens[0] == state.tokens[-1]
+        (prefix_len,), (max_depth,) = state.prefix_lens, max_depths
+        assert lengths(state) == (prefix_len, prefix_len)
+        assert state.adapter_kv.slots.committed == [min(prefix_len, self.live)]
+        self.log += state.lags
+        (tree,) = super().draft(state, max_depths)
+        assert tree.tokens[0] == state.requests[0].tokens[-1]
         assert tree.parents == list(range(-1, len(tree) - 1))
         assert 0 < len(tree) <= max_depth + 1
-        assert lengths(state) == (prefix_len + len(tree), prefix_len, prefix_len + len(tree))
-        if len(tree) > 1:  # else the root is still to come, perhaps with a slot before it
-            assert state.adapter_kv.length == prefix_len + len(tree) - 1
-        self.live = state.adapter_kv.length
-        return tree
+        assert lengths(state) == (prefix_len + len(tree), prefix_len)
+        self.live = num_live(state.adapter_kv)
+        if len(tree) > 1:  # else the root is still to come, unless a slot before it was
+            assert self.live == prefix_len + len(tree) - 1
+        return [tree]
 
-    def verified(self, state: DecodeState, tree: DraftTree, h_deep: Tensor) -> None:
+    def verified(self, state: DecodeState, trees: list[DraftTree], h_deep: Tensor) -> None:
         """`deep_prefix` has a row of every verified slot, `paper` of those that it had."""
-        super().verified(state, tree, h_deep)
+        super().verified(state, trees, h_deep)
         if self.adapter.config.kind == "deep_prefix":
-            self.live = state.exit_hidden.length
-        assert state.adapter_kv.length == self.live
-        assert state.adapter_kv.committed <= state.prefix_len
+            self.live = num_live(state.shallow_kv)
+        assert num_live(state.adapter_kv) == self.live
+        assert state.adapter_kv.slots.committed[0] <= state.prefix_lens[0]
 
 
 class CheckedPerfect(CheckedDrafter, PerfectDrafter):
@@ -107,18 +109,18 @@ def test_lengths_through_every_round(
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
 def test_a_cache_has_the_adapters_geometry(model: Llama, kind: AdapterKind) -> None:
     config = make_adapter(model, kind, EXIT_LAYER).config
-    cache = KangarooDrafter(model, make_adapter(model, kind, EXIT_LAYER), CONFIG).new_cache(100)
-    assert cache.rows.shape == (2, 1, config.num_kv_heads, 128, config.head_dim)
+    cache = KangarooDrafter(model, make_adapter(model, kind, EXIT_LAYER), CONFIG).new_cache(3, 60)
+    assert cache.rows.shape == (2, 3, config.num_kv_heads, 128, config.head_dim)
     assert cache.rows.dtype == model.weights.norm.dtype
 
 
 def test_without_an_adapter(model: Llama) -> None:
     """No rows, no drafts; but the root's shallow work is done, for verification starts from it."""
     drafter = KangarooDrafter(model, None, CONFIG)
-    assert drafter.new_cache(100).rows.numel() == 0
-    state = decoder_of(drafter).prefill([1, 2, 3], 10)
-    tree = drafter.draft(state, 4)
-    assert (tree.tokens, lengths(state)) == ([3], (3, 2, 3))
+    assert drafter.new_cache(1, 100).rows.numel() == 0
+    state = decoder_of(drafter).prefill(request_of([1, 2, 3], 10))
+    (tree,) = drafter.draft(state, [4])
+    assert (tree.tokens, lengths(state)) == ([3], (3, 2))
 
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
@@ -127,9 +129,10 @@ def test_a_draft_depends_on_the_tokens_alone(model: Llama, kind: AdapterKind) ->
     drafter = KangarooDrafter(model, make_adapter(model, kind, EXIT_LAYER), CONFIG)
     decoder, prompt = decoder_of(drafter), make_prompt(model, 20)
     tokens, num_left = list(prompt), NUM_TOKENS
-    for round_ in decoder.generate(prompt, NUM_TOKENS):
+    for round_ in decoder.generate(request_of(prompt, NUM_TOKENS)):
         with torch.inference_mode():
-            fresh = drafter.draft(decoder.prefill(tokens, NUM_TOKENS), CONFIG.max_depth).tokens[1:]
+            state = decoder.prefill(request_of(tokens, NUM_TOKENS))
+            fresh = drafter.draft(state, [CONFIG.max_depth])[0].tokens[1:]
         assert round_.num_drafted == min(len(fresh), num_left - 1)
         assert round_.tokens[:-1] == fresh[: round_.num_accepted]
         tokens += round_.tokens

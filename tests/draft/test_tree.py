@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from kangaroo.draft.tree import DraftTree
+from kangaroo.draft.tree import DraftTree, places, tensors
 
 
 def test_a_root_alone() -> None:
@@ -41,7 +41,7 @@ def test_tensors_have_the_shape_that_verification_wants() -> None:
     tree = DraftTree.root(7)
     tree.add(3, parent=0)
     tree.add(1, parent=0)
-    tokens, parents = tree.tensors(torch.device("cpu"))
+    tokens, parents = tensors([tree], torch.device("cpu"))
     assert tokens.dtype == parents.dtype == torch.int64
     assert tokens.tolist() == [[7, 3, 1]]
     assert parents.tolist() == [[-1, 0, 0]]
@@ -54,7 +54,7 @@ def test_ancestors_are_a_nodes_path() -> None:
     assert tree.ancestors == [0b1, 0b11, 0b101, 0b1101]
     assert not tree.is_chain
     tree.add(5, parent=c)
-    depths, masks = tree.places(2, torch.device("cpu"))
+    depths, masks = places([tree], 2, 5, torch.device("cpu"))
     assert (depths.dtype, masks.dtype) == (torch.int32, torch.int64)
     assert depths.tolist() == [[1, 2, 3]]
     assert masks.tolist() == [[0b101, 0b1101, 0b11101]]
@@ -65,7 +65,7 @@ def test_the_last_of_64_nodes_is_the_sign() -> None:
     tree = DraftTree.root(7)
     for node in range(1, 64):
         tree.add(node, parent=0)
-    masks = tree.places(62, torch.device("cpu"))[1]
+    masks = places([tree], 62, 64, torch.device("cpu"))[1]
     assert masks.tolist() == [[1 | 1 << 62, 1 - (1 << 63)]]
 
 

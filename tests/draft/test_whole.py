@@ -14,7 +14,7 @@ from kangaroo.draft.whole import WholeChainDrafter, chain_drafter
 from kangaroo.engine.state import DecodeState
 from kangaroo_kernels import UnsupportedError
 from kangaroo_kernels.testing import assert_same_bits
-from tests.engines import SMALL, decoder_of, load, make_adapter, make_prompt
+from tests.engines import SMALL, decoder_of, load, make_adapter, make_prompt, num_live
 from tests.factories import make_checkpoint
 
 NUM_TOKENS, EXIT_LAYER = 40, 2
@@ -31,11 +31,12 @@ def watch(drafter: KangarooDrafter) -> list[tuple[DraftTree, list[Tensor]]]:
     """Each draft, and all live rows behind it."""
     drafts, draft = [], drafter.draft
 
-    def watched(state: DecodeState, max_depth: int) -> DraftTree:
-        tree = draft(state, max_depth)
-        caches = (state.shallow_kv, state.exit_hidden, state.adapter_kv)
-        drafts.append((tree, [cache.rows[..., : cache.length, :].clone() for cache in caches]))
-        return tree
+    def watched(state: DecodeState, max_depths: list[int]) -> list[DraftTree]:
+        (tree,) = draft(state, max_depths)
+        caches = (state.shallow_kv, state.adapter_kv)
+        rows = [cache.rows[..., : num_live(cache), :].clone() for cache in caches]
+        drafts.append((tree, [*rows, state.hidden(0, len(tree)).clone()]))
+        return [tree]
 
     drafter.draft = watched  # type: ignore[method-assign]
     return drafts

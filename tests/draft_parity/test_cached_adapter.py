@@ -33,6 +33,8 @@ from tests.engines import (
     load,
     make_adapter,
     make_prompt,
+    num_live,
+    request_of,
 )
 from tests.factories import make_checkpoint
 
@@ -71,7 +73,7 @@ class ProbedAdapter(Adapter):
     steps: list[tuple[int, Tensor]]
 
     def step(self, h: Tensor, kv, *args) -> Tensor:  # type: ignore[no-untyped-def]
-        first_slot = kv.length
+        first_slot = num_live(kv)
         out = super().step(h, kv, *args)
         self.steps.append((first_slot, out[0]))
         return out
@@ -83,16 +85,16 @@ class ProbedDecoder(Decoder):
     def drafted(self, prompt: list[int]) -> list[DraftedRound]:
         self.rounds: list[DraftedRound] = []
         self.drafter.adapter.steps = []
-        for _ in self.generate(prompt, NUM_TOKENS):
+        for _ in self.generate(request_of(prompt, NUM_TOKENS)):
             pass
         return self.rounds
 
-    def verify(self, state: DecodeState, tree: DraftTree) -> tuple[Tensor, Tensor]:
-        adapter = self.drafter.adapter
-        tokens = state.tokens[:-1] + tree.tokens
-        self.rounds.append(DraftedRound(tokens, state.prefix_len, tree, adapter.steps))
+    def verify(self, state: DecodeState, trees: list[DraftTree]) -> tuple[Tensor, Tensor]:
+        adapter, (tree,) = self.drafter.adapter, trees
+        tokens = state.requests[0].tokens[:-1] + tree.tokens
+        self.rounds.append(DraftedRound(tokens, state.prefix_lens[0], tree, adapter.steps))
         adapter.steps = []
-        return super().verify(state, tree)
+        return super().verify(state, trees)
 
 
 @pytest.fixture(scope="module")

@@ -31,18 +31,15 @@ def cached(
 ) -> Tensor:
     """The engine's way to `slot` [B, C]: rows verified up to slot - delta, then node by node."""
     num_verified = max(slot - delta + 1, 0)
-    config, positions = (
-        adapter.config,
-        torch.arange(NUM_SLOTS, dtype=torch.int32).expand(len(h_e), -1),
-    )
+    config = adapter.config
     kv = SlotCache((2, len(h_e), config.num_kv_heads), NUM_SLOTS, config.head_dim, h_e)
     if num_verified:
         rows = h_e[:, :num_verified], h_l[:, :num_verified]
-        adapter.write_verified(*rows, kv, kv.chain(num_verified, positions), rope, kernels=KERNELS)
-        kv.commit(num_verified)
+        adapter.write_verified(*rows, kv, kv.chain(num_verified), rope, kernels=KERNELS)
+        kv.commit([num_verified] * len(h_e))
     for node in range(num_verified, slot + 1):
         h = h_e[:, node : node + 1]
-        out = adapter.step(h, kv, kv.chain(1, positions), rope, KERNELS)
+        out = adapter.step(h, kv, kv.chain(1), rope, KERNELS)
     return out[:, 0]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.config import ADAPTER_KINDS, MAX_TREE_NODES, AdapterKind, DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.models.llama import Llama
 from tests.engines import (
@@ -19,6 +19,8 @@ from tests.engines import (
     load,
     make_adapter,
     make_prompt,
+    num_live,
+    request_of,
 )
 from tests.factories import make_checkpoint
 
@@ -72,7 +74,7 @@ def test_exactly_as_many_tokens_as_asked_for(
 ) -> None:
     """A block that would run over is drafted shorter; no round is empty."""
     decoder = make(PerfectDrafter, model, prompt + expected)
-    rounds = list(decoder.generate(prompt, max_new_tokens))
+    rounds = list(decoder.generate(request_of(prompt, max_new_tokens)))
     assert [token for round_ in rounds for token in round_.tokens] == expected[:max_new_tokens]
     full, rest = divmod(max_new_tokens, DEPTH + 1)
     assert [len(round_.tokens) for round_ in rounds] == [DEPTH + 1] * full + [rest] * (rest > 0)
@@ -88,14 +90,14 @@ def test_the_whole_context_can_be_filled(
     assert len(prompt) + NUM_TOKENS == model.config.max_seq_len == 64
     run = make(drafter, model, prompt + expected, kind, max_depth=40).run(prompt, NUM_TOKENS)
     assert run.tokens == expected
-    assert run.state.exit_hidden.num_slots == model.config.max_seq_len
+    assert run.state.deep_kv.num_slots == model.config.max_seq_len + MAX_TREE_NODES
 
 
 def test_one_token_more_than_the_context_is_refused(model: Llama, prompt: list[int]) -> None:
     decoder = make(PerfectDrafter, model, prompt)
     message = "^max_new_tokens: expected at most 53 behind 11 prompt tokens .* 64.*, got 54$"
     with pytest.raises(ValueError, match=message):
-        next(decoder.generate(prompt, NUM_TOKENS + 1))
+        next(decoder.generate(request_of(prompt, NUM_TOKENS + 1)))
 
 
 @pytest.mark.parametrize("drafter", [PerfectDrafter, NoisyDrafter])
@@ -123,10 +125,11 @@ def test_nothing_follows_an_end_of_sequence_token(
     assert len(run.rounds) == blocks + 1
     last = run.rounds[-1]
     assert (last.num_drafted, last.num_accepted) == (DEPTH, min(inside + 1, DEPTH))
-    assert run.state.tokens == prompt + run.tokens
-    for cache in (run.state.shallow_kv, run.state.deep_kv, run.state.exit_hidden):
-        assert cache.length == cache.committed == run.state.prefix_len
-    assert run.state.adapter_kv.length <= run.state.prefix_len
+    assert run.state.requests[0].tokens == prompt + run.tokens
+    root = run.state.prefix_lens[0]
+    for cache in (run.state.shallow_kv, run.state.deep_kv):
+        assert (cache.slots.committed, cache.num_nodes) == ([root], 0)
+    assert num_live(run.state.adapter_kv) <= root
 
 
 @pytest.mark.parametrize("max_depth", [0, 1, DEPTH])
@@ -174,7 +177,7 @@ def test_rounds_add_up(model: Llama, prompt: list[int], expected: list[int]) -> 
     decoder = make(LoggingDrafter, model, prompt + expected, max_depth=4)
     decoder.drafter.log = []
     position = len(prompt)
-    for round_ in decoder.generate(prompt, NUM_TOKENS):
+    for round_ in decoder.generate(request_of(prompt, NUM_TOKENS)):
         said = [token for _, token in decoder.drafter.log]
         assert [p for p, _ in decoder.drafter.log] == list(range(position, position + len(said)))
         right = [token == expected[position - len(prompt) + i] for i, token in enumerate(said)]
@@ -233,7 +236,7 @@ def test_ends_of_the_stopping_rule(
     config = DraftConfig(1, max_depth, confidence)
     decoder = decoder_of(KangarooDrafter(model, make_adapter(model, kind, 1), config))
     left = 30
-    for round_ in decoder.generate(prompt, left):
+    for round_ in decoder.generate(request_of(prompt, left)):
         assert round_.num_drafted == min(num_drafted, left - 1)
         left -= len(round_.tokens)
     assert left == 0
@@ -252,10 +255,12 @@ def test_sequences_do_not_disturb_each_other(
 ) -> None:
     """A sequence owns all its state: rounds of several may be interleaved, or abandoned."""
     decoder = make(PerfectDrafter, model, prompt + expected, max_depth=2)
-    first, second = decoder.generate(prompt, 30), decoder.generate(prompt[:1], 1)
+    first, second = (
+        decoder.generate(request_of(*asked)) for asked in ((prompt, 30), (prompt[:1], 1))
+    )
     tokens = next(first).tokens + next(first).tokens
     next(second)
-    abandoned = decoder.generate(prompt, 30)
+    abandoned = decoder.generate(request_of(prompt, 30))
     next(abandoned)
     abandoned.close()
     tokens += [token for round_ in first for token in round_.tokens]

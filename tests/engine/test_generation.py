@@ -17,6 +17,7 @@ from kangaroo.engine.options import (
     HONOURED,
     IRRELEVANT,
     NEUTRAL,
+    OUTPUTS,
     PROCESSING,
     PROCESSOR_OPTIONS,
     SAMPLING,
@@ -62,7 +63,7 @@ def test_neutral_values_are_transformers_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(FIELDS) - HONOURED - STOPPING - DRAWN - PROCESSING - IRRELEVANT)
+    "name", sorted(set(FIELDS) - HONOURED - STOPPING - DRAWN - PROCESSING - IRRELEVANT - OUTPUTS)
 )
 def test_fields_that_are_set_are_refused(name: str) -> None:
     """By option and by config alike; unset and neutral values pass."""
@@ -106,10 +107,10 @@ def test_unknown_options_are_all_named() -> None:
 def test_options_above_config_above_folder() -> None:
     folder = GenerationConfig(max_new_tokens=3, eos_token_id=2)
     given = GenerationConfig(max_new_tokens=4)
-    assert make_plan(folder) == Plan(3, frozenset({2}), False)
-    assert make_plan(folder, given) == Plan(4, frozenset({2}), False)
+    assert make_plan(folder) == Plan(3, frozenset({2}), False, pad_id=2)
+    assert make_plan(folder, given) == Plan(4, frozenset({2}), False, pad_id=2)
     assert make_plan(folder, given, max_new_tokens=5, eos_token_id=7) == Plan(
-        5, frozenset({7}), False
+        5, frozenset({7}), False, pad_id=7
     )
     assert make_plan(folder, return_dict_in_generate=True).return_dict
 
@@ -172,6 +173,9 @@ def test_only_drawn_sequences_can_be_several() -> None:
     several = make_plan(num_return_sequences=3, do_sample=True, pad_token_id=9)
     assert (several.num_return_sequences, several.pad_id) == (3, 9)
     assert make_plan(num_return_sequences=3, do_sample=True).pad_id == 2
+    assert make_plan(eos_token_id=[5, 3]).pad_id == 5, "transformers' choice"
+    with pytest.raises(ValueError, match="^pad_token_id: expected a token id, got 'odd'"):
+        make_plan(pad_token_id="odd")
 
 
 @pytest.mark.parametrize(
@@ -194,15 +198,15 @@ def test_only_drawn_sequences_can_be_several() -> None:
 )
 def test_values_of_which_no_processor_can_be_made(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        samplers(make_plan(**options), 10, None, torch.device("cpu"))
+        samplers(make_plan(**options), [10], None, torch.device("cpu"))
 
 
 def test_seeds() -> None:
     device = torch.device("cpu")
     with pytest.raises(ValueError, match="^seed=3: has no effect on greedy decoding"):
-        samplers(make_plan(repetition_penalty=2.0), 10, 3, device)
+        samplers(make_plan(repetition_penalty=2.0), [10], 3, device)
     with pytest.raises(ValueError, match="^seed: expected a whole number"):
-        samplers(make_plan(do_sample=True), 10, -3, device)
+        samplers(make_plan(do_sample=True), [10], -3, device)
     assert samplers(make_plan(), 10, None, device) == [None]
 
 

@@ -12,7 +12,7 @@ from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.decode import Decoder, check_context
 from kangaroo.models.llama import Llama
 from kangaroo_kernels import UnsupportedError
-from tests.engines import SMALL, autoregressive, load
+from tests.engines import SMALL, autoregressive, load, request_of
 from tests.factories import make_checkpoint
 
 WINDOW = 24
@@ -44,7 +44,7 @@ def test_bad_arguments(
     monkeypatch.setattr(Llama, "embed", lambda *_: pytest.fail("something was computed"))
     drafter = KangarooDrafter(model, None, DraftConfig(1))
     with pytest.raises(ValueError, match=f"^{message}$"):
-        next(Decoder(model, drafter, drafter.config).generate(prompt, max_new_tokens))
+        next(Decoder(model, drafter, drafter.config).generate(request_of(prompt, max_new_tokens)))
 
 
 def test_the_ends_of_the_vocabulary_are_inside(model: Llama) -> None:

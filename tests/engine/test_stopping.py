@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteri
 
 from kangaroo import KangarooForCausalLM
 from kangaroo.engine import llm as llm_module
-from kangaroo_kernels import UnsupportedError
 from tests.engines import PerfectDrafter
 from tests.folders import make_folder
 
@@ -122,11 +121,6 @@ def test_time(llm: KangarooForCausalLM, full: list[int], draft: dict[str, Any]) 
         ({"stop_strings": [3]}, ValueError, "stop_strings: expected texts"),
         ({"stopping_criteria": [3]}, ValueError, "stopping_criteria: expected callables, got 3"),
         ({"tokenizer": object()}, ValueError, "tokenizer: has no effect without stop_strings"),
-        (
-            {"max_time": 1.0, "do_sample": True, "num_return_sequences": 2},
-            UnsupportedError,
-            "expected num_return_sequences=1",
-        ),
     ],
 )
 def test_refusals(

@@ -123,7 +123,7 @@ class HashTarget:
         out: Tensor | None = None,
     ) -> Tensor:
         result = attend(h, h[0, :, 1], kv.rows[:, 0, 0], nodes)
-        kv.length += h.shape[1]
+        kv.num_nodes += h.shape[1]
         return result if out is None else out.copy_(result)
 
     def logits(self, h: Tensor) -> Tensor:
@@ -148,9 +148,9 @@ class HashAdapter:
         self.config = SimpleNamespace(kind=kind, num_kv_heads=1, head_dim=3, rms_norm_eps=0.0)
 
     def step(self, h: Tensor, kv: SlotCache, nodes: NodeBatch, *_: Any) -> Tensor:
-        kv.length += h.shape[1]
+        kv.num_nodes += h.shape[1]
         out = attend(h, h[0, :, 1], kv.rows[:, 0, 0], nodes)
-        verified = kv.rows[0, 0, 0, : kv.committed]
+        verified = kv.rows[0, 0, 0, : kv.slots.committed[0]]
         if self.config.kind == "deep_prefix":
             if verified[:, 2].tolist() != hashes(map(int, verified[:, 0].tolist())):
                 out[..., 1] = LOST

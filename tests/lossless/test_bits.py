@@ -33,6 +33,7 @@ from tests.engines import (
     load,
     make_adapter,
     make_prompt,
+    poison,
 )
 from tests.factories import FAMILIES, make_checkpoint
 
@@ -71,7 +72,7 @@ def committed_kv(run: Run) -> Tensor:
     """Keys and values of all layers and committed slots, wherever the layers were cut."""
     state = run.state
     rows = torch.cat([state.shallow_kv.rows, state.deep_kv.rows])
-    return rows[..., : state.prefix_len, :]
+    return rows[..., : state.prefix_lens[0], :]
 
 
 def drafters(
@@ -164,10 +165,9 @@ def test_a_prompt_can_be_written_by_decoding(model: Llama, prompt_len: int) -> N
 class PoisoningDrafter(KangarooDrafter):
     """Leaves NaN in every slot that no one has a right to read."""
 
-    def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
-        for cache in (state.shallow_kv, state.deep_kv, state.exit_hidden, state.adapter_kv):
-            cache.rows[..., cache.length :, :] = torch.nan
-        return super().draft(state, max_depth)
+    def draft(self, state: DecodeState, max_depths: list[int]) -> list[DraftTree]:
+        poison(state)
+        return super().draft(state, max_depths)
 
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.draft.branching import BranchingDrafter
@@ -18,7 +17,7 @@ from kangaroo.draft.growth import growth_of
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
-from tests.engines import BACKENDS, decoder_of
+from tests.engines import BACKENDS, decoder_of, num_live, poison
 from tests.lossless.hash_target import HashAdapter, HashTarget, deep_hashes, next_token, ranking
 
 NUM_TOKENS = 80
@@ -41,10 +40,9 @@ TREES: dict[str, dict[str, Any]] = {
 class PoisoningDrafter(BranchingDrafter):
     """Leaves NaN in every slot that no one has a right to read."""
 
-    def draft(self, state: DecodeState, max_depth: int) -> DraftTree:
-        for cache in (state.shallow_kv, state.deep_kv, state.exit_hidden, state.adapter_kv):
-            cache.rows[..., cache.length :, :] = torch.nan
-        return super().draft(state, max_depth)
+    def draft(self, state: DecodeState, max_depths: list[int]) -> list[DraftTree]:
+        poison(state)
+        return super().draft(state, max_depths)
 
 
 def config_of(**options: Any) -> DraftConfig:
@@ -124,6 +122,8 @@ def test_an_end_of_sequence_token_inside_a_path(kind: AdapterKind, offset: int) 
     run = decoder_of(drafter).run(PROMPT, NUM_TOKENS, {tokens[offset]})
     assert run.tokens == tokens[: end + 1]
     state = run.state
-    for cache in (state.shallow_kv, state.deep_kv, state.exit_hidden):
-        assert cache.length == cache.committed == state.prefix_len
-    assert state.adapter_kv.length == state.adapter_kv.committed <= state.prefix_len
+    root = state.prefix_lens[0]
+    for cache in (state.shallow_kv, state.deep_kv):
+        assert (cache.slots.committed, cache.num_nodes) == ([root], 0)
+    assert state.adapter_kv.num_nodes == 0
+    assert num_live(state.adapter_kv) <= root

@@ -13,7 +13,15 @@ from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.decode import Decoder
 from kangaroo_kernels import testing
-from tests.engines import NoisyDrafter, autoregressive, decoder_of, load, make_adapter, make_prompt
+from tests.engines import (
+    NoisyDrafter,
+    autoregressive,
+    decoder_of,
+    load,
+    make_adapter,
+    make_prompt,
+    request_of,
+)
 from tests.factories import make_checkpoint
 
 SMALLEST = {
@@ -88,7 +96,7 @@ def test_no_torch_op_stands_between_the_kernels_of_a_round(
     model = load(make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **SMALLEST), "triton")
     config = DraftConfig(exit_layer=1, max_depth=DEPTH, confidence=0.0)
     drafter = KangarooDrafter(model, make_adapter(model, kind, 1), config)
-    rounds = Decoder(model, drafter, config).generate(make_prompt(model, 4), NUM_TOKENS)
+    rounds = Decoder(model, drafter, config).generate(request_of(make_prompt(model, 4), NUM_TOKENS))
     next(rounds)
     with patch.object(InterpretedFunction, "run", unrecorded), Recorder() as recorder:
         assert next(rounds).num_drafted == DEPTH

@@ -13,6 +13,7 @@ from kangaroo.models.families import model_config
 from kangaroo.models.llama import Llama
 from kangaroo.models.weights import load_target
 from kangaroo_kernels import KernelSet, Target, UnsupportedError
+from tests.engines import num_live
 from tests.factories import FAMILIES, make_checkpoint
 
 EXIT_LAYER, NUM_TOKENS = 2, 72  # more than one KV_CHUNK
@@ -36,21 +37,20 @@ def chain_logits(llama: Llama, tokens: Tensor, cuts: list[int], draft: bool = Fa
     `draft`: calls after the first add nodes to a tree in progress instead of committed slots.
     """
     config, n = llama.config, tokens.shape[1]
-    positions = torch.arange(n, dtype=torch.int32)[None]
     shallow, deep = (
         SlotCache((2 * layers, 1, config.num_kv_heads), n, config.head_dim, llama.weights.embed)
         for layers in (EXIT_LAYER, config.num_layers - EXIT_LAYER)
     )
     logits = []
     for start, stop in zip([0, *cuts], [*cuts, n], strict=True):
-        nodes = shallow.chain(stop - start, positions)
+        nodes = shallow.chain(stop - start)
         h = llama.layers(llama.embed(tokens[:, start:stop]), 0, EXIT_LAYER, shallow, nodes)
         h = llama.layers(h, EXIT_LAYER, config.num_layers, deep, nodes)
         logits.append(llama.logits(h))
         if start == 0 or not draft:
-            shallow.commit(stop)
-            deep.commit(stop)
-    assert shallow.length == deep.length == n
+            shallow.commit([stop])
+            deep.commit([stop])
+    assert num_live(shallow) == num_live(deep) == n
     return torch.cat(logits, dim=1)
 
 

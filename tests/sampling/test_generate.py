@@ -205,7 +205,7 @@ def test_several_sequences(llm: KangarooForCausalLM) -> None:
         lambda: llm.rounds(PROMPT, num_return_sequences=4, **options),
         lambda: llm.generate(PROMPT, num_return_sequences=4, streamer=Silent(), **options),
     ):
-        with pytest.raises(UnsupportedError, match="num_return_sequences"):
+        with pytest.raises(UnsupportedError, match="expected one sequence .* got 4"):
             call()
 
 

@@ -21,6 +21,7 @@ from kangaroo.config import DraftConfig
 from kangaroo.draft.sampled import SampledDrafter
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.decode import Decoder
+from kangaroo.engine.state import Request
 from kangaroo.sampling import accept
 from kangaroo.sampling.sampler import Sampler
 from kangaroo.sampling.source import Place, Purpose
@@ -123,11 +124,10 @@ class Toy:
         sampler = TableSampler(source, 0, self._rows(True), self._rows(False))
         config = DraftConfig(1, len(self.widths), float(self.confidence))
         chain = set(self.widths) <= {1} and not self.chosen
-        drafter = (TableDrafter if chain else TreeDrafter)(MODEL, MODEL, config, sampler)
-        drafter.toy = self
-        rounds = TableDecoder(MODEL, drafter, config, sampler).generate(
-            [ROOT], self.num_tokens, self.eos_ids
-        )
+        drafter = (TableDrafter if chain else TreeDrafter)(MODEL, MODEL, config)
+        drafter.toy, drafter.sampler = self, sampler
+        request = Request([ROOT], self.num_tokens, self.eos_ids, sampler=sampler)
+        rounds = TableDecoder(MODEL, drafter, config).generate(request)
         return tuple(token for round_ in rounds for token in round_.tokens)
 
     def _rows(self, of_target: bool) -> Any:
@@ -154,8 +154,9 @@ class TableDrafter(SampledDrafter):
     """Draws chains as the engine does."""
 
     toy: Toy
+    sampler: Sampler
 
-    def verified(self, state: Any, tree: DraftTree, h_deep: Tensor) -> None:
+    def verified(self, state: Any, trees: list[DraftTree], h_deep: Tensor) -> None:
         pass
 
     def _shallow(self, state: Any, token: Tensor) -> None:
@@ -168,17 +169,18 @@ class TableDrafter(SampledDrafter):
 class TreeDrafter(TableDrafter):
     """Draws or chooses `toy.widths` children of every node that was sure enough."""
 
-    def draft(self, state: Any, max_depth: int) -> DraftTree:
-        tree, unsure = DraftTree.root(state.tokens[-1]), set()
+    def draft(self, state: Any, max_depths: list[int]) -> list[DraftTree]:
+        (max_depth,), tokens = max_depths, state.requests[0].tokens
+        tree, unsure = DraftTree.root(tokens[-1]), set()
         node = 0
         while node < len(tree):
             depth = tree.depths[node]
             if depth < max_depth and tree.parents[node] not in unsure:
-                row = self._grow(state.tokens + tree.path_tokens(node), tree, node)
+                row = self._grow(tokens + tree.path_tokens(node), tree, node)
                 if not float(row.max()) >= self.config.confidence:
                     unsure.add(node)
             node += 1
-        return tree
+        return [tree]
 
     def _grow(self, ids: list[int], tree: DraftTree, node: int) -> Any:
         sampler, width = self.sampler, self.toy.widths[tree.depths[node]]
@@ -198,13 +200,13 @@ class TreeDrafter(TableDrafter):
 class TableDecoder(Decoder):
     """A target that computes nothing."""
 
-    def prefill(self, prompt: Sequence[int], max_new_tokens: int) -> Any:
-        tokens = list(prompt)
+    def prefill(self, request: Request) -> Any:
         return SimpleNamespace(
-            tokens=tokens,
-            positions=torch.zeros(1),
-            commit=lambda verdict, new, kernels: tokens.extend(new),
+            requests=[request],
+            exit_states=torch.zeros(1),
+            forget_nodes=lambda: None,
+            commit=lambda verdict, paths, new, kernels: request.tokens.extend(new[0]),
         )
 
-    def verify(self, state: Any, tree: DraftTree) -> tuple[Tensor, Tensor]:
-        return torch.zeros(1, len(tree), 1), torch.zeros(1)
+    def verify(self, state: Any, trees: list[DraftTree]) -> tuple[Tensor, Tensor]:
+        return torch.zeros(1, len(trees[0]), 1), torch.zeros(1)

@@ -60,7 +60,7 @@ class KangarooDrafter:
             self._shallow(state, tokens)  # in the queue before the host waits for the tokens
             drafted, sure = tokens.tolist(), confidences.tolist()
             for b in growing:
-                trees[b].add(*drafted[b], parent=len(trees[b]) - 1)
+                trees[b].add(drafted[b][0], parent=len(trees[b]) - 1)
             growing = [
                 b
                 for b in growing

@@ -34,9 +34,9 @@ class SampledDrafter(KangarooDrafter):
             sampler, tree = samplers[b], trees[b]
             if sampler is not None and sampler.do_sample:
                 ids = state.requests[b].tokens + tree.tokens[1:]
-                tokens[b], row = sampler.propose(ids, logits[b : b + 1])
+                token, row = sampler.propose(ids, logits[b : b + 1])
                 tree.drawn_from[len(tree) - 1] = row
-                confidences[b] = row.max()
+                tokens[b], confidences[b] = int(token), float(row.max())
         return tokens, confidences
 
     def _logits(self, adapter: Adapter, state: DecodeState) -> Tensor:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
+from time import perf_counter
 
 import torch
 
 from kangaroo.engine.decode import Decoder, Round, check_context
 from kangaroo.engine.state import DecodeState, Request
+from kangaroo.engine.stats import Rounds
 
 
 class Batch:
@@ -20,6 +23,9 @@ class Batch:
     Args:
         capacity: sequences in a round at most.
         max_len: tokens of a sequence at most, its prompt included.
+
+    Attributes:
+        running: numbers of the sequences that have a row, in the order of the rows.
     """
 
     def __init__(self, decoder: Decoder, capacity: int, max_len: int):
@@ -28,13 +34,13 @@ class Batch:
         self.decoder, self.capacity, self.max_len = decoder, capacity, max_len
         with torch.inference_mode():
             self._state = decoder.new_state(capacity, max_len)
-        self._running: list[int] = []  # numbers of the sequences, by row
+        self.running: list[int] = []
         self._waiting: deque[tuple[int, Request, DecodeState | None]] = deque()
         self._next_number = 0
 
     def __len__(self) -> int:
         """Sequences that have not ended."""
-        return len(self._running) + len(self._waiting)
+        return len(self.running) + len(self._waiting)
 
     def add(self, request: Request, prefilled: DecodeState | None = None) -> int:
         """Line up a sequence; it joins when a row is free.
@@ -63,14 +69,14 @@ class Batch:
 
         What raises in a sampler or a criterion leaves every sequence as it was before the round.
         """
-        while self._waiting and len(self._running) < self.capacity:
+        while self._waiting and len(self.running) < self.capacity:
             number, request, prefilled = self._waiting[0]
             self._state.join(request, prefilled or self.decoder.prefill(request))
-            self._running.append(number)
+            self.running.append(number)
             self._waiting.popleft()
-        if not self._running:
+        if not self.running:
             return {}
-        numbers = list(self._running)
+        numbers = list(self.running)
         rounds = dict(zip(numbers, self.decoder.round(self._state), strict=True))
         for row in reversed(range(len(numbers))):
             if self._state.requests[row].num_left == 0:
@@ -88,9 +94,9 @@ class Batch:
             if waiting == number:
                 del self._waiting[place]
                 return request
-        if number not in self._running:
+        if number not in self.running:
             raise ValueError(f"number: expected a sequence that has not ended, got {number}")
-        return self._leave(self._running.index(number))
+        return self._leave(self.running.index(number))
 
     @torch.inference_mode()
     def preempt(self, number: int) -> None:
@@ -100,9 +106,9 @@ class Batch:
         Raises:
             ValueError: there is no such sequence in a row.
         """
-        if number not in self._running:
+        if number not in self.running:
             raise ValueError(f"number: expected a sequence that has a row, got {number}")
-        row = self._running.index(number)
+        row = self.running.index(number)
         request = self._state.requests[row]
         aside = self.decoder.new_state(1, len(request.tokens) + request.num_left)
         aside.join(request, self._state, row)
@@ -110,6 +116,29 @@ class Batch:
         self._waiting.append((number, request, aside))
 
     def _leave(self, row: int) -> Request:
-        self._running[row] = self._running[-1]
-        self._running.pop()
+        self.running[row] = self.running[-1]
+        self.running.pop()
         return self._state.leave(row)
+
+
+@torch.inference_mode()
+def decode_together(
+    decoder: Decoder, requests: Sequence[Request], num_copies: int = 1
+) -> list[Rounds]:
+    """Decode all `requests` to their ends; each `num_copies` in a row have the same prompt, which
+    is prefilled once.
+    """
+    started = perf_counter()
+    max_len = max(len(request.tokens) + request.num_left for request in requests)
+    batch, prefilled = Batch(decoder, len(requests), max_len), None
+    for n, request in enumerate(requests):
+        if num_copies > 1 and n % num_copies == 0:
+            prefilled = decoder.prefill(request)
+        batch.add(request, prefilled)
+    done: list[list[Round]] = [[] for _ in requests]
+    while len(batch):
+        for number, latest in batch.step().items():
+            done[number].append(latest)
+    decoding_s = sum(sum(each.seconds) for rounds in done for each in rounds)
+    prefill_s = max(0.0, perf_counter() - started - decoding_s) / len(requests)
+    return [Rounds(done=rounds, prefill_s=prefill_s) for rounds in done]

@@ -19,6 +19,8 @@ from kangaroo.models.llama import Llama
 from kangaroo_kernels import UnsupportedError
 from kangaroo_kernels.verify_tree import Verdict
 
+PREFILL_CHUNK = REACH  # prompt tokens per pass: bounds the memory of activations
+
 
 @dataclass(frozen=True)
 class Round:
@@ -102,11 +104,9 @@ class Decoder:
         state.settle([0], [0])
         exit_layer, num_layers = self.config.exit_layer, self.model.config.num_layers
         history = torch.tensor([request.tokens[:-1]], device=state.exit_states.device)
-        for tokens in history.split(REACH, dim=1) if history.numel() else ():
+        for tokens in history.split(PREFILL_CHUNK, dim=1) if history.numel() else ():
             nodes = state.shallow_kv.chain(tokens.shape[1])
-            h = self.model.layers(
-                self.model.embed(tokens), 0, exit_layer, state.shallow_kv, nodes
-            )
+            h = self.model.layers(self.model.embed(tokens), 0, exit_layer, state.shallow_kv, nodes)
             h_deep = self.model.layers(h, exit_layer, num_layers, state.deep_kv, nodes)
             self.drafter.prefill(state, h, h_deep)
             own, done = state.adapter_kv, state.shallow_kv.slots.committed[0] + tokens.shape[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from kangaroo.engine.options import (
     HONOURED,
     IRRELEVANT,
     NEUTRAL,
+    OUTPUTS,
     PROCESSING,
     PROCESSOR_OPTIONS,
     SAMPLING,
@@ -42,7 +43,8 @@ class Plan:
         stopping: what else ends the sequence.
         shaping: of the logits, and whether tokens are drawn.
         num_return_sequences: drawn independently of each other.
-        pad_id: fills up the shorter of several sequences.
+        pad_id: fills up the shorter of several sequences; None: no token of the folder does.
+        output_logits, output_logprobs: of the new tokens, in the GenerateOutput.
     """
 
     max_new_tokens: int
@@ -52,6 +54,8 @@ class Plan:
     shaping: Shaping = field(default_factory=Shaping)
     num_return_sequences: int = 1
     pad_id: int | None = None
+    output_logits: bool = False
+    output_logprobs: bool = False
 
 
 def plan(
@@ -73,28 +77,36 @@ def plan(
             raise UnsupportedError(f"{name}: not supported; leave it out")
     for name in refused(values, vars(folder)):
         raise _refusal(name, values[name], vars(folder).get(name))
-    ends = eos_ids(values["eos_token_id"])
-    num_sequences, stopping = _num_sequences(values), stopping_of(values, options)
-    if num_sequences > 1 and (stopping.max_time is not None or stopping.criteria):
-        raise UnsupportedError("max_time, stopping_criteria: expected num_return_sequences=1")
-    pad_id = values["pad_token_id"] if values["pad_token_id"] is not None else min(ends, default=0)
+    ends = eos_list(values["eos_token_id"])
+    outputs = {name: bool(values.get(name) or options.get(name)) for name in OUTPUTS}
+    for name, wanted in outputs.items():
+        if wanted and not values["return_dict_in_generate"]:
+            raise ValueError(f"{name}: has no effect without return_dict_in_generate=True")
+    pad_id = values["pad_token_id"]
+    if pad_id is None and ends:
+        pad_id = ends[0]
+    if pad_id is not None and (not isinstance(pad_id, int) or isinstance(pad_id, bool)):
+        raise ValueError(f"pad_token_id: expected a token id, got {pad_id!r}")
     return Plan(
         max_new_tokens=_new_tokens(values, vars(folder), prompt_len, max_seq_len),
-        eos_ids=ends,
+        eos_ids=frozenset(ends),
         return_dict=bool(values["return_dict_in_generate"]),
-        stopping=stopping,
+        stopping=stopping_of(values, options),
         shaping=_shaping(values, options),
-        num_return_sequences=num_sequences,
-        pad_id=int(pad_id) if num_sequences > 1 else None,
+        num_return_sequences=_num_sequences(values),
+        pad_id=pad_id,
+        **outputs,
     )
 
 
 def samplers(
-    wanted: Plan, prompt_len: int, seed: int | None, device: torch.device
+    wanted: Plan, prompt_lens: Sequence[int], seed: int | None, device: torch.device
 ) -> list[Sampler | None]:
-    """One for every sequence to return; None decodes plainly greedily.
+    """One for every sequence to return, those of the first prompt first; None decodes plainly
+    greedily.
 
     Args:
+        prompt_lens: of the prompts.
         seed: None takes one from torch's own generator.
 
     Raises:
@@ -104,15 +116,17 @@ def samplers(
     if seed is not None and not shaping.do_sample:
         raise ValueError(f"seed={seed!r}: has no effect on greedy decoding; leave it out")
     if shaping.is_idle:
-        return [None]
+        return [None] * len(prompt_lens)
     if seed is None:
         seed = int(torch.randint(2**63 - 1, ())) if shaping.do_sample else 0
-    lengths = Lengths(prompt_len, prompt_len + wanted.max_new_tokens, wanted.eos_ids)
-    shapers, source = processors(shaping, lengths, device), CounterSource(seed)
-    return [
-        Sampler(source, sequence, *shapers, do_sample=shaping.do_sample)
-        for sequence in range(wanted.num_return_sequences)
-    ]
+    source = CounterSource(seed)
+    made: list[Sampler | None] = []
+    for prompt_len in prompt_lens:
+        lengths = Lengths(prompt_len, prompt_len + wanted.max_new_tokens, wanted.eos_ids)
+        shapers = processors(shaping, lengths, device)
+        for _ in range(wanted.num_return_sequences):
+            made.append(Sampler(source, len(made), *shapers, do_sample=shaping.do_sample))
+    return made
 
 
 def merge(
@@ -125,7 +139,7 @@ def merge(
     """
     fields = vars(GenerationConfig())
     ours = {} if given is None else {k: v for k, v in vars(given).items() if v is not None}
-    of_calls = CALL_OPTIONS | PROCESSOR_OPTIONS | STOPPING_OPTIONS
+    of_calls = CALL_OPTIONS | PROCESSOR_OPTIONS | STOPPING_OPTIONS | OUTPUTS
     unknown = sorted(options.keys() - fields.keys() - of_calls)
     unknown += sorted(name for name in ours.keys() - fields.keys() if not name.startswith("_"))
     if unknown:
@@ -144,7 +158,7 @@ def refused(values: Mapping[str, Any], folder: Mapping[str, Any]) -> list[str]:
     return [
         name
         for name in _unusual(values)
-        if name not in DRAWN | PROCESSING | STOPPING
+        if name not in DRAWN | PROCESSING | STOPPING | OUTPUTS
         and not (name in SAMPLING and (values["do_sample"] or values[name] == folder.get(name)))
     ]
 
@@ -234,8 +248,8 @@ def _new_tokens(
     return int(total) - prompt_len
 
 
-def eos_ids(value: int | Iterable[int] | Tensor | None) -> frozenset[int]:
-    """The tokens that `eos_token_id` names.
+def eos_list(value: int | Iterable[int] | Tensor | None) -> list[int]:
+    """The tokens that `eos_token_id` names, in its order.
 
     Raises:
         ValueError: it names something else than integers.
@@ -243,8 +257,8 @@ def eos_ids(value: int | Iterable[int] | Tensor | None) -> frozenset[int]:
     if isinstance(value, Tensor):
         value = value.flatten().tolist()
     if value is None:
-        return frozenset()
+        return []
     ids = [value] if isinstance(value, int) else list(value)
     if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
         raise ValueError(f"eos_token_id: expected a token id or a list of them, got {value!r}")
-    return frozenset(ids)
+    return ids

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,35 +11,57 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
-from transformers.utils.generic import ModelOutput
 
 from kangaroo.config import DraftConfig
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.sampled import SampledDrafter
 from kangaroo.draft.whole import chain_drafter
+from kangaroo.engine.batch import decode_together
 from kangaroo.engine.decode import Decoder, check_context
 from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config
 from kangaroo.engine.generation import Plan, plan, samplers
+from kangaroo.engine.inputs import InputIds, rows_of, unpadded
 from kangaroo.engine.loading import load_engine
-from kangaroo.engine.stats import Rounds, Speculation
+from kangaroo.engine.outputs import GenerateOutput, logprobs_of, padded, stacked_logits
+from kangaroo.engine.state import Request
+from kangaroo.engine.stats import Rounds
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
-from kangaroo.sampling.sampler import Sampler
 from kangaroo_kernels import Backend, UnsupportedError
 
 
-@dataclass
-class GenerateOutput(ModelOutput):
-    """What `return_dict_in_generate=True` returns.
+@dataclass(frozen=True)
+class Work:
+    """A call of generate, nothing of it computed yet.
 
     Attributes:
-        sequences: [num_return_sequences, T + new] int64, prompt and continuation.
-        speculation: how drafting went, in all of them together.
+        rows: the prompts as they were given, padding included.
+        requests: of every sequence to return, those of the first prompt first.
     """
 
-    sequences: Tensor | None = None
-    speculation: Speculation | None = None
+    rows: list[list[int]]
+    requests: list[Request]
+    decoder: Decoder
+    wanted: Plan
+
+    def output(self, sequences: list[Rounds], device: torch.device) -> Tensor | GenerateOutput:
+        """What generate returns of the decoded `sequences`."""
+        wanted, pad_id = self.wanted, self.wanted.pad_id or 0
+        prompts = padded(self.rows, pad_id, left=True)
+        new = padded([rounds.tokens for rounds in sequences], pad_id)
+        ids = torch.cat([prompts.repeat_interleave(wanted.num_return_sequences, 0), new], 1)
+        if not wanted.return_dict:
+            return ids.to(device)
+        output = GenerateOutput(sequences=ids.to(device))
+        first, *others = (rounds.speculation for rounds in sequences)
+        output.speculation = sum(others, start=first)
+        if self.decoder.keep_logits:
+            logits = stacked_logits(sequences).to(device)
+            output.logits = logits.unbind(1) if wanted.output_logits else None
+            if wanted.output_logprobs:
+                output.logprobs = logprobs_of(logits, new.to(device))
+        return output
 
 
 class KangarooForCausalLM:
@@ -109,55 +130,62 @@ class KangarooForCausalLM:
 
     def generate(
         self,
-        input_ids: Tensor | Sequence[int],
+        input_ids: InputIds,
         generation_config: GenerationConfig | None = None,
         *,
         streamer: BaseStreamer | None = None,
         **options: Any,
     ) -> Tensor | GenerateOutput:
-        """Continue one prompt, greedily or, with `do_sample=True`, by drawing.
+        """Continue prompts, greedily or, with `do_sample=True`, by drawing.
+
+        Several are decoded together, each as it would be alone.
 
         Args:
-            input_ids: [1, T] int64, or a list of T ids.
+            input_ids: [B, T] int64, padded on the left; or a list of T ids; or a list of such lists
+                of any lengths.
             generation_config: above the folder's, below `options`.
-            streamer: `put` gets the prompt [1, T], then the tokens [n] of each round, on the CPU;
-                `end` is called in any case, exceptions included.
+            streamer: of one sequence; `put` gets the prompt [1, T], then the tokens [n] of each
+                round, on the CPU; `end` is called in any case, exceptions included.
             options: fields of GenerationConfig (`max_new_tokens`, `eos_token_id`, `do_sample`,
-                `temperature`, `return_dict_in_generate`, ...), `logits_processor`,
-                `prefix_allowed_tokens_fn`, `stopping_criteria`, an `attention_mask` of ones, and
+                `temperature`, `return_dict_in_generate`, `output_logits`, ...), `logits_processor`,
+                `prefix_allowed_tokens_fn`, `stopping_criteria` (each is called for one sequence at
+                a time, [1, T] without padding), an `attention_mask` [B, T], `output_logprobs`, and
                 Kangaroo's own `draft`, `max_depth`, `confidence`, `seed`; see :meth:`rounds`.
 
         Returns:
-            [num_return_sequences, T + new] int64 on the device of `input_ids`, an end-of-sequence
-            token included and padded behind it; with `return_dict_in_generate=True` a
-            :class:`GenerateOutput`.
+            [B * num_return_sequences, T + new] int64 on the device of `input_ids`, an
+            end-of-sequence token included and padded behind it; with `return_dict_in_generate=True`
+            a :class:`GenerateOutput`.
 
         Raises:
             ValueError, UnsupportedError: as :meth:`rounds`, before anything is computed.
         """
         try:
-            prompt, sequences, wanted = self._start(input_ids, generation_config, options)
+            work = self._start(input_ids, generation_config, options)
             if streamer is not None:
-                if len(sequences) > 1:
-                    raise UnsupportedError("streamer: expected num_return_sequences=1")
-                streamer.put(torch.tensor([prompt]))
-            for rounds in sequences:
-                for latest in rounds:
+                if len(work.requests) > 1:
+                    raise UnsupportedError(
+                        f"streamer: expected one sequence (num_return_sequences=1), "
+                        f"got {len(work.requests)}"
+                    )
+                streamer.put(torch.tensor(work.rows))
+            if len(work.requests) == 1:
+                sequences = [Rounds(work.decoder.generate(work.requests[0]))]
+                for latest in sequences[0]:
                     if streamer is not None:
                         streamer.put(torch.tensor(latest.tokens))
+            else:
+                copies = work.wanted.num_return_sequences
+                sequences = decode_together(work.decoder, work.requests, copies)
         finally:
             if streamer is not None:
                 streamer.end()
         device = input_ids.device if isinstance(input_ids, Tensor) else self.device
-        ids = padded([prompt + rounds.tokens for rounds in sequences], wanted.pad_id).to(device)
-        if not wanted.return_dict:
-            return ids
-        first, *others = (rounds.speculation for rounds in sequences)
-        return GenerateOutput(ids, sum(others, start=first))
+        return work.output(sequences, device)
 
     def rounds(
         self,
-        input_ids: Tensor | Sequence[int],
+        input_ids: InputIds,
         generation_config: GenerationConfig | None = None,
         **options: Any,
     ) -> Rounds:
@@ -177,58 +205,62 @@ class KangarooForCausalLM:
         Raises:
             ValueError: an option that does not exist, has no effect or has an impossible value; no
                 adapter to draft with; prompt and `max_new_tokens` exceed the target's context.
-            UnsupportedError: more than one sequence, padding, beams and others.
+            UnsupportedError: more than one sequence, padding on the right, beams and others.
         """
-        sequences = self._start(input_ids, generation_config, options)[1]
-        if len(sequences) > 1:
-            raise UnsupportedError("num_return_sequences: rounds are those of one sequence")
-        return sequences[0]
+        work = self._start(input_ids, generation_config, options)
+        if len(work.requests) > 1:
+            raise UnsupportedError(
+                "rounds: expected one sequence (one prompt, num_return_sequences=1), "
+                f"got {len(work.requests)}"
+            )
+        return Rounds(work.decoder.generate(work.requests[0]))
 
     def _start(
         self,
-        input_ids: Tensor | Sequence[int],
+        input_ids: InputIds,
         generation_config: GenerationConfig | None,
         options: dict[str, Any],
-    ) -> tuple[list[int], list[Rounds], Plan]:
+    ) -> Work:
         """Refuse what cannot be done; nothing is computed before the first round is asked for."""
-        prompt = prompt_ids(input_ids)
-        mask = options.pop("attention_mask", None)
-        if mask is not None and not bool(torch.as_tensor(mask).all()):
-            raise UnsupportedError("attention_mask: expected ones: padding is not supported")
-        seed = options.pop("seed", None)
+        rows, config = rows_of(input_ids), self.model.config
+        mask, seed = options.pop("attention_mask", None), options.pop("seed", None)
         draft = self.draft_config(
             **{name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}
         )
+        longest = max(map(len, rows))
         wanted = plan(
-            self.generation_config,
-            generation_config,
-            options,
-            len(prompt),
-            self.model.config.max_seq_len,
+            self.generation_config, generation_config, options, longest, config.max_seq_len
         )
-        check_context(self.model.config, prompt, wanted.max_new_tokens)
-        decoders = [
-            self._decoder(draft, sampler)
-            for sampler in samplers(wanted, len(prompt), seed, self.device)
-        ]
+        padding = None if wanted.pad_id in wanted.eos_ids else wanted.pad_id
+        prompts = unpadded(rows, mask, padding)
         criteria = wanted.stopping.start(lambda: self.tokenizer)
-        sequences = [
-            Rounds(decoder.generate(prompt, wanted.max_new_tokens, wanted.eos_ids, criteria))
-            for decoder in decoders
+        made = samplers(wanted, [len(prompt) for prompt in prompts], seed, self.device)
+        requests = [
+            Request(
+                list(prompts[n // wanted.num_return_sequences]),
+                wanted.max_new_tokens,
+                wanted.eos_ids,
+                criteria,
+                sampler,
+            )
+            for n, sampler in enumerate(made)
         ]
-        return prompt, sequences, wanted
+        for request in requests:
+            check_context(config, request)
+        return Work(rows, requests, self._decoder(draft, wanted), wanted)
 
-    def _decoder(self, draft: DraftConfig, sampler: Sampler | None) -> Decoder:
+    def _decoder(self, draft: DraftConfig, wanted: Plan) -> Decoder:
         # Autoregressive decoding must not pay for an adapter that it does not use.
         adapter = self.adapter if draft.depth else None
         if draft.draft == "tree":
             # Its tokens are chosen, not drawn: lossless too when sampling, see `sampling.accept`.
             drafter: KangarooDrafter = BranchingDrafter(self.model, adapter, draft)
-        elif sampler is not None and sampler.do_sample:
-            drafter = SampledDrafter(self.model, adapter, draft, sampler)
+        elif wanted.shaping.do_sample:
+            drafter = SampledDrafter(self.model, adapter, draft)
         else:
             drafter = chain_drafter(self.model, adapter, draft)
-        return Decoder(self.model, drafter, draft, sampler)
+        keep_logits = wanted.output_logits or wanted.output_logprobs
+        return Decoder(self.model, drafter, draft, keep_logits)
 
     def draft_config(self, **options: Any) -> DraftConfig:
         """What `options`, fields of DraftConfig, ask of this target and adapter.
@@ -238,29 +270,6 @@ class KangarooForCausalLM:
         """
         deployed = None if self.adapter is None else self.adapter.config.draft()
         return draft_config(deployed, self.model.config.num_layers, options)
-
-
-def prompt_ids(input_ids: Tensor | Sequence[int]) -> list[int]:
-    """The one sequence in `input_ids`.
-
-    Raises:
-        ValueError: not [1, T] integers, nor a list of them.
-        UnsupportedError: more than one sequence.
-    """
-    ids = input_ids if isinstance(input_ids, Tensor) else torch.tensor([list(input_ids)])
-    if ids.numel() and (ids.is_floating_point() or ids.dtype == torch.bool):
-        raise ValueError(f"input_ids: expected integers, got {ids.dtype}")
-    if ids.ndim != 2:
-        raise ValueError(f"input_ids: expected shape [1, T], got {list(ids.shape)}")
-    if ids.shape[0] != 1:
-        raise UnsupportedError(f"input_ids: expected one sequence, got a batch of {ids.shape[0]}")
-    return [int(token) for token in ids[0].tolist()]
-
-
-def padded(sequences: list[list[int]], pad_id: int | None) -> Tensor:
-    """[N, T] int64, as long as the longest; `pad_id` may be None where all are."""
-    longest = max(map(len, sequences))
-    return torch.tensor([ids + [pad_id] * (longest - len(ids)) for ids in sequences])
 
 
 def _generation_config(path: Path) -> GenerationConfig:

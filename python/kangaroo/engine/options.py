@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 # Decide what is generated.
-HONOURED = frozenset({"max_length", "max_new_tokens", "eos_token_id", "return_dict_in_generate"})
+HONOURED = frozenset(
+    {"max_length", "max_new_tokens", "eos_token_id", "pad_token_id", "return_dict_in_generate"}
+)
 STOPPING = frozenset({"max_time", "stop_strings"})
 DRAWN = frozenset({"do_sample", "num_return_sequences"})
+# Kept of every new token; `output_logprobs` is ours.
+OUTPUTS = frozenset({"output_logits", "output_logprobs"})
 # Shape every row of logits, transformers' own processors do it; most probable token or drawn one.
 PROCESSING = frozenset(
     {
@@ -29,7 +33,6 @@ PROCESSING = frozenset(
 # Cannot change the tokens of a sequence behind a given prompt, whatever they say.
 IRRELEVANT = frozenset(
     {
-        "pad_token_id",
         "bos_token_id",
         "disable_compile",
         "transformers_version",

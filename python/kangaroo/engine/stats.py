@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -129,29 +129,35 @@ class Speculation:
 
 
 class Rounds(Iterator[Round]):
-    """The rounds of one sequence as they are decoded, and their statistics so far."""
+    """The rounds of one sequence as they are decoded, and their statistics so far.
 
-    def __init__(self, rounds: Iterator[Round]):
-        self._rounds = rounds
-        self._done: list[Round] = []
-        self._prefill_s = 0.0
+    Attributes:
+        done: those that are.
+    """
+
+    def __init__(
+        self, rounds: Iterable[Round] = (), done: Sequence[Round] = (), prefill_s: float = 0.0
+    ):
+        self._rounds = iter(rounds)
+        self.done = list(done)
+        self._prefill_s = prefill_s
 
     def __next__(self) -> Round:
         started = perf_counter()
         latest = next(self._rounds)
-        if not self._done:  # a decoder prefills when its first round is asked for
+        if not self.done:  # a decoder prefills when its first round is asked for
             self._prefill_s = max(0.0, perf_counter() - started - sum(latest.seconds))
-        self._done.append(latest)
+        self.done.append(latest)
         return latest
 
     @property
     def tokens(self) -> list[int]:
         """New tokens so far."""
-        return [token for r in self._done for token in r.tokens]
+        return [token for r in self.done for token in r.tokens]
 
     @property
     def speculation(self) -> Speculation:
-        return Speculation.of(self._done, self._prefill_s)
+        return Speculation.of(self.done, self._prefill_s)
 
 
 def _histogram(lens: Iterable[int]) -> tuple[int, ...]:
