@@ -130,7 +130,7 @@ def test_a_folder_that_samples_does() -> None:
     assert make_plan(CHAT).shaping == Shaping(fields, do_sample=True)
     greedy = make_plan(CHAT, do_sample=False)
     assert greedy.shaping == Shaping({"repetition_penalty": 1.05})
-    assert make_plan(CHAT, **GREEDY) == Plan(20, frozenset({2, 3}), False)
+    assert make_plan(CHAT, **GREEDY) == Plan(20, frozenset({2, 3}), False, pad_id=2)
 
 
 def test_top_k_is_50_unless_it_is_switched_off() -> None:
@@ -207,7 +207,7 @@ def test_seeds() -> None:
         samplers(make_plan(repetition_penalty=2.0), [10], 3, device)
     with pytest.raises(ValueError, match="^seed: expected a whole number"):
         samplers(make_plan(do_sample=True), [10], -3, device)
-    assert samplers(make_plan(), 10, None, device) == [None]
+    assert samplers(make_plan(), [10, 12], None, device) == [None, None]
 
 
 # Lengths.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -103,14 +104,14 @@ def test_a_drafter_that_is_the_target_or_its_opposite(widths: tuple[int, ...]) -
 def test_stopping_by_the_drawn_tokens_own_probability(monkeypatch: pytest.MonkeyPatch) -> None:
     """As lawful as by the row's maximum, as long as the token is kept."""
 
-    def draft(self: toys.TableDrafter, state: object, max_depth: int) -> toys.DraftTree:
-        tree = toys.SampledDrafter.draft(self, state, max_depth)  # type: ignore[arg-type]
+    def draft(self: toys.TableDrafter, state: Any, max_depths: list[int]) -> list[toys.DraftTree]:
+        (tree,) = toys.SampledDrafter.draft(self, state, max_depths)
         for node, row in list(tree.drawn_from.items()):
             if row[0, tree.tokens[node + 1]] < Fraction(1, 3):
                 del tree.tokens[node + 2 :], tree.parents[node + 2 :], tree.depths[node + 2 :]
                 tree.drawn_from = {n: r for n, r in tree.drawn_from.items() if n <= node}
                 break
-        return tree
+        return [tree]
 
     monkeypatch.setattr(toys.TableDrafter, "draft", draft)
     for seed in range(4):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kangaroo.draft.sampled import SampledDrafter
+from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine import decode
 from kangaroo.sampling import accept
 from kangaroo.sampling.sampler import Sampler
@@ -27,8 +27,9 @@ TOYS = [
     Toy(table(11, 3), table(12, 3), 3, (1, 1), warp=penalty, draft_warp=plain),
     Toy(table(13, 3), table(14, 3), 3, (2,), warp=top_k, draft_warp=cold),
 ]
-KEEPS = "self._shallow(state, token[None])"
-DROPS = f"if row[0, int(token)] < 0.4:\n            break\n        {KEEPS}"
+KEEPS = "trees[b].add(drafted[b][0], parent=len(trees[b]) - 1)"
+UNSURE = "trees[b].drawn_from[len(trees[b]) - 1][0, drafted[b][0]] < 0.4"
+DROPS = f"{UNSURE} or {KEEPS}"
 # Name, function, what stands in it, what a mistake would put there.
 MUTANTS: list[tuple[str, Callable[..., Any], str, str]] = [
     ("accepts with p", accept.accept, " / q[asked, token]", ""),
@@ -54,7 +55,7 @@ MUTANTS: list[tuple[str, Callable[..., Any], str, str]] = [
     ("draft by one number", Sampler.propose, "[len(ids)]]", "[0]]"),
     ("row of the parent", Sampler.verify, "path_tokens(node), l", "path_tokens(node)[:-1], l"),
     ("q a little off", Sampler.propose, "DRAFT, 0)), q", "DRAFT, 0)), (99 * q + q**0 / 3) / 100"),
-    ("drops what is unsure", SampledDrafter.draft, KEEPS, DROPS),
+    ("drops what is unsure", KangarooDrafter.draft, KEEPS, DROPS),
     ("tokens behind the end", decode.until, "[:count], True", "[: count + 1], True"),
 ]
 
