@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from math import isfinite
 from time import perf_counter
 
 import torch
@@ -64,7 +65,7 @@ class Decoder:
 
         Raises:
             ValueError: empty prompt, token outside the vocabulary, or a context longer than the
-                target's.
+                target's; while decoding, logits that are not finite.
             UnsupportedError: the context would reach past the target's sliding window.
         """
         check_context(self.model.config, prompt, max_new_tokens)
@@ -78,6 +79,9 @@ class Decoder:
             verified = perf_counter()
             path = verdict.path[0, : int(verdict.path_len)]
             tokens = [tree.tokens[node] for node in path[1:].tolist()] + verdict.bonus.tolist()
+            if self.sampler is None:  # who has one may repair logits, and looks at what it draws
+                chosen = torch.tensor(tokens, device=logits.device)
+                check_finite(logits[0, path, chosen].tolist())
             tokens, ended = until(state.tokens, tokens, eos_ids, criteria, logits.device)
             self.drafter.verified(state, tree, h_deep)
             state.commit(verdict, tokens, self.model.kernels)
@@ -122,6 +126,12 @@ class Decoder:
         if self.sampler is not None:
             return self.sampler.verify(state.tokens, tree, logits)
         return self.model.kernels.verify_tree(logits, *tree.tensors(logits.device))
+
+
+def check_finite(chosen: list[float]) -> None:
+    """Refuse a token whose own logit, the greatest of its row, is no finite number."""
+    if not all(map(isfinite, chosen)):
+        raise ValueError(f"the logits are not finite: {chosen} are the greatest of their rows")
 
 
 def check_context(model: ModelConfig, prompt: Sequence[int], max_new_tokens: int) -> None:
