@@ -17,7 +17,7 @@ from kangaroo.sampling.source import CounterSource, Place, Purpose
 
 ALPHA = 1e-6
 NUM_TOKENS = 4
-CHUNK = 50_000  # sequences at once: small enough for the caches
+CHUNK = 16_000  # sequences at once: small enough for the caches
 
 
 @dataclass(frozen=True)

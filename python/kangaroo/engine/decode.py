@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import isfinite
 from time import perf_counter
 
 import torch
@@ -61,7 +62,7 @@ class Decoder:
 
         Raises:
             ValueError: empty prompt, token outside the vocabulary, or a context longer than the
-                target's.
+                target's; while decoding, logits that are not finite.
             UnsupportedError: the context would reach past the target's sliding window.
         """
         check_context(self.model.config, request)
@@ -82,7 +83,7 @@ class Decoder:
         logits, h_deep = self.verify(state, trees)
         verdict = self.judge(state, trees, logits)
         verified = perf_counter()
-        paths, tokens, num_accepted = kept(state, trees, verdict)
+        paths, tokens, num_accepted = kept(state, trees, logits, verdict)
         self.drafter.verified(state, trees, h_deep)
         state.commit(verdict, paths, tokens, self.model.kernels)
         seconds = (drafted - started, verified - drafted, perf_counter() - verified)
@@ -142,16 +143,22 @@ class Decoder:
 
 
 def kept(
-    state: DecodeState, trees: list[DraftTree], verdict: Verdict
+    state: DecodeState, trees: list[DraftTree], logits: Tensor, verdict: Verdict
 ) -> tuple[list[list[int]], list[list[int]], list[int]]:
     """Of every sequence: the nodes that it keeps, its new tokens, equally many, and how many of
     them were drafted. What is left for it to say is counted down, once all criteria were asked.
+
+    Raises:
+        ValueError: logits that are not finite.
     """
     paths, lengths = verdict.path.tolist(), verdict.path_len.tolist()
     new, left, num_accepted = [], [], []
     for b, bonus in enumerate(verdict.bonus.tolist()):
         request, length = state.requests[b], lengths[b]
         tokens = [trees[b].tokens[node] for node in paths[b][1:length]] + [bonus]
+        if request.sampler is None:  # who has one may repair logits, and looks at what it draws
+            chosen = zip(paths[b], tokens, strict=False)
+            check_finite([logits[b, node, token].item() for node, token in chosen])
         history, device = request.tokens, verdict.path.device
         tokens, ended = until(history, tokens, request.eos_ids, request.criteria, device)
         new.append(tokens)
@@ -160,6 +167,12 @@ def kept(
     for request, num_left in zip(state.requests, left, strict=True):
         request.num_left = num_left
     return [path[: len(t)] for path, t in zip(paths, new, strict=True)], new, num_accepted
+
+
+def check_finite(chosen: list[float]) -> None:
+    """Refuse a token whose own logit, the greatest of its row, is no finite number."""
+    if not all(map(isfinite, chosen)):
+        raise ValueError(f"the logits are not finite: {chosen} are the greatest of their rows")
 
 
 def check_context(model: ModelConfig, request: Request) -> None:

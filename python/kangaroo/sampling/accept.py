@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from kangaroo.sampling.source import Place, Purpose, Source
 from kangaroo_kernels.verify_tree import Verdict
 
-# rows(which [B] bool, nodes [M] int64) -> [M, V]: a row of probabilities for a node of each of the
-# M sequences that are true in `which`, in an array that may be written to.
+# rows(which, nodes [M] int64) -> [M, V]: a row of probabilities for a node of each of M sequences,
+# in an array that may be written to. `which` picks those of the B: a mask [B] or their numbers [M].
 Rows = Callable[[Any, Any], Any]
 
 
@@ -55,23 +55,22 @@ def accept(candidates: Candidates, target: Rows, draft: Rows | None, source: Sou
     p = target(at == 0, at)
     q = p * 0
     for node in range(1, tokens.shape[1]):  # parents come first, so one pass in order walks a tree
-        asked = parents[:, node] == at
-        if not asked.any():
+        asked = (parents[:, node] == at).nonzero()[:, 0]
+        if not len(asked):
             continue
+        token, tries = tokens[asked, node], rejected[asked]
         if draft is None:
-            q[asked] = certain(p[asked], tokens[asked, node])
-        elif (first := asked & (rejected == 0)).any():
+            q[asked] = certain(p[asked], token)
+        elif len(first := asked[tries == 0]):
             q[first] = draft(first, at[first])
-        place = Place(sequence[asked], position[asked], Purpose.ACCEPT, rejected[asked])
-        token = tokens[asked, node]
-        kept, lost = asked & asked, asked & asked
-        kept[asked] = source.accept(p[asked, token] / q[asked, token], place)
-        lost[asked] = ~kept[asked]
-        if lost.any():
+        place = Place(sequence[asked], position[asked], Purpose.ACCEPT, tries)
+        keeps = source.accept(p[asked, token] / q[asked, token], place)
+        kept, lost = asked[keeps], asked[~keeps]
+        if len(lost):
             p[lost] = residual(p[lost], q[lost])
             q[lost] = without(q[lost], tokens[lost, node])
             rejected[lost] += 1
-        if kept.any():
+        if len(kept):
             at[kept], path[kept, path_len[kept]] = node, node
             path_len[kept] += 1
             position[kept] += 1
@@ -94,14 +93,14 @@ def residual(p: Any, q: Any) -> Any:
 def without(q: Any, token: Any) -> Any:
     """Rows q [M, V] when `token` [M] can be drawn no more; zero where it was the only one."""
     rest = q + 0
-    rest[list(range(len(rest))), token] = 0
+    rest[token >= 0, token] = 0
     return normalised(rest)
 
 
 def certain(like: Any, token: Any) -> Any:
     """Rows [M, V] of the kind of `like` that are one at `token` [M]."""
     rows = like * 0
-    rows[list(range(len(rows))), token] = 1
+    rows[token >= 0, token] = 1
     return rows
 
 
