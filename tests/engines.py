@@ -21,6 +21,7 @@ from kangaroo.models.adapter import Adapter
 from kangaroo.models.families import model_config
 from kangaroo.models.llama import Llama
 from kangaroo.models.weights import load_target
+from kangaroo.sampling.sampler import Sampler
 from kangaroo_kernels import Backend, KernelSet, Target, UnsupportedError
 from kangaroo_kernels.kernel_set import IMPLS
 
@@ -150,11 +151,13 @@ class ScriptedBranches(BranchingDrafter):
         return rankings
 
 
-def decoder_of(drafter: KangarooDrafter) -> RecordingDecoder:
-    return RecordingDecoder(drafter.model, drafter, drafter.config)
+def decoder_of(drafter: KangarooDrafter, sampler: Sampler | None = None) -> RecordingDecoder:
+    return RecordingDecoder(drafter.model, drafter, drafter.config, sampler)
 
 
-def autoregressive(model: Llama, prompt: Sequence[int], max_new_tokens: int) -> Run:
+def autoregressive(
+    model: Llama, prompt: Sequence[int], max_new_tokens: int, sampler: Sampler | None = None
+) -> Run:
     """The same loop, which drafts nothing: what every other run must equal."""
     drafter = KangarooDrafter(model, None, DraftConfig(exit_layer=1, max_depth=0))
-    return decoder_of(drafter).run(prompt, max_new_tokens)
+    return decoder_of(drafter, sampler).run(prompt, max_new_tokens)

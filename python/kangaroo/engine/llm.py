@@ -125,7 +125,8 @@ class KangarooForCausalLM:
             options: fields of GenerationConfig (`max_new_tokens`, `eos_token_id`, `do_sample`,
                 `temperature`, `return_dict_in_generate`, ...), `logits_processor`,
                 `prefix_allowed_tokens_fn`, `stopping_criteria`, an `attention_mask` of ones, and
-                Kangaroo's own `draft`, `max_depth`, `confidence`, `seed`; see :meth:`rounds`.
+                Kangaroo's own `draft`, `max_depth`, `confidence`, `seed`, `draft_sampling`; see
+                :meth:`rounds`.
 
         Returns:
             [num_return_sequences, T + new] int64 on the device of `input_ids`, an end-of-sequence
@@ -170,9 +171,12 @@ class KangarooForCausalLM:
                 adapter's for chains and 0.4 for trees.
             draft_top_k, max_nodes, tree_widths: of trees alone; see DraftConfig.
             exit_layer: must be the adapter's; free where nothing is drafted.
-            seed: of all that is drawn, in [0, 2^64): the same tokens for the same seed and options,
-                whatever else is decoded. By default from torch's own generator, so that
-                `torch.manual_seed` settles it.
+            seed: of all that is drawn, in [0, 2^64): the same tokens for the same seed, whatever
+                else is decoded and however it is drafted. By default from torch's own generator, so
+                that `torch.manual_seed` settles it.
+            draft_sampling: "coupled" (default); or "rejection", speculative sampling: it keeps a
+                little more of each draft and has the same law, but the tokens for a seed change
+                with every option of drafting.
 
         Raises:
             ValueError: an option that does not exist, has no effect or has an impossible value; no
@@ -195,7 +199,7 @@ class KangarooForCausalLM:
         mask = options.pop("attention_mask", None)
         if mask is not None and not bool(torch.as_tensor(mask).all()):
             raise UnsupportedError("attention_mask: expected ones: padding is not supported")
-        seed = options.pop("seed", None)
+        seed, rule = options.pop("seed", None), options.pop("draft_sampling", None)
         draft = self.draft_config(
             **{name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}
         )
@@ -209,7 +213,7 @@ class KangarooForCausalLM:
         check_context(self.model.config, prompt, wanted.max_new_tokens)
         decoders = [
             self._decoder(draft, sampler)
-            for sampler in samplers(wanted, len(prompt), seed, self.device)
+            for sampler in samplers(wanted, len(prompt), seed, self.device, rule)
         ]
         criteria = wanted.stopping.start(lambda: self.tokenizer)
         sequences = [

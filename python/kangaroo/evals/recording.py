@@ -11,6 +11,7 @@ from torch import Tensor
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.decode import Decoder, Round
 from kangaroo.engine.state import DecodeState
+from kangaroo_kernels.verify_tree import Verdict
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,12 @@ class Recording:
 class RecordingDecoder(Decoder):
     """Keeps the logits and the state of a run."""
 
-    def verify(self, state: DecodeState, tree: DraftTree) -> tuple[Tensor, Tensor]:
-        logits, h_deep = super().verify(state, tree)
-        verdict = self.model.kernels.verify_tree(logits, *tree.tensors(logits.device))
+    def judge(self, state: DecodeState, tree: DraftTree, logits: Tensor) -> Verdict:
+        verdict = super().judge(state, tree, logits)
         # A copy: the decoder may write the next round's logits to the same place.
         self._logits = logits[0, verdict.path[0, : int(verdict.path_len)]]
         self._state = state
-        return logits, h_deep
+        return verdict
 
     def run(
         self, prompt: Sequence[int], max_new_tokens: int, eos_ids: Set[int] = frozenset()
