@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,9 @@ from kangaroo.models.adapter import Adapter
 from kangaroo.models.families import model_config
 from kangaroo.models.llama import Llama
 from kangaroo.models.weights import load_target
+from kangaroo.sampling.processors import Lengths, Shaping, processors
 from kangaroo.sampling.sampler import Sampler
+from kangaroo.sampling.source import CounterSource
 from kangaroo_kernels import Backend, KernelSet, Target, UnsupportedError
 from kangaroo_kernels.kernel_set import IMPLS
 
@@ -149,6 +152,12 @@ class ScriptedBranches(BranchingDrafter):
             tokens = [(self.tokens[position] + n - rank) % vocab_size for n in range(k)]
             rankings[row] = tokens, [0.6 * 0.9**n for n in range(k)]
         return rankings
+
+
+def sampler_of(sequence: int = 0, seed: int = 5, **fields: Any) -> Sampler:
+    """Draws by `fields` of GenerationConfig that ask for no lengths."""
+    shapers = processors(Shaping(fields, do_sample=True), Lengths(1, 1, frozenset()), CPU)
+    return Sampler(CounterSource(seed), sequence, *shapers)
 
 
 def decoder_of(drafter: KangarooDrafter, sampler: Sampler | None = None) -> RecordingDecoder:

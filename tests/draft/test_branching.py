@@ -12,12 +12,22 @@ import torch
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.sampled import SampledBranchingDrafter, SampledDrafter
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.llama import Llama
+from kangaroo.sampling.sampler import Sampler
 from tests.draft_parity.from_scratch import FromScratch
-from tests.engines import SMALL, ScriptedBranches, autoregressive, load, make_adapter, make_prompt
+from tests.engines import (
+    SMALL,
+    ScriptedBranches,
+    autoregressive,
+    load,
+    make_adapter,
+    make_prompt,
+    sampler_of,
+)
 from tests.factories import make_checkpoint
 
 NUM_TOKENS, EXIT_LAYER = 40, 2
@@ -32,6 +42,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Llama:
 
 def config_of(**options: Any) -> DraftConfig:
     return DraftConfig(EXIT_LAYER, **({"draft": "tree", "confidence": 0.0} | options))
+
+
+SAMPLERS = [pytest.param(None, id="greedy"), pytest.param(sampler_of(), id="sampled")]
+
+
+def drafter_of(
+    model: Llama, kind: AdapterKind, sampler: Sampler | None, **options: Any
+) -> BranchingDrafter:
+    given = model, make_adapter(model, kind, EXIT_LAYER), config_of(**options)
+    return BranchingDrafter(*given) if sampler is None else SampledBranchingDrafter(*given, sampler)
 
 
 class CheckedBranches(ScriptedBranches):
@@ -72,13 +92,14 @@ def test_lengths_through_every_round(model: Llama, kind: AdapterKind) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"confidence": 0.2}, {"tree_widths": (3, 2, 1)}], ids=str)
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
 def test_a_draft_depends_on_the_tokens_alone(
-    model: Llama, kind: AdapterKind, options: dict[str, Any]
+    model: Llama, kind: AdapterKind, sampler: Sampler | None, options: dict[str, Any]
 ) -> None:
     """Whatever was drafted, rejected and moved before, it is what a fresh prefill drafts."""
-    drafter = BranchingDrafter(model, make_adapter(model, kind, EXIT_LAYER), config_of(**options))
-    decoder, prompt = Decoder(model, drafter, drafter.config), make_prompt(model, 20)
+    drafter = drafter_of(model, kind, sampler, **options)
+    decoder, prompt = Decoder(model, drafter, drafter.config, sampler), make_prompt(model, 20)
     tokens, num_left, drafts, draft = list(prompt), NUM_TOKENS, [], drafter.draft
 
     def kept(state: DecodeState, max_depth: int) -> DraftTree:
@@ -97,12 +118,17 @@ def test_a_draft_depends_on_the_tokens_alone(
     assert num_moved > 2
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
-def test_what_is_drafted_behind_a_node_is_the_adapters_own(model: Llama, kind: AdapterKind) -> None:
-    """Tokens and probabilities of a recomputation of the node's path, from scratch in float64."""
+def test_what_is_drafted_behind_a_node_is_the_adapters_own(
+    model: Llama, kind: AdapterKind, sampler: Sampler | None
+) -> None:
+    """Tokens and probabilities of a recomputation of the node's path, from scratch in float64; when
+    sampling, shares of the race.
+    """
     adapter, prompt = make_adapter(model, kind, EXIT_LAYER), make_prompt(model, 30)
     exact = FromScratch(model, adapter, torch.float64)
-    drafter = BranchingDrafter(model, adapter, config_of(draft_top_k=4))
+    drafter = drafter_of(model, kind, sampler, draft_top_k=4)
     rankings = drafter._rankings
     checked = []
 
@@ -113,16 +139,36 @@ def test_what_is_drafted_behind_a_node_is_the_adapters_own(model: Llama, kind: A
             while at > 0:
                 path, at = [tree.tokens[at], *path], tree.parents[at]
             states = exact.adapter_states(state.tokens + path, state.prefix_len)[-1:]
-            best = exact.probabilities(states)[0].topk(4)
+            row = exact.probabilities(states)
+            if sampler is not None:
+                place = torch.tensor([[0], [len(state.tokens + path)]])
+                row = sampler.source.scores(row, *place).exp()
+            best = (row / row.sum())[0].topk(4)
             assert tokens == best.indices.tolist()
             assert torch.tensor(probabilities).allclose(best.values.float(), rtol=1e-3)
             checked.append(tree.depths[node])
         return found
 
     drafter._rankings = compared
-    for _ in Decoder(model, drafter, drafter.config).generate(prompt, NUM_TOKENS):
+    for _ in Decoder(model, drafter, drafter.config, sampler).generate(prompt, NUM_TOKENS):
         pass
     assert set(checked) >= {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_a_sampled_tree_of_width_one_is_the_sampled_chain(model: Llama, kind: AdapterKind) -> None:
+    sampler, prompt = sampler_of(temperature=0.5), make_prompt(model, 20)
+    tree = drafter_of(model, kind, sampler, draft_top_k=1, max_depth=4)
+    chain = SampledDrafter(model, tree.adapter, DraftConfig(EXIT_LAYER, 4, 0.0), sampler)
+    runs = [
+        [
+            (r.tokens, r.num_drafted, r.num_accepted)
+            for r in Decoder(model, drafter, drafter.config, sampler).generate(prompt, NUM_TOKENS)
+        ]
+        for drafter in (tree, chain)
+    ]
+    assert runs[0] == runs[1]
+    assert sum(num_accepted for *_, num_accepted in runs[0]) > 0
 
 
 def test_the_cache_has_room_for_a_tree_behind_the_last_token(model: Llama) -> None:

@@ -13,15 +13,11 @@ import pytest
 import torch
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
-from kangaroo.draft.branching import BranchingDrafter
-from kangaroo.draft.sampled import SampledDrafter
+from kangaroo.draft.sampled import SampledBranchingDrafter, SampledDrafter
 from kangaroo.models.llama import Llama
-from kangaroo.sampling.processors import Lengths, Shaping, processors
 from kangaroo.sampling.sampler import Sampler
-from kangaroo.sampling.source import CounterSource
 from tests.engines import (
     BACKENDS,
-    CPU,
     SMALL,
     Run,
     ScriptedBranches,
@@ -30,6 +26,7 @@ from tests.engines import (
     load,
     make_adapter,
     make_prompt,
+    sampler_of,
 )
 from tests.factories import FAMILIES, make_checkpoint
 from tests.lossless.test_bits import NUM_TOKENS, PROMPT_LEN, SCRIPTED, check
@@ -52,12 +49,6 @@ def model(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Llama:
     path = tmp_path_factory.mktemp("target")
     overrides = SMALL | {"num_hidden_layers": 3}
     return load(make_checkpoint(path, "llama-gqa-llama3", **overrides), backend)
-
-
-def sampler_of(sequence: int = 0, seed: int = 5, **fields: Any) -> Sampler:
-    lengths = Lengths(PROMPT_LEN, PROMPT_LEN + NUM_TOKENS, frozenset())
-    shapers = processors(Shaping(fields, do_sample=True), lengths, CPU)
-    return Sampler(CounterSource(seed), sequence, *shapers)
 
 
 def plain_run(model: Llama, sampler: Sampler) -> Run:
@@ -102,7 +93,7 @@ def test_any_tree(model: Llama, shape: str, kind: AdapterKind) -> None:
     sampler, prompt = sampler_of(**SHAPINGS["penalties"]), make_prompt(model, PROMPT_LEN)
     plain, adapter = plain_run(model, sampler), make_adapter(model, kind, 2)
     config = config_of(2, **SHAPES[shape])
-    own = BranchingDrafter(model, adapter, config)
+    own = SampledBranchingDrafter(model, adapter, config, sampler)
     check(decoder_of(own, sampler).run(prompt, NUM_TOKENS), plain)
     scripted = ScriptedBranches(model, adapter, config, prompt + plain.tokens)
     run = decoder_of(scripted, sampler).run(prompt, NUM_TOKENS)

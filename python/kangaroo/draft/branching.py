@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from kangaroo.cache import SlotCache
 from kangaroo.config import MAX_TREE_NODES, DraftConfig
@@ -72,12 +73,14 @@ class BranchingDrafter(KangarooDrafter):
         h = adapter.step(h, kv, nodes, self.model.rope, self.model.kernels)
         if kv.committed < root:
             kv.settle(root)
+        return self._ranked(adapter, state, tree, h[:, -num_new:].contiguous())
+
+    def _ranked(
+        self, adapter: Adapter, state: DecodeState, tree: DraftTree, h: Tensor
+    ) -> list[Ranking]:
+        """The most probable tokens behind the newest nodes, of adapter states h [1, N, C]."""
         ranked = self.model.kernels.topk_confidence(
-            h[:, -num_new:].contiguous(),
-            self.head,
-            adapter.norm,
-            adapter.config.rms_norm_eps,
-            self.num_ranked,
+            h, self.head, adapter.norm, adapter.config.rms_norm_eps, self.num_ranked
         )
         tokens, probabilities = (x[0].tolist() for x in ranked)
         return list(zip(tokens, probabilities, strict=True))

@@ -1,4 +1,4 @@
-"""Kangaroo's drafter for sampling: tokens are drawn, and what they were drawn from is kept."""
+"""Kangaroo's drafters for sampling: chains that are drawn, trees of what may well be drawn."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from kangaroo.config import DraftConfig
+from kangaroo.draft.branching import BranchingDrafter
+from kangaroo.draft.growth import Ranking
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
@@ -44,7 +46,36 @@ class SampledDrafter(KangarooDrafter):
 
     def _logits(self, adapter: Adapter, state: DecodeState) -> Tensor:
         """The adapter's logits [1, V] float32 behind the newest node."""
-        h, head = self._adapt(adapter, state), self.model.weights.lm_head
-        out = h.new_empty(1, 1, len(head), dtype=torch.float32)
-        eps = adapter.config.rms_norm_eps
-        return self.model.kernels.linear(h, head, norm_weight=adapter.norm, eps=eps, out=out)[:, 0]
+        return head_logits(self.model, adapter, self._adapt(adapter, state))[:, 0]
+
+
+class SampledBranchingDrafter(BranchingDrafter):
+    """Trees for a coupled sampler: the race of a position, run with the adapter's row, says which
+    tokens the target may draw there.
+
+    In place of its probability a token has its share of the race, which is near 1 where the numbers
+    leave little doubt; `confidence` is about that of the best. On tiny-py at temperature 1 such
+    trees make a fifth to a third more tokens a verify pass than trees of the most probable ones.
+    """
+
+    def __init__(
+        self, model: Llama, adapter: Adapter | None, config: DraftConfig, sampler: Sampler
+    ):
+        super().__init__(model, adapter, config)
+        self.sampler = sampler
+
+    def _ranked(
+        self, adapter: Adapter, state: DecodeState, tree: DraftTree, h: Tensor
+    ) -> list[Ranking]:
+        nodes = range(len(tree) - h.shape[1], len(tree))
+        histories = [state.tokens + tree.path_tokens(node) for node in nodes]
+        shares = self.sampler.shares(histories, head_logits(self.model, adapter, h)[0])
+        best = shares.topk(self.num_ranked)
+        return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+
+def head_logits(model: Llama, adapter: Adapter, h: Tensor) -> Tensor:
+    """The target's head on adapter states h [1, N, C]: [1, N, V] float32."""
+    head, eps = model.weights.lm_head, adapter.config.rms_norm_eps
+    out = h.new_empty(1, h.shape[1], len(head), dtype=torch.float32)
+    return model.kernels.linear(h, head, norm_weight=adapter.norm, eps=eps, out=out)

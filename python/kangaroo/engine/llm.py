@@ -17,7 +17,7 @@ from transformers.utils.generic import ModelOutput
 from kangaroo.config import DraftConfig
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
-from kangaroo.draft.sampled import SampledDrafter
+from kangaroo.draft.sampled import SampledBranchingDrafter, SampledDrafter
 from kangaroo.draft.whole import chain_drafter
 from kangaroo.engine.decode import Decoder, check_context
 from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config
@@ -225,11 +225,14 @@ class KangarooForCausalLM:
     def _decoder(self, draft: DraftConfig, sampler: Sampler | None) -> Decoder:
         # Autoregressive decoding must not pay for an adapter that it does not use.
         adapter = self.adapter if draft.depth else None
-        if draft.draft == "tree":
-            # Its tokens are chosen, not drawn: lossless too when sampling, see `sampling.accept`.
-            drafter: KangarooDrafter = BranchingDrafter(self.model, adapter, draft)
-        elif sampler is not None and sampler.do_sample:
-            drafter = SampledDrafter(self.model, adapter, draft, sampler)
+        drawing = sampler if sampler is not None and sampler.do_sample else None
+        if draft.draft == "tree" and drawing is not None and drawing.coupled:
+            drafter: KangarooDrafter = SampledBranchingDrafter(self.model, adapter, draft, drawing)
+        elif draft.draft == "tree":
+            # Its tokens are chosen, not drawn: lossless by rejection too, see `sampling.accept`.
+            drafter = BranchingDrafter(self.model, adapter, draft)
+        elif drawing is not None:
+            drafter = SampledDrafter(self.model, adapter, draft, drawing)
         else:
             drafter = chain_drafter(self.model, adapter, draft)
         return Decoder(self.model, drafter, draft, sampler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +66,19 @@ class Sampler:
         if self.coupled:
             return self.source.race(q, sequence, position), q
         return self.source.draw(q, Place(sequence, position, Purpose.DRAFT, 0)), q
+
+    def shares(self, histories: Sequence[list[int]], logits: Tensor) -> Tensor:
+        """How well every token does in the race behind each history, by drafters' logits [N, V].
+
+        Returns:
+            [N, V] float64, rows of sum 1: exp(score) over the sum of all tokens'.
+        """
+        pairs = zip(histories, logits, strict=True)
+        rows = torch.cat([self.row(self.draft, ids, row[None]) for ids, row in pairs])
+        position = torch.tensor([len(ids) for ids in histories], device=logits.device)
+        sequence = torch.full_like(position, self.sequence)
+        shares: Tensor = self.source.scores(rows, sequence, position).softmax(-1)
+        return shares
 
     def verify(self, history: list[int], tree: DraftTree, logits: Tensor) -> Verdict:
         """Which nodes are kept behind `history`, whose last token is the root.

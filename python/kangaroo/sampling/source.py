@@ -59,6 +59,10 @@ class Source(Protocol):
         """
         ...
 
+    def scores(self, weights: Any, sequence: Any, position: Any) -> Any:
+        """[M, V], by which `race` ranks; only drafters ask."""
+        ...
+
 
 class CounterSource:
     """Decisions by Philox: every number is a function of the seed and its place alone.
