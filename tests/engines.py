@@ -23,6 +23,9 @@ from kangaroo.models.adapter import Adapter
 from kangaroo.models.families import model_config
 from kangaroo.models.llama import Llama
 from kangaroo.models.weights import load_target
+from kangaroo.sampling.processors import Lengths, Shaping, processors
+from kangaroo.sampling.sampler import Sampler
+from kangaroo.sampling.source import CounterSource
 from kangaroo_kernels import Backend, KernelSet, Target, UnsupportedError
 from kangaroo_kernels.kernel_set import IMPLS
 
@@ -177,11 +180,19 @@ def request_of(prompt: Sequence[int], max_new_tokens: int, **options: Any) -> Re
     return Request(list(prompt), max_new_tokens, **options)
 
 
-def decoder_of(drafter: KangarooDrafter) -> RecordingDecoder:
-    return RecordingDecoder(drafter.model, drafter, drafter.config)
+def sampler_of(sequence: int = 0, seed: int = 5, **fields: Any) -> Sampler:
+    """Draws by `fields` of GenerationConfig that ask for no lengths."""
+    shapers = processors(Shaping(fields, do_sample=True), Lengths(1, 1, frozenset()), CPU)
+    return Sampler(CounterSource(seed), sequence, *shapers)
 
 
-def autoregressive(model: Llama, prompt: Sequence[int], max_new_tokens: int) -> Run:
+def decoder_of(drafter: KangarooDrafter, sampler: Sampler | None = None) -> RecordingDecoder:
+    return RecordingDecoder(drafter.model, drafter, drafter.config, sampler)
+
+
+def autoregressive(
+    model: Llama, prompt: Sequence[int], max_new_tokens: int, sampler: Sampler | None = None
+) -> Run:
     """The same loop, which drafts nothing: what every other run must equal."""
     drafter = KangarooDrafter(model, None, DraftConfig(exit_layer=1, max_depth=0))
-    return decoder_of(drafter).run(prompt, max_new_tokens)
+    return decoder_of(drafter, sampler).run(prompt, max_new_tokens)

@@ -11,6 +11,8 @@ AdapterKind = Literal["paper", "deep_prefix"]
 ADAPTER_KINDS: tuple[AdapterKind, ...] = ("paper", "deep_prefix")
 DraftKind = Literal["off", "chain", "tree"]
 DRAFT_KINDS: tuple[DraftKind, ...] = ("off", "chain", "tree")
+DraftSampling = Literal["coupled", "rejection"]
+DRAFT_SAMPLINGS: tuple[DraftSampling, ...] = ("coupled", "rejection")
 MAX_TREE_NODES, MAX_TOP_K = 64, 16  # what the kernels take; this file imports none of them
 TREE_CONFIDENCE = 0.4  # the paper's for trees: they hedge, so they may be bolder than a chain
 

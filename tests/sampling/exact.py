@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 from fractions import Fraction
+from functools import cache
 from itertools import accumulate, pairwise
 from typing import Any, TypeVar
 
@@ -17,6 +18,8 @@ from kangaroo.sampling.source import Place
 ZERO, ONE = Fraction(0), Fraction(1)
 Outcome = TypeVar("Outcome", bound=Hashable)
 Law = dict[Outcome, Fraction]
+Simplex = tuple[Fraction, tuple[tuple[Fraction, ...], ...]]  # its part of the whole, its corners
+Region = tuple[Simplex, ...]
 
 
 class Branches:
@@ -24,6 +27,7 @@ class Branches:
 
     The number of a place is uniform in [0, 1); of one that was asked before it is known in which
     interval it lies, and it is uniform there. So a number that is used twice is the same number.
+    The numbers of a race are exponential; their ratios alone count: a uniform point of a simplex.
 
     Attributes:
         weight: probability of the branches taken.
@@ -34,6 +38,7 @@ class Branches:
         self.script, self.weight = script, ONE
         self.taken: list[tuple[int, int]] = []
         self.known: dict[tuple[int, ...], tuple[Fraction, Fraction]] = {}
+        self.regions: dict[tuple[int, int], Region] = {}
 
     def accept(self, probability: Any, place: Place) -> Tensor:
         (p,) = probability
@@ -45,18 +50,71 @@ class Branches:
         bounds = [ZERO, *(running / total for running in accumulate(row))]
         return torch.tensor([self._decide(bounds, place)])
 
+    def race(self, weights: Any, sequence: Any, position: Any) -> Tensor:
+        (row,) = weights
+        name = (int(sequence), int(position))
+        parts = won(self.regions.get(name) or whole(len(row)), tuple(row))
+        token = self._branch([sum((size for size, _ in part), ZERO) for part in parts])
+        self.regions[name] = parts[token]
+        return torch.tensor([token])
+
     def _decide(self, bounds: list[Fraction], place: Place) -> int:
         """In which of the intervals between rising bounds the number lies."""
         name = tuple(int(part) for part in place)
         low, high = self.known.get(name, (ZERO, ONE))
         pieces = [(max(low, a), min(high, b)) for a, b in pairwise(bounds)]
-        possible = [i for i, (a, b) in enumerate(pieces) if a < b]
+        chosen = self._branch([max(b - a, ZERO) for a, b in pieces])
+        self.known[name] = pieces[chosen]
+        return chosen
+
+    def _branch(self, sizes: list[Fraction]) -> int:
+        """One of some sets, in proportion to their sizes."""
+        possible = [i for i, size in enumerate(sizes) if size]
         step = len(self.taken)
         branch = self.script[step] if step < len(self.script) else 0
         self.taken.append((branch, len(possible)))
-        a, b = self.known[name] = pieces[possible[branch]]
-        self.weight *= (b - a) / (high - low)
-        return possible[branch]
+        chosen = possible[branch]
+        self.weight *= sizes[chosen] / sum(sizes)
+        return chosen
+
+
+@cache
+def whole(num_tokens: int) -> Region:
+    """All points whose coordinates, one for each token, are positive and sum to 1."""
+    corners = [tuple(ONE * (i == j) for j in range(num_tokens)) for i in range(num_tokens)]
+    return ((ONE, tuple(corners)),)
+
+
+@cache
+def won(region: Region, row: tuple[Fraction, ...]) -> tuple[Region, ...]:
+    """For each token the part of a region where its coordinate over its weight is the least."""
+
+    def part(token: int) -> Region:
+        left = region
+        for rival in range(len(row)):
+            left = above(left, {rival: row[token], token: -row[rival]}) if rival != token else left
+        return left
+
+    return tuple(part(token) for token in range(len(row)))
+
+
+def above(region: Region, normal: dict[int, Fraction]) -> Region:
+    """What of a region lies above a plane through the origin, in simplices again."""
+    todo, kept = list(region), []
+    while todo:
+        size, corners = todo.pop()
+        heights = [sum((corner[i] * n for i, n in normal.items()), ZERO) for corner in corners]
+        high, low = max(heights), min(heights)
+        if low >= 0:
+            kept.append((size, corners))
+        elif high > 0:  # cut in two where the plane meets the edge from the highest to the lowest
+            top, bottom, part = heights.index(high), heights.index(low), high / (high - low)
+            ends = zip(corners[top], corners[bottom], strict=True)
+            middle = tuple(a + part * (b - a) for a, b in ends)
+            for moved, share in ((bottom, part), (top, 1 - part)):
+                cut = corners[:moved] + (middle,) + corners[moved + 1 :]
+                todo.append((size * share, cut))
+    return tuple(kept)
 
 
 def law_of(experiment: Callable[[Branches], Outcome]) -> tuple[Law[Outcome], int]:

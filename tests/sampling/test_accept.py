@@ -1,4 +1,4 @@
-"""Corners of the accept rule in floating point, and greedy decoding as its limit."""
+"""Corners of both rules in floating point, and greedy decoding as their limit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kangaroo.sampling.accept import Candidates, accept, certain, residual, without
+from kangaroo.sampling.accept import Candidates, accept, certain, residual, walk, without
 from kangaroo.sampling.source import CounterSource
 from kangaroo_kernels.verify_tree import Verdict
 from kangaroo_kernels.verify_tree.reference import verify_tree
@@ -108,17 +108,21 @@ def test_temperature_zero_is_verify_tree(data: st.DataObject) -> None:
     choices = matrix([token] * num_nodes)
     logits = torch.nn.functional.one_hot(choices, VOCAB).double()
     numbers = torch.arange(batch)
-    got = accept(
-        Candidates(tokens, parents, numbers, numbers),
-        lambda which, at: logits[which][range(len(at)), at],
-        None,
-        CounterSource(0),
-    )
-    expected = verify_tree(logits, tokens, parents)
-    assert [part.tolist() for part in got] == [part.tolist() for part in expected]
+    candidates = Candidates(tokens, parents, numbers, numbers)
+
+    def target(which: Tensor, at: Tensor) -> Tensor:
+        return logits[which][range(len(at)), at]
+
+    expected = [part.tolist() for part in verify_tree(logits, tokens, parents)]
+    for got in (
+        accept(candidates, target, None, CounterSource(0)),
+        walk(candidates, target, CounterSource(0)),
+    ):
+        assert [part.tolist() for part in got] == expected
 
 
-def test_a_sequence_does_not_see_its_neighbours() -> None:
+@pytest.mark.parametrize("coupled", [False, True])
+def test_a_sequence_does_not_see_its_neighbours(coupled: bool) -> None:
     """The same verdicts alone and in a batch."""
     generator = torch.Generator().manual_seed(0)
     num, parents = 64, torch.tensor([[-1, 0, 0, 1, 2]]).repeat(64, 1)
@@ -127,14 +131,14 @@ def test_a_sequence_does_not_see_its_neighbours() -> None:
     numbers = torch.arange(num)
 
     def run(some: Tensor) -> Verdict:
-        return accept(
-            Candidates(tokens[some], parents[some], numbers[some], 3 * numbers[some]),
-            lambda which, at: p[some][which, at],
-            lambda which, at: q[some][which, at],
-            CounterSource(5),
-        )
+        candidates = Candidates(tokens[some], parents[some], numbers[some], 3 * numbers[some])
+        rows, drawn = (lambda which, at, r=r[some]: r[which, at] for r in (p, q))
+        if coupled:
+            return walk(candidates, rows, CounterSource(5))
+        return accept(candidates, rows, drawn, CounterSource(5))
 
     together = run(numbers)
+    assert len(together.path_len.unique()) == 3
     for row in numbers:
         alone = run(row[None])
         assert [part[0].tolist() for part in alone] == [part[row].tolist() for part in together]

@@ -1,4 +1,4 @@
-"""Joint law of whole sequences over Markov chains: the accept rule in float64 and the real numbers.
+"""Joint law of whole sequences over Markov chains: both rules in float64 and the real numbers.
 
 Rows that are all the same hide most mistakes of a loop; chains, whose rows depend on the token in
 front, do not, and nor does a test of all positions together.
@@ -6,13 +6,13 @@ front, do not, and nor does a test of all positions together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from kangaroo.sampling.accept import Candidates, accept, without
+from kangaroo.sampling.accept import Candidates, accept, walk, without
 from kangaroo.sampling.source import CounterSource, Place, Purpose
 
 ALPHA = 1e-6
@@ -28,6 +28,7 @@ class Chain:
         depth: draft tokens along a path.
         width: children of the root; the first of them has the chain's rest below it.
         confidence: a row less sure than this is the last that is drawn from.
+        coupled: drafts are drawn, and judged, by the numbers of the tokens' race.
     """
 
     p: Tensor
@@ -35,6 +36,12 @@ class Chain:
     depth: int
     width: int = 1
     confidence: float = 0.0
+    coupled: bool = False
+
+    def draw(self, source: CounterSource, row: Tensor, place: Place) -> Tensor:
+        if self.coupled:
+            return source.race(row, place.sequence, place.position)
+        return source.draw(row, place)
 
     @property
     def law(self) -> Tensor:
@@ -70,23 +77,22 @@ def draft(
     row, tokens = chain.q[root], [root]
     for rank in range(chain.width):
         place = Place(sequence, position, Purpose.DRAFT, rank)
-        tokens.append(source.draw(row, place))
+        tokens.append(chain.draw(source, row, place))
         row = without(row, tokens[-1])
     parents = [root * 0 - 1] + [root * 0] * chain.width
     last, at, sure = tokens[1], root * 0 + 1, chain.q[root].amax(1) >= chain.confidence
     for depth in range(1, chain.depth):
         row = chain.q[last]
-        last = source.draw(row, Place(sequence, position + depth, Purpose.DRAFT, 0))
+        last = chain.draw(source, row, Place(sequence, position + depth, Purpose.DRAFT, 0))
         tokens.append(last)
         parents.append(torch.where(sure, at, -2))
         at, sure = at * 0 + len(tokens) - 1, sure & (row.amax(1) >= chain.confidence)
     return torch.stack(tokens, 1), torch.stack(parents, 1)
 
 
-def counts(chain: Chain, seed: int, num_sequences: int) -> Tensor:
-    """How often each of the V^4 continuations was written, over rounds of draft and accept."""
-    vocab, source = len(chain.p), CounterSource(seed)
-    total = torch.zeros(vocab**NUM_TOKENS, dtype=torch.int64)
+def continuations(chain: Chain, seed: int, num_sequences: int) -> Tensor:
+    """Which of the V^4 each sequence wrote, over rounds of draft and verdict."""
+    vocab, source, codes = len(chain.p), CounterSource(seed), []
     for sequence in torch.arange(num_sequences).split(CHUNK):
         written = torch.zeros(len(sequence), 1 + NUM_TOKENS + chain.depth, dtype=torch.int64)
         length = torch.ones_like(sequence)  # the prompt is token 0
@@ -95,11 +101,11 @@ def counts(chain: Chain, seed: int, num_sequences: int) -> Tensor:
             tokens, parents = draft(
                 chain, source, written[live, position - 1], sequence[live], position
             )
-            path, path_len, bonus = accept(
-                Candidates(tokens, parents, sequence[live], position),
-                lambda which, at, tokens=tokens: chain.p[tokens[which, at]],
-                lambda which, at, tokens=tokens: chain.q[tokens[which, at]],
-                source,
+            candidates = Candidates(tokens, parents, sequence[live], position)
+            p, q = (lambda w, at, t=tokens, r=r: r[t[w, at]] for r in (chain.p, chain.q))
+            coupled = chain.coupled
+            path, path_len, bonus = (
+                walk(candidates, p, source) if coupled else accept(candidates, p, q, source)
             )
             drafted = tokens.gather(1, path.clamp(0))
             for step in range(1, chain.depth + 1):
@@ -107,9 +113,14 @@ def counts(chain: Chain, seed: int, num_sequences: int) -> Tensor:
                 written[live[kept], position[kept] + step - 1] = drafted[kept, step]
             length[live] += path_len
             written[live, length[live] - 1] = bonus
-        code = written[:, 1 : 1 + NUM_TOKENS] @ (vocab ** torch.arange(NUM_TOKENS).flip(0))
-        total += code.bincount(minlength=len(total))
-    return total
+        codes.append(written[:, 1 : 1 + NUM_TOKENS] @ (vocab ** torch.arange(NUM_TOKENS).flip(0)))
+    return torch.cat(codes)
+
+
+def counts(chain: Chain, seed: int, num_sequences: int) -> Tensor:
+    """How often each of the V^4 continuations was written."""
+    codes = continuations(chain, seed, num_sequences)
+    return codes.bincount(minlength=len(chain.p) ** NUM_TOKENS)
 
 
 def p_value(observed: Tensor, law: Tensor) -> float:
@@ -123,17 +134,30 @@ def p_value(observed: Tensor, law: Tensor) -> float:
     return float(torch.special.gammaincc(freedom, statistic))
 
 
+@pytest.mark.parametrize("coupled", [False, True])
 @pytest.mark.parametrize("number", range(12))
-def test_the_joint_law(number: int) -> None:
-    chain = chains()[number]
+def test_the_joint_law(number: int, coupled: bool) -> None:
+    chain = replace(chains()[number], coupled=coupled)
     assert p_value(counts(chain, number, 100_000), chain.law) > ALPHA
 
 
 @pytest.mark.fuzz
+@pytest.mark.parametrize("coupled", [False, True])
 @pytest.mark.parametrize("number", range(12))
-def test_the_joint_law_of_two_million(number: int) -> None:
-    chain = chains()[number]
+def test_the_joint_law_of_two_million(number: int, coupled: bool) -> None:
+    chain = replace(chains()[number], coupled=coupled)
     assert p_value(counts(chain, 100 + number, 2_000_000), chain.law) > ALPHA
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_coupled_drafts_change_no_token(number: int) -> None:
+    """Of 20,000 sequences, beside drafts of one token."""
+    chain = replace(chains()[number], coupled=True)
+    shortest = replace(chain, depth=1, width=1)
+    other = replace(shortest, q=chain.p.roll(1, 0))
+    codes = continuations(chain, number, 20_000)
+    assert codes.equal(continuations(shortest, number, 20_000))
+    assert codes.equal(continuations(other, number, 20_000))
 
 
 def test_the_test_has_teeth() -> None:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, LogitsProcessor, LogitsProcessorL
 from transformers.generation.streamers import BaseStreamer
 
 from kangaroo import KangarooForCausalLM
+from kangaroo.config import DRAFT_SAMPLINGS
 from kangaroo.engine.llm import GenerateOutput
 from kangaroo.sampling.penalties import CountPenalty
 from kangaroo.sampling.sampler import Sampler
@@ -155,14 +156,52 @@ def test_every_row_is_shaped_as_in_transformers(
         torch.testing.assert_close(rows[position].float(), expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.parametrize("rule", DRAFT_SAMPLINGS)
 @pytest.mark.parametrize("draft", [{"max_depth": 0}, {"max_depth": 1}, {"max_depth": 4}, TREE])
-def test_a_seed_settles_everything(llm: KangarooForCausalLM, draft: dict[str, Any]) -> None:
+def test_a_seed_settles_everything(
+    llm: KangarooForCausalLM, draft: dict[str, Any], rule: str
+) -> None:
     """Nothing else does: no other call, and no generator of torch's."""
-    options = {"confidence": 0.0} | draft
+    options = {"confidence": 0.0, "draft_sampling": rule} | draft
     first = sample(llm, 1, **options)
     torch.manual_seed(99)
     assert sample(llm, 2, **options) != first
     assert sample(llm, 1, **options) == first
+
+
+RULES: list[dict[str, Any]] = [
+    {"max_depth": 1},
+    {"max_depth": 6, "confidence": 0.0},
+    {"max_depth": 4, "confidence": 0.01},
+    TREE,
+    {"draft": "tree", "tree_widths": [3, 2, 1]},
+]
+
+
+@pytest.mark.parametrize("adapter", ["paper", "deep_prefix"])
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.4, "top_p": 0.9}, WARPS[-2]], ids=str)
+def test_no_draft_changes_a_token(folder: Path, adapter: str, options: dict[str, Any]) -> None:
+    """Of several sequences with one seed: all as without drafting, and not because none is kept."""
+    llm = KangarooForCausalLM.from_pretrained(folder, adapter)
+    options = {"do_sample": True, "seed": 3, "num_return_sequences": 3} | options
+    options |= {"max_new_tokens": 20, "eos_token_id": None, "return_dict_in_generate": True}
+    plain = llm.generate(PROMPT, draft="off", **options)
+    num_accepted = 0
+    for rule in RULES:
+        output = llm.generate(PROMPT, **rule, **options)
+        assert output.sequences.equal(plain.sequences), rule  # type: ignore[union-attr]
+        num_accepted += output.speculation.num_accepted  # type: ignore[union-attr]
+    assert num_accepted > 0
+
+
+def test_by_rejection_drafts_change_tokens(llm: KangarooForCausalLM) -> None:
+    """So what the test above sees is the coupled rule's doing."""
+    runs = [
+        sample(llm, 3, draft_sampling="rejection", max_depth=depth, confidence=0.0)
+        for depth in (0, 1, 4)
+    ]
+    assert len(set(map(tuple, runs))) > 1
+    assert sample(llm, 3, draft="off") not in runs
 
 
 def test_without_a_seed_torchs_generator_settles_it(llm: KangarooForCausalLM) -> None:
@@ -173,9 +212,12 @@ def test_without_a_seed_torchs_generator_settles_it(llm: KangarooForCausalLM) ->
     assert draw(5) == draw(5) != draw(6)
 
 
+@pytest.mark.parametrize("rule", DRAFT_SAMPLINGS)
 @pytest.mark.parametrize("draft", [{"max_depth": 0}, {"max_depth": 3}, TREE])
-def test_the_best_of_one_is_greedy(llm: KangarooForCausalLM, draft: dict[str, Any]) -> None:
-    assert sample(llm, 4, top_k=1, **draft) == new_ids(llm)
+def test_the_best_of_one_is_greedy(
+    llm: KangarooForCausalLM, draft: dict[str, Any], rule: str
+) -> None:
+    assert sample(llm, 4, top_k=1, draft_sampling=rule, **draft) == new_ids(llm)
 
 
 def test_an_end_of_sequence_token_ends_it(llm: KangarooForCausalLM) -> None:
@@ -188,7 +230,7 @@ def test_an_end_of_sequence_token_ends_it(llm: KangarooForCausalLM) -> None:
 def test_several_sequences(llm: KangarooForCausalLM) -> None:
     """Independent, of different lengths, the first as if it were alone."""
     options: dict[str, Any] = {"do_sample": True, "seed": 6, "max_new_tokens": 12}
-    options |= {"eos_token_id": list(range(2, 40)), "pad_token_id": 1}
+    options |= {"eos_token_id": list(range(2, 40)), "pad_token_id": 1, "suppress_tokens": [1]}
     output = llm.generate(PROMPT, num_return_sequences=4, return_dict_in_generate=True, **options)
     assert isinstance(output, GenerateOutput)
     assert output.sequences is not None
@@ -219,12 +261,14 @@ class Silent(BaseStreamer):
         pass
 
 
+@pytest.mark.parametrize("rule", DRAFT_SAMPLINGS)
 @pytest.mark.parametrize("draft", [{}, TREE], ids=["chain", "tree"])
 def test_the_law_of_three_tokens(
-    llm: KangarooForCausalLM, theirs: Any, draft: dict[str, Any]
+    llm: KangarooForCausalLM, theirs: Any, draft: dict[str, Any], rule: str
 ) -> None:
     """Joint chi-square over seeds, against probabilities of transformers' own logits."""
     num_draws, options = 400, {"top_k": 2, "temperature": 2.0, "max_new_tokens": 3}
+    options["draft_sampling"] = rule
     drawn = Counter(
         tuple(sample(llm, seed, **{"max_depth": 2, "confidence": 0.0} | options | draft))
         for seed in range(num_draws)

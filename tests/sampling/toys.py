@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kangaroo.config import DraftConfig
+from kangaroo.config import DraftConfig, DraftSampling
 from kangaroo.draft.sampled import SampledDrafter
 from kangaroo.draft.tree import DraftTree
-from kangaroo.engine.decode import Decoder
+from kangaroo.engine.decode import Decoder, Round
 from kangaroo.engine.state import Request
 from kangaroo.sampling import accept
 from kangaroo.sampling.sampler import Sampler
@@ -84,6 +84,8 @@ class Toy:
         confidence: of the drafter's stop, on the row's maximum.
         eos_id: ends a sequence; -1: none does.
         chosen: tokens are the drafter's best rather than drawn.
+        draft_sampling: see Sampler.
+        adversary: drafts in place of the engine's drafter.
     """
 
     target: Weights
@@ -95,6 +97,8 @@ class Toy:
     draft_warp: Warp = plain
     eos_id: int = -1
     chosen: bool = False
+    draft_sampling: DraftSampling = "rejection"
+    adversary: type[TableDrafter] | None = None
 
     @property
     def eos_ids(self) -> Set[int]:
@@ -121,14 +125,18 @@ class Toy:
         return law_of(self.run)
 
     def run(self, source: Branches) -> tuple[int, ...]:
-        sampler = TableSampler(source, 0, self._rows(True), self._rows(False))
+        return tuple(token for round_ in self.rounds(source) for token in round_.tokens)
+
+    def rounds(self, source: Branches) -> list[Round]:
+        sampler = TableSampler(
+            source, 0, self._rows(True), self._rows(False), draft_sampling=self.draft_sampling
+        )
         config = DraftConfig(1, len(self.widths), float(self.confidence))
         chain = set(self.widths) <= {1} and not self.chosen
-        drafter = (TableDrafter if chain else TreeDrafter)(MODEL, MODEL, config)
+        drafter = (self.adversary or (TableDrafter if chain else TreeDrafter))(MODEL, MODEL, config)
         drafter.toy, drafter.sampler = self, sampler
         request = Request([ROOT], self.num_tokens, self.eos_ids, sampler=sampler)
-        rounds = TableDecoder(MODEL, drafter, config).generate(request)
-        return tuple(token for round_ in rounds for token in round_.tokens)
+        return list(TableDecoder(MODEL, drafter, config).generate(request))
 
     def _rows(self, of_target: bool) -> Any:
         weights = self.target if of_target else self.drafter
@@ -194,7 +202,10 @@ class TreeDrafter(TableDrafter):
             return row
         tree.drawn_from[node] = row
         for rank in range(min(width, int((row > 0).sum()))):
-            token = sampler.source.draw(rest, Place(0, len(ids), Purpose.DRAFT, rank))
+            if sampler.coupled:
+                token = sampler.source.race(rest, 0, len(ids))
+            else:
+                token = sampler.source.draw(rest, Place(0, len(ids), Purpose.DRAFT, rank))
             rest = accept.without(rest, token)
             tree.add(int(token), node)
         return row

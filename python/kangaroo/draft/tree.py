@@ -56,7 +56,7 @@ class DraftTree:
     def path_tokens(self, node: int) -> list[int]:
         """Tokens from below the root to `node`."""
         path = []
-        while node:
+        while node > 0:  # padding has no path
             path.append(self.tokens[node])
             node = self.parents[node]
         return path[::-1]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from kangaroo.config import DraftSampling
 from kangaroo.engine.options import (
     CALL_OPTIONS,
     DEFAULT_NEW_TOKENS,
@@ -100,7 +101,11 @@ def plan(
 
 
 def samplers(
-    wanted: Plan, prompt_lens: Sequence[int], seed: int | None, device: torch.device
+    wanted: Plan,
+    prompt_lens: Sequence[int],
+    seed: int | None,
+    device: torch.device,
+    draft_sampling: DraftSampling | None = None,
 ) -> list[Sampler | None]:
     """One for every sequence to return, those of the first prompt first; None decodes plainly
     greedily.
@@ -108,24 +113,27 @@ def samplers(
     Args:
         prompt_lens: of the prompts.
         seed: None takes one from torch's own generator.
+        draft_sampling: None is "coupled".
 
     Raises:
-        ValueError: a seed that has no effect or is none, or a processor that cannot be made.
+        ValueError: a seed or `draft_sampling` that has no effect or is none, or a processor that
+            cannot be made.
     """
     shaping = wanted.shaping
-    if seed is not None and not shaping.do_sample:
-        raise ValueError(f"seed={seed!r}: has no effect on greedy decoding; leave it out")
+    for name, value in (("seed", seed), ("draft_sampling", draft_sampling)):
+        if value is not None and not shaping.do_sample:
+            raise ValueError(f"{name}={value!r}: has no effect on greedy decoding; leave it out")
     if shaping.is_idle:
         return [None] * len(prompt_lens)
     if seed is None:
         seed = int(torch.randint(2**63 - 1, ())) if shaping.do_sample else 0
-    source = CounterSource(seed)
+    source, rule = CounterSource(seed), draft_sampling or "coupled"
     made: list[Sampler | None] = []
     for prompt_len in prompt_lens:
         lengths = Lengths(prompt_len, prompt_len + wanted.max_new_tokens, wanted.eos_ids)
         shapers = processors(shaping, lengths, device)
         for _ in range(wanted.num_return_sequences):
-            made.append(Sampler(source, len(made), *shapers, do_sample=shaping.do_sample))
+            made.append(Sampler(source, len(made), *shapers, shaping.do_sample, rule))
     return made
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-from kangaroo.config import DraftConfig
+from kangaroo.config import DraftConfig, DraftSampling
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
-from kangaroo.draft.sampled import SampledDrafter
+from kangaroo.draft.sampled import SampledBranchingDrafter, SampledDrafter
 from kangaroo.draft.whole import chain_drafter
 from kangaroo.engine.batch import decode_together
 from kangaroo.engine.decode import Decoder, check_context
@@ -150,7 +150,8 @@ class KangarooForCausalLM:
                 `temperature`, `return_dict_in_generate`, `output_logits`, ...), `logits_processor`,
                 `prefix_allowed_tokens_fn`, `stopping_criteria` (each is called for one sequence at
                 a time, [1, T] without padding), an `attention_mask` [B, T], `output_logprobs`, and
-                Kangaroo's own `draft`, `max_depth`, `confidence`, `seed`; see :meth:`rounds`.
+                Kangaroo's own `draft`, `max_depth`, `confidence`, `seed`, `draft_sampling`; see
+                :meth:`rounds`.
 
         Returns:
             [B * num_return_sequences, T + new] int64 on the device of `input_ids`, an
@@ -198,9 +199,12 @@ class KangarooForCausalLM:
                 adapter's for chains and 0.4 for trees.
             draft_top_k, max_nodes, tree_widths: of trees alone; see DraftConfig.
             exit_layer: must be the adapter's; free where nothing is drafted.
-            seed: of all that is drawn, in [0, 2^64): the same tokens for the same seed and options,
-                whatever else is decoded. By default from torch's own generator, so that
-                `torch.manual_seed` settles it.
+            seed: of all that is drawn, in [0, 2^64): the same tokens for the same seed, whatever
+                else is decoded and however it is drafted. By default from torch's own generator, so
+                that `torch.manual_seed` settles it.
+            draft_sampling: "coupled" (default); or "rejection", speculative sampling: it keeps a
+                little more of each draft and has the same law, but the tokens for a seed change
+                with every option of drafting.
 
         Raises:
             ValueError: an option that does not exist, has no effect or has an impossible value; no
@@ -223,7 +227,9 @@ class KangarooForCausalLM:
     ) -> Work:
         """Refuse what cannot be done; nothing is computed before the first round is asked for."""
         rows, config = rows_of(input_ids), self.model.config
-        mask, seed = options.pop("attention_mask", None), options.pop("seed", None)
+        mask, seed, rule = (
+            options.pop(name, None) for name in ("attention_mask", "seed", "draft_sampling")
+        )
         draft = self.draft_config(
             **{name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}
         )
@@ -234,7 +240,7 @@ class KangarooForCausalLM:
         padding = None if wanted.pad_id in wanted.eos_ids else wanted.pad_id
         prompts = unpadded(rows, mask, padding)
         criteria = wanted.stopping.start(lambda: self.tokenizer)
-        made = samplers(wanted, [len(prompt) for prompt in prompts], seed, self.device)
+        made = samplers(wanted, [len(prompt) for prompt in prompts], seed, self.device, rule)
         requests = [
             Request(
                 list(prompts[n // wanted.num_return_sequences]),
@@ -247,15 +253,20 @@ class KangarooForCausalLM:
         ]
         for request in requests:
             check_context(config, request)
-        return Work(rows, requests, self._decoder(draft, wanted), wanted)
+        return Work(rows, requests, self._decoder(draft, wanted, rule), wanted)
 
-    def _decoder(self, draft: DraftConfig, wanted: Plan) -> Decoder:
+    def _decoder(
+        self, draft: DraftConfig, wanted: Plan, draft_sampling: DraftSampling | None
+    ) -> Decoder:
         # Autoregressive decoding must not pay for an adapter that it does not use.
         adapter = self.adapter if draft.depth else None
-        if draft.draft == "tree":
-            # Its tokens are chosen, not drawn: lossless too when sampling, see `sampling.accept`.
-            drafter: KangarooDrafter = BranchingDrafter(self.model, adapter, draft)
-        elif wanted.shaping.do_sample:
+        sampled = wanted.shaping.do_sample
+        if draft.draft == "tree" and sampled and draft_sampling != "rejection":
+            drafter: KangarooDrafter = SampledBranchingDrafter(self.model, adapter, draft)
+        elif draft.draft == "tree":
+            # Its tokens are chosen, not drawn: lossless by rejection too, see `sampling.accept`.
+            drafter = BranchingDrafter(self.model, adapter, draft)
+        elif sampled:
             drafter = SampledDrafter(self.model, adapter, draft)
         else:
             drafter = chain_drafter(self.model, adapter, draft)

@@ -49,8 +49,15 @@ class Recording:
 class RecordingDecoder(Decoder):
     """Keeps the logits and the state of a run."""
 
-    def __init__(self, model: Llama, drafter: Drafter, config: DraftConfig):
+    def __init__(
+        self,
+        model: Llama,
+        drafter: Drafter,
+        config: DraftConfig,
+        sampler: Sampler | None = None,
+    ):
         super().__init__(model, drafter, config, keep_logits=True)
+        self._sampler = sampler
 
     def prefill(self, request: Request) -> DecodeState:
         """The state is kept."""
@@ -58,12 +65,8 @@ class RecordingDecoder(Decoder):
         return self._state
 
     def run(
-        self,
-        prompt: Sequence[int],
-        max_new_tokens: int,
-        eos_ids: Set[int] = frozenset(),
-        sampler: Sampler | None = None,
+        self, prompt: Sequence[int], max_new_tokens: int, eos_ids: Set[int] = frozenset()
     ) -> Recording:
         """Decode at least one token."""
-        request = Request(list(prompt), max_new_tokens, eos_ids, sampler=sampler)
+        request = Request(list(prompt), max_new_tokens, eos_ids, sampler=self._sampler)
         return Recording(list(self.generate(request)), self._state)

@@ -80,6 +80,36 @@ def accept(candidates: Candidates, target: Rows, draft: Rows | None, source: Sou
     return Verdict(path, path_len, bonus)
 
 
+def walk(candidates: Candidates, target: Rows, source: Source) -> Verdict:
+    """The target's own tokens, drawn by the numbers of their positions; drafts are only met.
+
+    At a node with target row p the race of its position draws the token. A child with that token is
+    kept, the first of several; if there is none, the token is the bonus. So no draft has a say in
+    what is written, whoever made it and whatever numbers it knew: any chain, any tree, any stop.
+
+    Drafts that are drawn from q by the same race are met often: with probability at least
+    (1 - d) / (1 + d) for total variation d between p and q, where :func:`accept` keeps 1 - d.
+
+    Source: Daliri, Musco, Suresh, "Coupling without communication and drafter-invariant speculative
+    decoding" (2408.07978).
+
+    Args:
+        target: as of :func:`accept`.
+    """
+    tokens, parents, sequence, position = candidates
+    at, path = tokens[:, 0] * 0, tokens * 0 - 1
+    path_len, path[:, 0] = at + 1, 0
+    token = source.race(target(at == 0, at), sequence, position)
+    for node in range(1, tokens.shape[1]):  # parents come first, so one pass in order walks a tree
+        met = (parents[:, node] == at) & (tokens[:, node] == token)
+        if met.any():
+            at[met], path[met, path_len[met]] = node, node
+            behind = position[met] + path_len[met]
+            path_len[met] += 1
+            token[met] = source.race(target(met, at[met]), sequence[met], behind)
+    return Verdict(path, path_len, token)
+
+
 def residual(p: Any, q: Any) -> Any:
     """norm(max(p - q, 0)), row by row: [M, V]. Where nothing is left, p: a token is rejected only
     where q exceeds p, so p exceeds q elsewhere, unless rounding has hidden it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessorList
 
+from kangaroo.config import DRAFT_SAMPLINGS, DraftSampling
 from kangaroo.draft.tree import DraftTree, tensors
-from kangaroo.sampling.accept import Candidates, accept, certain
+from kangaroo.sampling.accept import Candidates, accept, certain, walk
 from kangaroo.sampling.source import Place, Purpose, Source
 from kangaroo_kernels.verify_tree import Verdict
 
@@ -27,6 +29,12 @@ class Sampler:
         sequence: number of this sequence among those of one seed.
         target, draft: what shapes the rows of each.
         do_sample: False: all of a row's probability is on its best token (ties to the lowest id).
+        draft_sampling: "coupled": every token is the target's own draw by the numbers of its
+            position, whatever is drafted. "rejection": speculative sampling, which keeps more of a
+            draft and has the same law, but what is drafted decides which tokens are drawn.
+
+    Raises:
+        ValueError: a `draft_sampling` that does not exist.
     """
 
     source: Source
@@ -34,6 +42,18 @@ class Sampler:
     target: LogitsProcessorList
     draft: LogitsProcessorList
     do_sample: bool = True
+    draft_sampling: DraftSampling = "coupled"
+
+    def __post_init__(self) -> None:
+        if self.draft_sampling not in DRAFT_SAMPLINGS:
+            raise ValueError(
+                f"draft_sampling: expected one of {DRAFT_SAMPLINGS}, got {self.draft_sampling!r}"
+            )
+
+    @property
+    def coupled(self) -> bool:
+        """Drafter and target draw by the same numbers."""
+        return self.draft_sampling == "coupled"
 
     def propose(self, ids: list[int], logits: Tensor) -> tuple[Tensor, Tensor]:
         """Draw the token behind `ids` from the drafter's logits [1, V].
@@ -43,13 +63,29 @@ class Sampler:
         """
         q = self.row(self.draft, ids, logits)
         sequence, position = torch.tensor([[self.sequence], [len(ids)]], device=logits.device)
+        if self.coupled:
+            return self.source.race(q, sequence, position), q
         return self.source.draw(q, Place(sequence, position, Purpose.DRAFT, 0)), q
+
+    def shares(self, histories: Sequence[list[int]], logits: Tensor) -> Tensor:
+        """How well every token does in the race behind each history, by drafters' logits [N, V].
+
+        Returns:
+            [N, V] float64, rows of sum 1: exp(score) over the sum of all tokens'.
+        """
+        pairs = zip(histories, logits, strict=True)
+        rows = torch.cat([self.row(self.draft, ids, row[None]) for ids, row in pairs])
+        position = torch.tensor([len(ids) for ids in histories], device=logits.device)
+        sequence = torch.full_like(position, self.sequence)
+        shares: Tensor = self.source.scores(rows, sequence, position).softmax(-1)
+        return shares
 
     def verify(self, history: list[int], tree: DraftTree, logits: Tensor) -> Verdict:
         """Which nodes are kept behind `history`, whose last token is the root.
 
         Args:
-            tree: drawn by :meth:`propose`, node by node, or chosen without any random number.
+            tree: drawn by :meth:`propose`, node by node, or chosen without any random number; if
+                coupled, of any tokens.
             logits: [1, N, V] float32, the target's prediction after each node.
         """
         tokens, parents = tensors([tree], logits.device)
@@ -63,7 +99,10 @@ class Sampler:
 
         sequence, position = torch.tensor([[self.sequence], [len(history)]], device=logits.device)
         candidates = Candidates(tokens, parents, sequence, position)
-        verdict = accept(candidates, target, draft if tree.drawn_from else None, self.source)
+        if self.coupled:
+            verdict = walk(candidates, target, self.source)
+        else:
+            verdict = accept(candidates, target, draft if tree.drawn_from else None, self.source)
         return verdict._replace(path_len=verdict.path_len.int())
 
     def row(self, processors: LogitsProcessorList, ids: list[int], logits: Tensor) -> Tensor:
