@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kangaroo import cli_adapters, cli_export, terminal
+from kangaroo import cli_adapters, cli_export, cli_verify, terminal
 from kangaroo import cli_options as opt
+from kangaroo.cli_loading import load
 
 if TYPE_CHECKING:
     from kangaroo.engine.llm import KangarooForCausalLM
@@ -67,7 +68,7 @@ def generate(
     if the ids differ.
     """
     text = _prompt(prompt, prompt_file, model)
-    llm = _load(model, adapter, dtype=dtype, device=device, backend=backend)
+    llm = load(model, adapter, dtype=dtype, device=device, backend=backend)
     stop: dict[str, Any] = {"max_depth": max_depth, "confidence": confidence}
     tree: dict[str, Any] = {"draft": draft, "draft_top_k": top_k, "max_nodes": max_nodes}
     options = _options(llm, max_new_tokens, **stop, **tree, exit_layer=exit_layer)
@@ -107,7 +108,7 @@ def bench(
     from kangaroo.reports import bench_table
 
     texts = read_prompts(prompts)
-    llm = _load(model, adapter, dtype=dtype, device=device, backend=backend)
+    llm = load(model, adapter, dtype=dtype, device=device, backend=backend)
     stop: dict[str, Any] = {"max_depth": max_depth, "confidence": confidence}
     tree: dict[str, Any] = {"draft": draft, "draft_top_k": top_k, "max_nodes": max_nodes}
     options = _options(llm, max_new_tokens, **stop, **tree, exit_layer=exit_layer)
@@ -152,6 +153,7 @@ app.command()(cli_adapters.train)
 app.command()(cli_adapters.init_adapter)
 app.command()(cli_adapters.convert_adapter)
 app.command()(cli_export.export)
+app.command()(cli_verify.verify)
 
 
 def main() -> None:
@@ -183,15 +185,6 @@ def _prompt(prompt: str | None, file: Path | None, model: str) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"prompt: not UTF-8: {error.reason} at byte {error.start}") from error
-
-
-def _load(model: str, adapter: str | None, **options: Any) -> KangarooForCausalLM:
-    from transformers.utils import logging
-
-    from kangaroo.engine.llm import KangarooForCausalLM
-
-    logging.set_verbosity_error()
-    return KangarooForCausalLM.from_pretrained(model, adapter, **options)
 
 
 def _options(llm: KangarooForCausalLM, max_new_tokens: int, **given: Any) -> dict[str, Any]:
