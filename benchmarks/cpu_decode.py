@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `benchmarks` when run as a file
 
+from benchmarks import logit_bits
 from benchmarks.bars import Bar, exit_code
 from benchmarks.cpu_race import COMPILE_MODES, Terms, decode_bars
 from benchmarks.logit_bits import RULES, compare, plan
@@ -88,7 +89,7 @@ def bits(given: argparse.Namespace) -> tuple[list[Bar], dict[str, Any]]:
         f"{tally.num_plain_tokens} without speculation: {tally.differing_bits} bits differ"
     )
     record = vars(tally) | {"num_prompts": num_prompts, "new_tokens": new_tokens, "rules": RULES}
-    return tally.bars(given.bits_tokens), record
+    return logit_bits.bars(tally, given.bits_tokens), record
 
 
 def native() -> dict[str, KangarooForCausalLM]:

@@ -13,10 +13,10 @@ import torch
 from benchmarks import llama_cpp_peer
 from benchmarks.bars import Bar
 from benchmarks.llama_cpp_peer import ALL_OPTIONS, EXACT, LlamaCpp, Model, Options, write_gguf
-from benchmarks.logit_bits import plain
 from benchmarks.racing import Decode, Prompts, race, result, show, speed, speedup, tune
 from benchmarks.transformers_peer import Transformers, load
 from kangaroo import KangarooForCausalLM
+from kangaroo.evals.bits import plain
 from kangaroo.evals.paired import run_once
 from kangaroo.models.llama import Llama
 

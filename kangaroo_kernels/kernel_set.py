@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -212,9 +213,22 @@ class KernelSet:
         fused: DraftTokens = native.NativeDrafts(layers, weights)
         return fused
 
+    @property
+    def backends(self) -> dict[str, str]:
+        """By op: the backend that serves it, or the module of a function that is none of ours."""
+        return {op.name: _backend_of(op.name, getattr(self, op.name)) for op in fields(self)}
+
     def _native(self, ops: Sequence[str]) -> bool:
         modules = {getattr(self, op).__module__.rpartition(".")[2] for op in ops}
         return modules == {MODULES[Backend.NATIVE]}
+
+
+def _backend_of(op: str, function: Callable[..., Any]) -> str:
+    for backend in IMPLS[op]:  # what serves has been imported, and nothing else need be
+        module = sys.modules.get(f"kangaroo_kernels.{op}.{MODULES[backend]}")
+        if getattr(module, op, None) is function:
+            return backend.value
+    return function.__module__
 
 
 def _pick(op: str, target: Target, wanted: Backend | str) -> Callable[..., Any]:

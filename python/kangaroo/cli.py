@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kangaroo import cli_adapters, cli_export, terminal
+from kangaroo import cli_adapters, cli_export, cli_verify, terminal
 from kangaroo import cli_options as opt
+from kangaroo.cli_loading import load
 
 if TYPE_CHECKING:
     from kangaroo.engine.llm import KangarooForCausalLM
@@ -39,15 +41,15 @@ def generate(
     prompt_file: Annotated[Path | None, typer.Option(help="Read the prompt from a file.")] = None,
     model: opt.Model = "tiny-py",
     adapter: opt.Adapter = None,
-    compare: Annotated[
-        bool,
-        typer.Option(
-            "--compare",
-            help="Decode without drafting too: are the ids the same, and how much faster was it?",
-        ),
-    ] = False,
+    compare: opt.Compare = False,
     repeats: opt.Repeats = 3,
     max_new_tokens: opt.MaxNewTokens = 128,
+    temperature: opt.Temperature = None,
+    sample_top_k: opt.SampleTopK = None,
+    top_p: opt.TopP = None,
+    min_p: opt.MinP = None,
+    seed: opt.SampleSeed = None,
+    stop: opt.Stop = None,
     draft: opt.Draft = None,
     max_depth: opt.MaxDepth = None,
     confidence: opt.Confidence = None,
@@ -61,16 +63,18 @@ def generate(
     as_json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Continue a prompt greedily; on a terminal accepted draft tokens are green.
+    """Continue a prompt, greedily without --temperature; on a terminal accepted drafts are green.
 
     Without a prompt tiny-py continues a built-in piece of Python. With --compare the exit code is 1
     if the ids differ.
     """
     text = _prompt(prompt, prompt_file, model)
-    llm = _load(model, adapter, dtype=dtype, device=device, backend=backend)
-    stop: dict[str, Any] = {"max_depth": max_depth, "confidence": confidence}
-    tree: dict[str, Any] = {"draft": draft, "draft_top_k": top_k, "max_nodes": max_nodes}
-    options = _options(llm, max_new_tokens, **stop, **tree, exit_layer=exit_layer)
+    llm = load(model, adapter, dtype=dtype, device=device, backend=backend)
+    drafting: dict[str, Any] = {"draft": draft, "max_depth": max_depth, "confidence": confidence}
+    drafting |= {"draft_top_k": top_k, "max_nodes": max_nodes, "exit_layer": exit_layer}
+    sampling = _sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
+    ends = {"max_new_tokens": max_new_tokens, "stop_strings": stop or None}
+    options = _options(llm, sampling, **ends, **drafting)
     ids = llm.tokenizer(text)["input_ids"]
     if compare:
         _compare(llm, ids, options, repeats, as_json)
@@ -88,6 +92,12 @@ def bench(
     adapter: opt.Adapter = None,
     repeats: opt.Repeats = 3,
     max_new_tokens: opt.MaxNewTokens = 128,
+    temperature: opt.Temperature = None,
+    sample_top_k: opt.SampleTopK = None,
+    top_p: opt.TopP = None,
+    min_p: opt.MinP = None,
+    seed: opt.SampleSeed = None,
+    stop: opt.Stop = None,
     draft: opt.Draft = None,
     max_depth: opt.MaxDepth = None,
     confidence: opt.Confidence = None,
@@ -101,31 +111,19 @@ def bench(
     as_json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Speculative against autoregressive decoding, in turns; the exit code is 1 if ids differ."""
-    from kangaroo.evals import paired
+    """Speculative against autoregressive decoding, in turns; the exit code is 1 if ids differ.
+
+    Greedy without --temperature; with it, both sides and all prompts have the same seed.
+    """
     from kangaroo.evals.prompts import read_prompts
-    from kangaroo.reports import bench_table
 
     texts = read_prompts(prompts)
-    llm = _load(model, adapter, dtype=dtype, device=device, backend=backend)
-    stop: dict[str, Any] = {"max_depth": max_depth, "confidence": confidence}
-    tree: dict[str, Any] = {"draft": draft, "draft_top_k": top_k, "max_nodes": max_nodes}
-    options = _options(llm, max_new_tokens, **stop, **tree, exit_layer=exit_layer)
-    all_ids = [llm.tokenizer(text)["input_ids"] for text in texts]
-    paired.warm_up(llm, all_ids[0], **options)
-    with terminal.progress() as bar:
-        results = [
-            paired.compare(llm, ids, repeats, **options)
-            for ids in bar.track(all_ids, description="prompts")
-        ]
-    totals = paired.total(results)
-    if as_json:
-        terminal.write_json(
-            {"prompts": [paired.as_dict(llm, each) for each in results], "total": totals}
-        )
-    else:
-        terminal.show(bench_table(texts, results, totals))
-    raise typer.Exit(0 if totals["identical"] else terminal.FAILED)
+    llm = load(model, adapter, dtype=dtype, device=device, backend=backend)
+    drafting: dict[str, Any] = {"draft": draft, "max_depth": max_depth, "confidence": confidence}
+    drafting |= {"draft_top_k": top_k, "max_nodes": max_nodes, "exit_layer": exit_layer}
+    sampling = _sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
+    ends = {"max_new_tokens": max_new_tokens, "stop_strings": stop or None}
+    _bench(llm, texts, _options(llm, sampling, **ends, **drafting), repeats, as_json)
 
 
 @app.command()
@@ -152,6 +150,7 @@ app.command()(cli_adapters.train)
 app.command()(cli_adapters.init_adapter)
 app.command()(cli_adapters.convert_adapter)
 app.command()(cli_export.export)
+app.command()(cli_verify.verify)
 
 
 def main() -> None:
@@ -185,27 +184,37 @@ def _prompt(prompt: str | None, file: Path | None, model: str) -> str:
         raise ValueError(f"prompt: not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def _load(model: str, adapter: str | None, **options: Any) -> KangarooForCausalLM:
-    from transformers.utils import logging
+def _sampling(temperature: float | None, seed: int | None, **shape: Any) -> dict[str, Any]:
+    """Options of `rounds` that draw tokens; {} decodes greedily.
 
-    from kangaroo.engine.llm import KangarooForCausalLM
+    Raises:
+        ValueError: a temperature below 0, or an option that only sampling knows.
+    """
+    given = {name: value for name, value in shape.items() if value is not None}
+    given |= {} if seed is None else {"seed": seed}
+    if temperature is not None and temperature < 0:
+        raise ValueError(f"temperature: expected at least 0, got {temperature}")
+    if temperature:
+        return {"do_sample": True, "temperature": temperature, "seed": secrets.randbits(32)} | given
+    if given:
+        name, value = next(iter(given.items()))
+        flag = {"top_k": "sample_top_k"}.get(name, name)
+        raise ValueError(
+            f"{flag}={value}: has no effect on greedy decoding; give --temperature above 0, or "
+            "leave it out"
+        )
+    return {}
 
-    logging.set_verbosity_error()
-    return KangarooForCausalLM.from_pretrained(model, adapter, **options)
 
-
-def _options(llm: KangarooForCausalLM, max_new_tokens: int, **given: Any) -> dict[str, Any]:
-    """Options of `rounds`: those given, above plain greedy decoding."""
+def _options(llm: KangarooForCausalLM, sampling: dict[str, Any], **given: Any) -> dict[str, Any]:
+    """Options of `rounds`: those given, above plain decoding; a folder's idea of it is told."""
     from kangaroo.engine.generation import greedy_options
 
     plain = greedy_options(llm.generation_config)
-    if plain:
-        terminal.note(f"greedy decoding: {', '.join(plain)} of generation_config.json not used")
-    return (
-        plain
-        | {"max_new_tokens": max_new_tokens}
-        | {k: v for k, v in given.items() if v is not None}
-    )
+    if unused := [name for name in plain if name not in sampling]:
+        how = "sampling" if sampling else "greedy decoding"
+        terminal.note(f"{how}: {', '.join(unused)} of generation_config.json not used")
+    return plain | sampling | {k: v for k, v in given.items() if v is not None}
 
 
 def _stream(llm: KangarooForCausalLM, ids: list[int], options: dict[str, Any]) -> None:
@@ -213,7 +222,8 @@ def _stream(llm: KangarooForCausalLM, ids: list[int], options: dict[str, Any]) -
 
     rounds = llm.rounds(ids, **options)
     terminal.stream(llm, ids, rounds)
-    terminal.note(summary_line(rounds.speculation))
+    seed = f", seed {options['seed']}" if "seed" in options else ""
+    terminal.note(summary_line(rounds.speculation) + seed)
 
 
 def _generate_as_json(llm: KangarooForCausalLM, ids: list[int], options: dict[str, Any]) -> None:
@@ -221,7 +231,8 @@ def _generate_as_json(llm: KangarooForCausalLM, ids: list[int], options: dict[st
     from kangaroo.evals.paired import run_once
 
     run = run_once(llm, ids, **options)
-    terminal.write_json({"text": text_of(llm.tokenizer, ids, run.token_ids)} | run.as_dict())
+    text = text_of(llm.tokenizer, ids, run.token_ids)
+    terminal.write_json({"text": text, "seed": options.get("seed")} | run.as_dict())
 
 
 def _compare(
@@ -235,10 +246,33 @@ def _compare(
         _stream(llm, ids, options)
     result = paired.compare(llm, ids, repeats, **options)
     if as_json:
-        terminal.write_json(paired.as_dict(llm, result))
+        terminal.write_json(paired.as_dict(llm, result) | {"seed": options.get("seed")})
     else:
         terminal.show(comparison_table(result))
     raise typer.Exit(0 if result.identical else terminal.FAILED)
+
+
+def _bench(
+    llm: KangarooForCausalLM, texts: list[str], options: dict[str, Any], repeats: int, as_json: bool
+) -> None:
+    from kangaroo.evals import paired
+    from kangaroo.reports import bench_table
+
+    all_ids = [llm.tokenizer(text)["input_ids"] for text in texts]
+    paired.warm_up(llm, all_ids[0], **options)
+    with terminal.progress() as bar:
+        results = [
+            paired.compare(llm, ids, repeats, **options)
+            for ids in bar.track(all_ids, description="prompts")
+        ]
+    totals = paired.total(results)
+    if as_json:
+        each_prompt = [paired.as_dict(llm, each) for each in results]
+        seeded = {"seed": options.get("seed")}
+        terminal.write_json({"prompts": each_prompt, "total": totals} | seeded)
+    else:
+        terminal.show(bench_table(texts, results, totals))
+    raise typer.Exit(0 if totals["identical"] else terminal.FAILED)
 
 
 if __name__ == "__main__":

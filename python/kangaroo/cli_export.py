@@ -9,6 +9,7 @@ import typer
 
 from kangaroo import cli_options as opt
 from kangaroo import terminal
+from kangaroo.cli_loading import load
 
 
 def export(
@@ -23,15 +24,11 @@ def export(
     debug: opt.Debug = False,
 ) -> None:
     """Write target and adapter to one file, for programs that embed libkangaroo."""
-    from transformers.utils import logging
-
     from kangaroo.engine.generation import eos_list
-    from kangaroo.engine.llm import KangarooForCausalLM
     from kangaroo.models.export import save_export
     from kangaroo.models.fingerprint import fingerprint
 
-    logging.set_verbosity_error()
-    llm = KangarooForCausalLM.from_pretrained(model, adapter, dtype=dtype)
+    llm = load(model, adapter, dtype=dtype)
     exit_layer = 1 if llm.adapter is None else llm.adapter.config.exit_layer
     save_export(
         out,

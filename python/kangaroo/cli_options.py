@@ -46,6 +46,40 @@ MaxNodes = Annotated[
     int | None,
     typer.Option(help="Nodes of a tree at most, the root included.", show_default="16"),
 ]
+Temperature = Annotated[
+    float | None,
+    typer.Option(help="Above 0: draw tokens, at this temperature.", show_default="0, greedy"),
+]
+SampleTopK = Annotated[
+    int | None,
+    typer.Option(
+        "--sample-top-k",
+        help="Draw from this many of the most probable tokens; 0: from all.",
+        show_default="the folder's, or 50",
+    ),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Draw from the most probable tokens of this much in all."),
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Draw from tokens this much as probable as the best."),
+]
+SampleSeed = Annotated[
+    int | None,
+    typer.Option("--seed", help="Of all that is drawn.", show_default="a fresh one, which is told"),
+]
+Stop = Annotated[
+    list[str] | None, typer.Option("--stop", help="End behind this text; may be given again.")
+]
+Compare = Annotated[
+    bool,
+    typer.Option(
+        "--compare",
+        help="Decode without drafting too: are the ids the same, and how much faster was it?",
+    ),
+]
 MaxDepth = Annotated[
     int | None,
     typer.Option(

@@ -29,9 +29,8 @@ def describe(model: str, dtype: str | None, device: str) -> dict[str, Any]:
     target = Target(place, torch_dtype(dtype, place, path), model_config(path).head_dim)
     kernels = {op: _kernel(op, target) for op in IMPLS}
     return {
-        "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in PACKAGES},
-        "machine": _machine(),
+        "versions": versions(),
+        "machine": machine(),
         "extension": native.build_info(),
         "target": {
             "model": model,
@@ -44,6 +43,11 @@ def describe(model: str, dtype: str | None, device: str) -> dict[str, Any]:
     }
 
 
+def versions() -> dict[str, str | None]:
+    """Of Python and of PACKAGES; None: not installed."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -51,7 +55,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """The hardware, and what torch makes of it."""
     gpus = [torch.cuda.get_device_properties(n) for n in range(torch.cuda.device_count())]
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",

@@ -116,6 +116,26 @@ def env_parts(report: dict[str, Any]) -> list[Table | Text]:
     return [facts, kernels, *(Text(line) for line in report["notes"])]
 
 
+def certificate_parts(certificate: dict[str, Any]) -> list[Table | Text]:
+    """The verdict of every check, what it counted and, of each that failed, the first failure."""
+    table = _table("check", "verdict", "counted")
+    lines = []
+    for name, check in certificate["checks"].items():
+        counts = ", ".join(
+            f"{_number(n)} {what.replace('_', ' ')}" for what, n in check["counts"].items()
+        )
+        table.add_row(name, check["verdict"].upper(), Text(check["not_run"] or counts))
+        for failure in check["failures"][:1]:
+            others = len(check["failures"]) - 1
+            lines.append(Text(f"{name}: {failure}" + f" (and {others} more)" * bool(others)))
+    verdict = f"verdict: {certificate['verdict'].upper()}; drafting {certificate['drafting']}"
+    return [table, *lines, Text(verdict)]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _fact(value: Any) -> Text:
     if isinstance(value, list):
         value = ", ".join(str(item) for item in value) or "none"

@@ -18,6 +18,7 @@ from benchmarks.models import TINY_PY
 from benchmarks.racing import split
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS
+from kangaroo.evals import bits
 from kangaroo.evals.recording import Recording
 from tests.engines import kernel_set, load, make_adapter, make_prompt
 from tests.factories import make_checkpoint
@@ -61,27 +62,27 @@ def test_bars(bar: Bar, verdict: str) -> None:
 
 def test_one_flipped_bit_is_found(path: Path) -> None:
     model = load(path, "native")
-    plain = logit_bits.plain(model, make_prompt(model, 9), NEW_TOKENS)
+    plain = bits.plain(model, make_prompt(model, 9), NEW_TOKENS)
     logits = plain.logits.clone()
     # The lowest bit of the smallest logit: no token and no printed figure would show it.
     logits.view(torch.int32)[7, int(logits[7].argmin())] ^= 1
-    tally = logit_bits.Tally()
+    tally = bits.Tally()
     tally.add(plain, plain)
-    assert exit_code(tally.bars(NEW_TOKENS)) == 0
+    assert exit_code(logit_bits.bars(tally, NEW_TOKENS)) == 0
     tally.add(replace(plain, logits=logits), plain)
     assert (tally.differing_bits, tally.differing_rows, tally.differing_tokens) == (1, 1, 0)
-    assert exit_code(tally.bars(NEW_TOKENS)) == 1
+    assert exit_code(logit_bits.bars(tally, NEW_TOKENS)) == 1
 
 
 def test_rows_of_other_tokens_are_found(path: Path) -> None:
     """Equal logits prove nothing where they are not those that the tokens came from."""
     model = load(path, "native")
-    plain = logit_bits.plain(model, make_prompt(model, 9), NEW_TOKENS)
+    plain = bits.plain(model, make_prompt(model, 9), NEW_TOKENS)
     strange: Recording = replace(plain, logits=plain.logits.roll(1, dims=1))
-    tally = logit_bits.Tally()
+    tally = bits.Tally()
     tally.add(strange, strange)
     assert tally.differing_bits == 0
-    assert exit_code(tally.bars(NEW_TOKENS)) == 1
+    assert exit_code(logit_bits.bars(tally, NEW_TOKENS)) == 1
 
 
 def test_bits_of_both_adapters_by_every_rule(path: Path) -> None:
@@ -90,8 +91,8 @@ def test_bits_of_both_adapters_by_every_rule(path: Path) -> None:
     tally = logit_bits.compare(llms, prompts, NEW_TOKENS)
     wanted = len(prompts) * len(llms) * len(logit_bits.RULES) * NEW_TOKENS
     assert (tally.num_tokens, tally.num_plain_tokens) == (wanted, len(prompts) * NEW_TOKENS)
-    assert exit_code(tally.bars(wanted)) == 0
-    assert exit_code(tally.bars(wanted + 1)) == 1
+    assert exit_code(logit_bits.bars(tally, wanted)) == 0
+    assert exit_code(logit_bits.bars(tally, wanted + 1)) == 1
 
 
 @pytest.mark.parametrize("wanted", [1, 2048, 2049, 50_000, 200_000])
@@ -156,7 +157,7 @@ def test_the_race(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> N
 def test_a_divergence_has_a_margin(path: Path) -> None:
     model = load(path, "native")
     prompt = make_prompt(model, 9)
-    ours = logit_bits.plain(model, prompt, NEW_TOKENS)
+    ours = bits.plain(model, prompt, NEW_TOKENS)
     second = int(ours.logits[5].topk(2).indices[1])
     theirs = [*ours.tokens[:5], second, *ours.tokens[6:]]
     [found] = cpu_race.divergences(

@@ -30,7 +30,8 @@ def test_json(run: Run, base: list[object]) -> None:
     one = run("generate", PROMPTS[1], *base[3:], "--compare", "--json")
     expected = json.loads(one.stdout)
     assert len(report["prompts"]) == len(PROMPTS)
-    assert report["prompts"][1].keys() == expected.keys()
+    assert report["prompts"][1].keys() | {"seed"} == expected.keys()
+    assert report["seed"] is expected["seed"] is None
     for name in ("token_ids", "text", "ar_token_ids", "identical", "compression_ratio"):
         assert report["prompts"][1][name] == expected[name]
     total = report["total"]
@@ -44,6 +45,16 @@ def test_trees(run: Run, base: list[object]) -> None:
     report = json.loads(result.stdout)
     assert (result.exit_code, report["total"]["identical"]) == (0, True)
     assert report["total"]["speculation"]["num_drafted"] > 0
+
+
+def test_sampling(run: Run, base: list[object]) -> None:
+    """One seed for all prompts and both sides; so cold that it is greedy decoding."""
+    cold = ["--temperature", 1e-6, "--seed", 9, "--draft", "tree", "--stop", "no such text"]
+    report = json.loads(run(*base, "--json", *cold).stdout)
+    greedy = json.loads(run(*base, "--json").stdout)
+    assert (report["seed"], report["total"]["identical"]) == (9, True)
+    for ours, theirs in zip(report["prompts"], greedy["prompts"], strict=True):
+        assert ours["token_ids"] == theirs["token_ids"]
 
 
 def test_table(run: Run, base: list[object]) -> None:

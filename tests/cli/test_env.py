@@ -50,8 +50,8 @@ def test_tables(run: Run, folder: Path) -> None:
 
 def test_the_program_alone_shows_its_commands(run: Run) -> None:
     assert run("--help").exit_code == 0
-    commands = ("generate", "bench", "train", "init-adapter", "convert-adapter", "export", "env")
-    for command in commands:
+    making = ("train", "init-adapter", "convert-adapter", "export")
+    for command in ("generate", "bench", "verify", "env", *making):
         assert command in run("--help").stdout
         assert "--json" in run(command, "--help").stdout
     assert run("odd").exit_code == 2

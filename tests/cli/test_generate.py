@@ -221,10 +221,11 @@ def test_a_folder_that_samples_is_decoded_greedily(
     file = folder / "generation_config.json"
     before = file.read_bytes()
     edit_json(file, do_sample=True, temperature=0.7, repetition_penalty=1.1)
-    result = run(*base, "def é")
+    result, drawn = run(*base, "def é"), run(*base, "def é", "--temperature", 1)
     file.write_bytes(before)
     assert result.stdout == expected[1] + "\n"
     assert "do_sample, repetition_penalty of generation_config.json not used" in result.stderr
+    assert "sampling: repetition_penalty of generation_config.json not used" in drawn.stderr
 
 
 # In a process of its own, where the locale knows ASCII alone.

@@ -69,6 +69,10 @@ def test_exceptions_by_op() -> None:
     kernels = KernelSet.resolve(CPU, "auto", tree_attention="reference", linear=Backend.REFERENCE)
     assert kernels.tree_attention is reference.tree_attention
     assert kernels.linear is reference.linear
+    assert set(reference.backends.items()) == {(op, "reference") for op in IMPLS}
+    expected = {op: auto_backend(op, CPU).value for op in IMPLS}
+    assert kernels.backends == expected | {"tree_attention": "reference", "linear": "reference"}
+    assert replace(kernels, linear=auto_backend).backends["linear"] == kernel_set.__name__
 
 
 @pytest.mark.usefixtures("broken_native")

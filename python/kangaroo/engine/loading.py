@@ -33,7 +33,7 @@ def load_engine(
     config = model_config(path)
     number = torch_dtype(dtype, place, path)
     kernels = KernelSet.resolve(Target(place, number, config.head_dim), backend)
-    home = adapter_path(path, TINY_PY_ADAPTER if adapter is None and target == TINY_PY else adapter)
+    home = adapter_home(target, adapter)
     loaded = None
     if home is not None:
         exit_layer = read_description(home / CONFIG).adapter.exit_layer
@@ -54,6 +54,16 @@ def target_path(target: str | Path) -> Path:
             "(fetch one with: hf download NAME --local-dir DIR)"
         )
     return path
+
+
+def adapter_home(target: str | Path, adapter: str | Path | None) -> Path | None:
+    """The folder of the adapter that is loaded with a target; tiny-py has a default.
+
+    Raises:
+        ValueError: as :func:`target_path` and :func:`adapter_path`.
+    """
+    default = TINY_PY_ADAPTER if target == TINY_PY else None
+    return adapter_path(target_path(target), default if adapter is None else adapter)
 
 
 def adapter_path(target: Path, adapter: str | Path | None) -> Path | None:

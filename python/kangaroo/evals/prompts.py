@@ -9,6 +9,14 @@ from transformers import PreTrainedTokenizerBase
 
 from kangaroo.zoo import corpus
 
+# Starts that tiny-py knows how to continue, and that no other model minds.
+BUILT_IN = (
+    'def fibonacci(n):\n    """Return the n-th Fibonacci number."""\n',
+    "import os\nimport sys\n\n\ndef main(argv=None):\n",
+    "class Node:\n    def __init__(self, value, next=None):\n",
+    'for name in sorted(names):\n    if not name.startswith("_"):\n',
+)
+
 
 def read_prompts(file: Path) -> list[str]:
     """The `prompt` of every line of a JSON-lines file; blank lines are skipped.

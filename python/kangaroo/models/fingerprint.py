@@ -51,6 +51,16 @@ def fingerprint(path: Path, exit_layer: int) -> dict[str, str]:
     }
 
 
+def weights_sha256(path: Path) -> str:
+    """sha256 of every tensor of the checkpoint in folder `path`, the deep layers' too.
+
+    Raises: as :func:`fingerprint`.
+    """
+    config, files = model_config(path), open_checkpoint(path)
+    check_target(files, config)
+    return _hash_tensors(files, target_shapes(config))
+
+
 def _hash_config(config: ModelConfig, rope: dict[str, Any]) -> str:
     fields = {name: value for name, value in asdict(config).items() if name not in UNHASHED}
     # "type" is an old spelling of "rope_type", always there too; 10000 and 10000.0 are one theta.

@@ -1,0 +1,82 @@
+"""Are two greedy runs the same, token by token and bit by bit of the logits behind every token?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kangaroo.config import DraftConfig
+from kangaroo.draft.branching import BranchingDrafter
+from kangaroo.draft.whole import chain_drafter
+from kangaroo.evals.recording import Recording, RecordingDecoder
+from kangaroo.models.adapter import Adapter
+from kangaroo.models.llama import Llama
+
+AUTOREGRESSIVE = DraftConfig(exit_layer=1, max_depth=0)
+
+
+@dataclass
+class Tally:
+    """What was compared so far.
+
+    Attributes:
+        num_tokens: with speculation on; each has a row of logits.
+        num_plain_tokens: with speculation off.
+        differing_tokens: ids that are not those of the plain run.
+        strange_rows: rows whose largest logit is not the token that was chosen: of other tokens.
+        differing_rows: rows of logits with any differing bit.
+    """
+
+    num_tokens: int = 0
+    num_plain_tokens: int = 0
+    differing_tokens: int = 0
+    strange_rows: int = 0
+    differing_rows: int = 0
+    differing_bits: int = 0
+
+    def add(self, run: Recording, plain: Recording) -> None:
+        """Compare a run with the plain one, token by token and row by row."""
+        bits = differing_bits(run.logits, plain.logits)
+        self.num_tokens += len(run.tokens)
+        self.differing_tokens += sum(a != b for a, b in zip(run.tokens, plain.tokens, strict=True))
+        for recording in (run, plain):
+            chosen = torch.tensor(recording.tokens)
+            self.strange_rows += int((recording.logits.argmax(dim=-1).cpu() != chosen).sum())
+        self.differing_rows += int((bits > 0).sum())
+        self.differing_bits += int(bits.sum())
+
+    @property
+    def is_clean(self) -> bool:
+        """Something was compared, and nothing differs."""
+        faults = self.differing_tokens + self.strange_rows + self.differing_bits
+        return self.num_tokens > 0 and not faults
+
+
+def differing_bits(a: Tensor, b: Tensor) -> Tensor:
+    """How many bits of each row of two float32 [N, V] differ: [N].
+
+    Raises:
+        ValueError: of other shapes or dtypes.
+    """
+    if a.shape != b.shape or a.dtype != b.dtype:
+        raise ValueError(f"logits: {list(a.shape)} {a.dtype} beside {list(b.shape)} {b.dtype}")
+    differences = a.contiguous().view(torch.int32) ^ b.contiguous().view(torch.int32)
+    rows = differences.cpu().numpy().view(np.uint8)
+    return torch.tensor([int(np.unpackbits(row).sum()) if row.any() else 0 for row in rows])
+
+
+def recorded(
+    model: Llama, adapter: Adapter | None, rule: DraftConfig, prompt: Sequence[int], new_tokens: int
+) -> Recording:
+    """One greedy run by `rule`, whatever it says about an end of the sequence."""
+    make = BranchingDrafter if rule.draft == "tree" else chain_drafter
+    return RecordingDecoder(model, make(model, adapter, rule), rule).run(prompt, new_tokens)
+
+
+def plain(model: Llama, prompt: Sequence[int], new_tokens: int) -> Recording:
+    """The same with speculation off."""
+    return recorded(model, None, AUTOREGRESSIVE, prompt, new_tokens)
