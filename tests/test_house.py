@@ -40,7 +40,7 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
 LAYERS: list[set[str]] = [
     {"kangaroo_kernels"},
     {"kangaroo.config", "kangaroo.cache", "kangaroo.pages", "kangaroo.draft.tree"},
-    {"kangaroo.models", "kangaroo.sampling", "kangaroo.engine.state", "kangaroo.engine.verify"},
+    {"kangaroo.models", "kangaroo.sampling", "kangaroo.engine.state", "kangaroo.engine.stopping"},
     {"kangaroo.draft"},
     {"kangaroo.engine"},
     {"kangaroo", "kangaroo.train", "kangaroo.evals", "kangaroo.zoo", "kangaroo.environment"},

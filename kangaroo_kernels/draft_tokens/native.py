@@ -45,10 +45,8 @@ class NativeDrafts:
     ) -> int:
         layers, weights = self.layers, self.weights
         one, capacity = sizes("tokens", tokens, 2)
-        num_states = sizes("exit_states", exit_states, 3)[1]
-        layers_kv, plane = planes_address(
-            "kv of the layers", kv[0], 2 * weights.num_layers, one, layers.dtype
-        )
+        planes, num_states = 2 * weights.num_layers, sizes("exit_states", exit_states, 3)[1]
+        layers_kv, plane = planes_address("kv of the layers", kv[0], planes, one, layers.dtype)
         adapter_kv, _ = planes_address("kv of the adapter", kv[1], 2, one, layers.dtype)
         for name, (_, _, h_kv, _, head_dim), expected in (
             ("kv of the layers", layers_kv, (layers.num_kv_heads, layers.head_dim)),

@@ -214,13 +214,13 @@ def test_rules_of_sampling() -> None:
     device = torch.device("cpu")
     for options in ({}, {"repetition_penalty": 2.0}):
         with pytest.raises(ValueError, match="^draft_sampling='coupled': has no effect on greedy"):
-            samplers(make_plan(**options), 10, None, device, "coupled")
+            samplers(make_plan(**options), [10], None, device, "coupled")
     wrong: Any = "gumbel"
     message = r"^draft_sampling: expected one of \('coupled', 'rejection'\), got 'gumbel'$"
     with pytest.raises(ValueError, match=message):
-        samplers(make_plan(do_sample=True), 10, None, device, wrong)
+        samplers(make_plan(do_sample=True), [10], None, device, wrong)
     for given, rule in ((None, "coupled"), ("coupled", "coupled"), ("rejection", "rejection")):
-        [sampler] = samplers(make_plan(do_sample=True), 10, None, device, given)  # type: ignore
+        [sampler] = samplers(make_plan(do_sample=True), [10], None, device, given)  # type: ignore
         assert sampler is not None
         assert sampler.draft_sampling == rule
 

@@ -52,9 +52,9 @@ def test_the_ends_of_the_vocabulary_are_inside(model: Llama) -> None:
 
 
 def test_a_full_context_and_no_new_tokens(model: Llama) -> None:
-    check_context(model.config, [1] * 320, 0)
+    check_context(model.config, request_of([1] * 320, 0))
     with pytest.raises(ValueError, match="at most -1 behind 321 prompt tokens"):
-        check_context(model.config, [1] * 321, 0)
+        check_context(model.config, request_of([1] * 321, 0))
 
 
 def test_sliding_window(tmp_path: Path) -> None:

@@ -149,25 +149,24 @@ def test_drafts_that_are_believed(llm: KangarooForCausalLM, monkeypatch: Patch) 
 
 
 def test_a_sampler_that_is_biased(llm: KangarooForCausalLM, monkeypatch: Patch) -> None:
-    sound = CounterSource.uniform
-    monkeypatch.setattr(CounterSource, "uniform", lambda self, place: 0.5 * sound(self, place))
+    """By numbers that do not fill the unit interval."""
+    sound = CounterSource.bits
+    monkeypatch.setattr(CounterSource, "bits", lambda self, place: sound(self, place) // 8)
     assert failed(llm) == {"law"}
 
 
-@pytest.mark.parametrize("uniform", ["no seed", "one seed"])
-def test_seeds_that_settle_nothing(
-    llm: KangarooForCausalLM, monkeypatch: Patch, uniform: str
-) -> None:
-    sound = CounterSource.uniform
+@pytest.mark.parametrize("bits", ["no seed", "one seed"])
+def test_seeds_that_settle_nothing(llm: KangarooForCausalLM, monkeypatch: Patch, bits: str) -> None:
+    sound = CounterSource.bits
 
     def no_seed(self: CounterSource, place: Place) -> Tensor:
-        return torch.rand_like(sound(self, place))
+        return torch.randint_like(sound(self, place), 2**53)
 
     def one_seed(self: CounterSource, place: Place) -> Tensor:
         return sound(CounterSource(1), place)
 
     faults = {"no seed": no_seed, "one seed": one_seed}
-    monkeypatch.setattr(CounterSource, "uniform", faults[uniform])
+    monkeypatch.setattr(CounterSource, "bits", faults[bits])
     assert failed(llm) == {"seeds"}
 
 

@@ -29,7 +29,7 @@ TOYS = [
 ]
 KEEPS = "trees[b].add(drafted[b][0], parent=len(trees[b]) - 1)"
 UNSURE = "trees[b].drawn_from[len(trees[b]) - 1][0, drafted[b][0]] < 0.4"
-DROPS = f"{UNSURE} or {KEEPS}"
+DROPS = f"if {UNSURE}:\n{16 * ' '}sure[b][0] = -1\n{16 * ' '}continue\n{12 * ' '}{KEEPS}"
 # Name, function, what stands in it, what a mistake would put there.
 MUTANTS: list[tuple[str, Callable[..., Any], str, str]] = [
     ("accepts with p", accept.accept, " / q[asked, token]", ""),

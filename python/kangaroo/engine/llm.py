@@ -45,6 +45,23 @@ class Work:
     decoder: Decoder
     wanted: Plan
 
+    def decode(self, streamer: BaseStreamer | None) -> list[Rounds]:
+        """Every sequence to its end."""
+        if streamer is not None:
+            if len(self.requests) > 1:
+                raise UnsupportedError(
+                    f"streamer: expected one sequence (num_return_sequences=1), "
+                    f"got {len(self.requests)}"
+                )
+            streamer.put(torch.tensor(self.rows))
+        if len(self.requests) > 1:
+            return decode_together(self.decoder, self.requests, self.wanted.num_return_sequences)
+        rounds = Rounds(self.decoder.generate(self.requests[0]))
+        for latest in rounds:
+            if streamer is not None:
+                streamer.put(torch.tensor(latest.tokens))
+        return [rounds]
+
     def output(self, sequences: list[Rounds], device: torch.device) -> Tensor | GenerateOutput:
         """What generate returns of the decoded `sequences`."""
         wanted, pad_id = self.wanted, self.wanted.pad_id or 0
@@ -163,21 +180,7 @@ class KangarooForCausalLM:
         """
         try:
             work = self._start(input_ids, generation_config, options)
-            if streamer is not None:
-                if len(work.requests) > 1:
-                    raise UnsupportedError(
-                        f"streamer: expected one sequence (num_return_sequences=1), "
-                        f"got {len(work.requests)}"
-                    )
-                streamer.put(torch.tensor(work.rows))
-            if len(work.requests) == 1:
-                sequences = [Rounds(work.decoder.generate(work.requests[0]))]
-                for latest in sequences[0]:
-                    if streamer is not None:
-                        streamer.put(torch.tensor(latest.tokens))
-            else:
-                copies = work.wanted.num_return_sequences
-                sequences = decode_together(work.decoder, work.requests, copies)
+            sequences = work.decode(streamer)
         finally:
             if streamer is not None:
                 streamer.end()
