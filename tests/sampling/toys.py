@@ -214,7 +214,7 @@ class TreeDrafter(TableDrafter):
 class TableDecoder(Decoder):
     """A target that computes nothing."""
 
-    def prefill(self, request: Request) -> Any:
+    def prefill(self, request: Request, past: Any = None) -> Any:
         return SimpleNamespace(
             requests=[request],
             exit_states=torch.zeros(1),

@@ -37,10 +37,13 @@ class KangarooDrafter:
         return SlotCache((2, batch, config.num_kv_heads), num_slots, config.head_dim, like)
 
     def prefill(self, state: DecodeState, h: Tensor, h_deep: Tensor) -> None:
-        """Write the adapter's rows of the prompt's next slots."""
+        """Write the adapter's rows of the prompt's next slots, and of one that it was behind."""
         if self.adapter is not None:
-            nodes = state.adapter_kv.chain(h_deep.shape[1])
-            self._write_verified(self.adapter, state, nodes, (h, h_deep))
+            own, committed = state.adapter_kv, state.shallow_kv.slots.committed
+            if own.slots.committed != committed:  # `paper`, whose rows are made of h alone
+                h = torch.cat([state.exit_states[:, :1], h], 1)
+                h_deep = torch.cat([torch.zeros_like(h_deep[:, :1]), h_deep], 1)
+            self._write_verified(self.adapter, state, own.chain(h.shape[1]), (h, h_deep))
 
     def draft(self, state: DecodeState, max_depths: list[int]) -> list[DraftTree]:
         """A chain below every root. The token that was not sure enough is kept; what would follow

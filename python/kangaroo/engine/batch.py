@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 
 from kangaroo.engine.decode import Decoder, Round, check_context
-from kangaroo.engine.state import DecodeState, Request
+from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo.engine.stats import Rounds
 
 
@@ -123,17 +123,20 @@ class Batch:
 
 @torch.inference_mode()
 def decode_together(
-    decoder: Decoder, requests: Sequence[Request], num_copies: int = 1
+    decoder: Decoder,
+    requests: Sequence[Request],
+    num_copies: int = 1,
+    past: PastKeyValues | None = None,
 ) -> list[Rounds]:
     """Decode all `requests` to their ends; each `num_copies` in a row have the same prompt, which
-    is prefilled once.
+    is prefilled once. `past` saves prefill of any.
     """
     started = perf_counter()
     max_len = max(len(request.tokens) + request.num_left for request in requests)
     batch, prefilled = Batch(decoder, len(requests), max_len), None
     for n, request in enumerate(requests):
-        if num_copies > 1 and n % num_copies == 0:
-            prefilled = decoder.prefill(request)
+        if n % num_copies == 0 and (num_copies > 1 or past is not None):
+            prefilled = decoder.prefill(request, past)
         batch.add(request, prefilled)
     done: list[list[Round]] = [[] for _ in requests]
     while len(batch):

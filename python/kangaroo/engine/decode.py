@@ -14,7 +14,7 @@ from kangaroo.cache import REACH
 from kangaroo.config import DraftConfig, ModelConfig
 from kangaroo.draft.base import Drafter
 from kangaroo.draft.tree import DraftTree, tensors
-from kangaroo.engine.state import DecodeState, Request
+from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo.engine.stopping import until
 from kangaroo.models.llama import Llama
 from kangaroo_kernels import UnsupportedError
@@ -55,8 +55,8 @@ class Decoder:
         self.keep_logits = keep_logits
 
     @torch.inference_mode()
-    def generate(self, request: Request) -> Iterator[Round]:
-        """Decode one sequence until it ends.
+    def generate(self, request: Request, past: PastKeyValues | None = None) -> Iterator[Round]:
+        """Decode one sequence until it ends; `past` saves prefill, and holds the sequence then.
 
         Yields the rounds, each of at least one token.
 
@@ -66,7 +66,9 @@ class Decoder:
             UnsupportedError: the context would reach past the target's sliding window.
         """
         check_context(self.model.config, request)
-        state = self.prefill(request)
+        state = self.prefill(request, past)
+        if past is not None:
+            past.state = state
         while request.num_left > 0:
             yield from self.round(state)
 
@@ -99,12 +101,17 @@ class Decoder:
             for b, tree in enumerate(trees)
         ]
 
-    def prefill(self, request: Request) -> DecodeState:
-        """All prompt tokens but the last go through every layer; the last is the first root."""
+    def prefill(self, request: Request, past: PastKeyValues | None = None) -> DecodeState:
+        """All prompt tokens but the last go through every layer, as far as they are not in `past`;
+        the last is the first root.
+        """
         state = self.new_state(1, len(request.tokens) + request.num_left)
         state.settle([0], [0])
+        start = 0
+        if past is not None and past.state is not None:
+            start = state.resume(past.state, request.tokens)
         exit_layer, num_layers = self.config.exit_layer, self.model.config.num_layers
-        history = torch.tensor([request.tokens[:-1]], device=state.exit_states.device)
+        history = torch.tensor([request.tokens[start:-1]], device=state.exit_states.device)
         for tokens in history.split(PREFILL_CHUNK, dim=1) if history.numel() else ():
             nodes = state.shallow_kv.chain(tokens.shape[1])
             h = self.model.layers(self.model.embed(tokens), 0, exit_layer, state.shallow_kv, nodes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,68 +16,18 @@ from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.sampled import SampledBranchingDrafter, SampledDrafter
 from kangaroo.draft.whole import chain_drafter
-from kangaroo.engine.batch import decode_together
 from kangaroo.engine.decode import Decoder, check_context
 from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config
 from kangaroo.engine.generation import Plan, plan, samplers
 from kangaroo.engine.inputs import InputIds, rows_of, unpadded
 from kangaroo.engine.loading import load_engine
-from kangaroo.engine.outputs import GenerateOutput, logprobs_of, padded, stacked_logits
-from kangaroo.engine.state import Request
+from kangaroo.engine.outputs import GenerateOutput
+from kangaroo.engine.state import PastKeyValues, Request
 from kangaroo.engine.stats import Rounds
+from kangaroo.engine.work import Work
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
 from kangaroo_kernels import Backend, UnsupportedError
-
-
-@dataclass(frozen=True)
-class Work:
-    """A call of generate, nothing of it computed yet.
-
-    Attributes:
-        rows: the prompts as they were given, padding included.
-        requests: of every sequence to return, those of the first prompt first.
-    """
-
-    rows: list[list[int]]
-    requests: list[Request]
-    decoder: Decoder
-    wanted: Plan
-
-    def decode(self, streamer: BaseStreamer | None) -> list[Rounds]:
-        """Every sequence to its end."""
-        if streamer is not None:
-            if len(self.requests) > 1:
-                raise UnsupportedError(
-                    f"streamer: expected one sequence (num_return_sequences=1), "
-                    f"got {len(self.requests)}"
-                )
-            streamer.put(torch.tensor(self.rows))
-        if len(self.requests) > 1:
-            return decode_together(self.decoder, self.requests, self.wanted.num_return_sequences)
-        rounds = Rounds(self.decoder.generate(self.requests[0]))
-        for latest in rounds:
-            if streamer is not None:
-                streamer.put(torch.tensor(latest.tokens))
-        return [rounds]
-
-    def output(self, sequences: list[Rounds], device: torch.device) -> Tensor | GenerateOutput:
-        """What generate returns of the decoded `sequences`."""
-        wanted, pad_id = self.wanted, self.wanted.pad_id or 0
-        prompts = padded(self.rows, pad_id, left=True)
-        new = padded([rounds.tokens for rounds in sequences], pad_id)
-        ids = torch.cat([prompts.repeat_interleave(wanted.num_return_sequences, 0), new], 1)
-        if not wanted.return_dict:
-            return ids.to(device)
-        output = GenerateOutput(sequences=ids.to(device))
-        first, *others = (rounds.speculation for rounds in sequences)
-        output.speculation = sum(others, start=first)
-        if self.decoder.keep_logits:
-            logits = stacked_logits(sequences).to(device)
-            output.logits = logits.unbind(1) if wanted.output_logits else None
-            if wanted.output_logprobs:
-                output.logprobs = logprobs_of(logits, new.to(device))
-        return output
 
 
 class KangarooForCausalLM:
@@ -166,8 +115,10 @@ class KangarooForCausalLM:
             options: fields of GenerationConfig (`max_new_tokens`, `eos_token_id`, `do_sample`,
                 `temperature`, `return_dict_in_generate`, `output_logits`, ...), `logits_processor`,
                 `prefix_allowed_tokens_fn`, `stopping_criteria` (each is called for one sequence at
-                a time, [1, T] without padding), an `attention_mask` [B, T], `output_logprobs`, and
-                Kangaroo's own `draft`, `max_depth`, `confidence`, `seed`, `draft_sampling`; see
+                a time, [1, T] without padding), an `attention_mask` [B, T], `past_key_values`, of
+                :meth:`prefill` or an earlier call: what the prompt begins with is taken from there,
+                and what one sequence comes to is left there; `output_logprobs`, and Kangaroo's own
+                `draft`, `max_depth`, `confidence`, `seed`, `draft_sampling`; see
                 :meth:`rounds`.
 
         Returns:
@@ -214,13 +165,24 @@ class KangarooForCausalLM:
                 adapter to draft with; prompt and `max_new_tokens` exceed the target's context.
             UnsupportedError: more than one sequence, padding on the right, beams and others.
         """
-        work = self._start(input_ids, generation_config, options)
-        if len(work.requests) > 1:
-            raise UnsupportedError(
-                "rounds: expected one sequence (one prompt, num_return_sequences=1), "
-                f"got {len(work.requests)}"
-            )
-        return Rounds(work.decoder.generate(work.requests[0]))
+        return self._start(input_ids, generation_config, options).rounds()
+
+    @torch.inference_mode()
+    def prefill(self, input_ids: InputIds) -> PastKeyValues:
+        """Keys and values of one prompt, for `generate(..., past_key_values=...)`, with drafting
+        where there is an adapter.
+
+        Raises:
+            ValueError, UnsupportedError: as :meth:`rounds`.
+        """
+        rows = rows_of(input_ids)
+        if len(rows) > 1:
+            raise UnsupportedError(f"prefill: expected one prompt, got {len(rows)}")
+        request = Request(rows[0], 0)
+        check_context(self.model.config, request)
+        draft = self.draft_config(draft=None if self.adapter else "off")
+        drafter = KangarooDrafter(self.model, self.adapter, draft)
+        return PastKeyValues(Decoder(self.model, drafter, draft).prefill(request))
 
     def _start(
         self,
@@ -230,6 +192,11 @@ class KangarooForCausalLM:
     ) -> Work:
         """Refuse what cannot be done; nothing is computed before the first round is asked for."""
         rows, config = rows_of(input_ids), self.model.config
+        past = options.pop("past_key_values", None)
+        if past is not None and not isinstance(past, PastKeyValues):
+            raise UnsupportedError(
+                f"past_key_values: expected kangaroo's own PastKeyValues, got {type(past).__name__}"
+            )
         mask, seed, rule = (
             options.pop(name, None) for name in ("attention_mask", "seed", "draft_sampling")
         )
@@ -256,7 +223,7 @@ class KangarooForCausalLM:
         ]
         for request in requests:
             check_context(config, request)
-        return Work(rows, requests, self._decoder(draft, wanted, rule), wanted)
+        return Work(rows, requests, self._decoder(draft, wanted, rule), wanted, past)
 
     def _decoder(
         self, draft: DraftConfig, wanted: Plan, draft_sampling: DraftSampling | None

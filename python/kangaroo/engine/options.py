@@ -102,7 +102,6 @@ CALL_OPTIONS = frozenset(
         "negative_prompt_ids",
         "negative_prompt_attention_mask",
         "custom_generate",
-        "past_key_values",
         "inputs_embeds",
         "position_ids",
         "token_type_ids",

@@ -17,6 +17,8 @@ from kangaroo_kernels import KernelSet
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.verify_tree import Verdict
 
+CACHES = ("shallow_kv", "deep_kv", "adapter_kv")
+
 
 @dataclass
 class Request:
@@ -171,6 +173,33 @@ class DecodeState:
         seen = other.adapter_kv.slots.committed[other_row]
         self.settle(self.prefix_lens, [*self.adapter_kv.slots.committed, seen])
 
+    def resume(self, past: DecodeState, tokens: list[int]) -> int:
+        """Become the beginning of `tokens` that the one sequence of `past` has in its caches.
+
+        Returns:
+            how many slots that are; at most all tokens but the last.
+
+        Raises:
+            ValueError: the layers of `past` are cut elsewhere, or it has no rows for the adapter.
+        """
+        theirs = past.requests[0].tokens
+        pairs = enumerate(zip(tokens[:-1], theirs[:-1], strict=False))
+        common = min(len(tokens), len(theirs)) - 1
+        kept = next((n for n, (a, b) in pairs if a != b), common)
+        seen = past.adapter_kv.slots.committed[0]
+        for name, cache, old in zip(CACHES, self.caches, past.caches, strict=True):
+            wanted, got = len(cache.storage), len(old.storage)
+            if wanted not in (got, 0):
+                raise ValueError(
+                    f"past_key_values: expected {wanted} planes of {name}, got {got}: it was made "
+                    "for another exit layer, or without the adapter"
+                )
+            if wanted:
+                cache.copy(0, old, 0, kept)
+        self.exit_states[0, 0] = past.exit_states[0, 0]
+        self.settle([kept], [min(kept, seen)])
+        return kept
+
     def leave(self, row: int) -> Request:
         """Forget a sequence; the last one moves into its row. No row's bits depend on which it
         is.
@@ -188,3 +217,22 @@ class DecodeState:
         for mine, theirs in zip(self.caches, source.caches, strict=True):
             mine.copy(row, theirs, source_row, theirs.slots.committed[source_row])
         self.exit_states[row, 0] = source.exit_states[source_row, 0]
+
+
+@dataclass
+class PastKeyValues:
+    """Keys and values of one sequence, for calls of generate that go on behind it.
+
+    A call takes over what its prompt begins with, however much that is, and leaves its own here. A
+    shallow copy (`copy.copy`) keeps what there was: one prompt can be gone on with many times.
+
+    Attributes:
+        state: the sequence; None: there is none yet.
+    """
+
+    state: DecodeState | None = None
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens whose keys and values are here."""
+        return [] if self.state is None else self.state.requests[0].tokens[:-1]

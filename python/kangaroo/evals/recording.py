@@ -11,7 +11,7 @@ from torch import Tensor
 from kangaroo.config import DraftConfig
 from kangaroo.draft.base import Drafter
 from kangaroo.engine.decode import Decoder, Round
-from kangaroo.engine.state import DecodeState, Request
+from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo.models.llama import Llama
 from kangaroo.sampling.sampler import Sampler
 
@@ -59,9 +59,9 @@ class RecordingDecoder(Decoder):
         super().__init__(model, drafter, config, keep_logits=True)
         self._sampler = sampler
 
-    def prefill(self, request: Request) -> DecodeState:
+    def prefill(self, request: Request, past: PastKeyValues | None = None) -> DecodeState:
         """The state is kept."""
-        self._state = super().prefill(request)
+        self._state = super().prefill(request, past)
         return self._state
 
     def run(
