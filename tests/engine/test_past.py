@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from kangaroo import KangarooForCausalLM
-from kangaroo.config import ADAPTER_KINDS
+from kangaroo.config import ADAPTER_KINDS, DraftConfig
+from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.engine.decode import Decoder
 from kangaroo.engine.outputs import GenerateOutput
-from kangaroo.engine.state import PastKeyValues
+from kangaroo.engine.state import PastKeyValues, Request
 from kangaroo.models.llama import Llama
 from kangaroo_kernels import UnsupportedError
-from tests.engines import make_prompt
+from tests.engines import PerfectDrafter, autoregressive, make_prompt, num_live
 from tests.folders import make_folder
 
 DRAFTS: dict[str, dict[str, Any]] = {
@@ -132,6 +134,30 @@ def test_a_call_that_fails_leaves_what_it_has(llm: KangarooForCausalLM) -> None:
         generate(llm, ids, past_key_values=past, stopping_criteria=[breaks])
     assert 20 <= len(past.tokens) + 1 <= 26
     generate(llm, ids, past_key_values=past).check(generate(llm, ids))
+
+
+@pytest.mark.parametrize("num_more", [0, 1, 5])
+@pytest.mark.parametrize("num_new", range(1, 9))
+def test_rows_are_those_of_a_whole_prefill(
+    llm: KangarooForCausalLM, num_new: int, num_more: int
+) -> None:
+    """Of the adapter too, which is a slot behind where the last draft was accepted."""
+    model, adapter, prompt = llm.model, llm.adapter, make_prompt(llm.model, 20)
+    assert adapter is not None
+    config, past = DraftConfig(adapter.config.exit_layer, 3, 0.0), PastKeyValues()
+    tokens = prompt + autoregressive(model, prompt, 12).tokens
+    perfect = Decoder(model, PerfectDrafter(model, adapter, config, tokens), config)
+    for _ in perfect.generate(Request(list(prompt), num_new), past):
+        pass
+    said = tokens[: 20 + num_new] + make_prompt(model, num_more)
+    own = Decoder(model, KangarooDrafter(model, adapter, config), config)
+    with torch.inference_mode():
+        states = [own.prefill(Request(list(said), 9), kept) for kept in (past, None)]
+        trees = [own.drafter.draft(state, [3]) for state in states]
+    assert trees[0] == trees[1]
+    for mine, fresh in zip(*(state.caches for state in states), strict=True):
+        assert num_live(mine) == num_live(fresh)
+        assert torch.equal(*(cache.rows[..., : num_live(mine), :] for cache in (mine, fresh)))
 
 
 def test_refusals(llm: KangarooForCausalLM) -> None:
