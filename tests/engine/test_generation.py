@@ -18,6 +18,7 @@ from kangaroo.engine.options import (
     IRRELEVANT,
     NEUTRAL,
     OUTPUTS,
+    PENALTIES,
     PROCESSING,
     PROCESSOR_OPTIONS,
     SAMPLING,
@@ -48,7 +49,7 @@ def make_plan(
 
 def test_the_lists_are_about_fields_that_exist_and_do_not_overlap() -> None:
     of_fields = [HONOURED, STOPPING, DRAWN, PROCESSING, IRRELEVANT, SAMPLING]
-    sets = [*of_fields, CALL_OPTIONS, PROCESSOR_OPTIONS, STOPPING_OPTIONS]
+    sets = [*of_fields, CALL_OPTIONS, PROCESSOR_OPTIONS, STOPPING_OPTIONS, PENALTIES]
     assert sum(map(len, sets)) == len(frozenset().union(*sets))
     assert not (HONOURED | IRRELEVANT) & NEUTRAL.keys()
     assert frozenset().union(*of_fields) <= set(FIELDS)
@@ -199,6 +200,15 @@ def test_only_drawn_sequences_can_be_several() -> None:
 def test_values_of_which_no_processor_can_be_made(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         samplers(make_plan(**options), [10], None, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", sorted(PENALTIES))
+def test_penalties(name: str) -> None:
+    assert make_plan(**{name: 0.0}) == make_plan(**{name: None}) == make_plan()
+    assert sorted(make_plan(**{name: 1}).shaping.penalties) == [0.0, 1.0]
+    for value in ("much", 2.5, float("nan")):
+        with pytest.raises(ValueError, match=f"^{name}: expected a number from -2 to 2, got"):
+            make_plan(**{name: value})
 
 
 def test_seeds() -> None:

@@ -121,8 +121,13 @@ def test_penalties_on_counts(llm: KangarooForCausalLM, theirs: Any) -> None:
     options: dict[str, Any] = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None}
     prompt = torch.tensor([PROMPT])
     expected = theirs.generate(prompt, logits_processor=LogitsProcessorList(penalty), **options)
-    ours = llm.generate(prompt, logits_processor=penalty, max_depth=3, **options)
-    assert torch.as_tensor(ours).equal(expected)
+    for given in (
+        {"logits_processor": penalty},
+        {"presence_penalty": 1.5, "frequency_penalty": 0.5},
+        {"presence_penalty": 1.5, "frequency_penalty": 0.5, "draft": "tree"},
+    ):
+        ours = llm.generate(prompt, **given, **options)
+        assert torch.as_tensor(ours).equal(expected)
 
 
 @pytest.mark.parametrize("options", WARPS, ids=lambda options: "-".join(options) or "plain")

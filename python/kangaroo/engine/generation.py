@@ -20,6 +20,7 @@ from kangaroo.engine.options import (
     IRRELEVANT,
     NEUTRAL,
     OUTPUTS,
+    PENALTIES,
     PROCESSING,
     PROCESSOR_OPTIONS,
     SAMPLING,
@@ -147,7 +148,7 @@ def merge(
     """
     fields = vars(GenerationConfig())
     ours = {} if given is None else {k: v for k, v in vars(given).items() if v is not None}
-    of_calls = CALL_OPTIONS | PROCESSOR_OPTIONS | STOPPING_OPTIONS | OUTPUTS
+    of_calls = CALL_OPTIONS | PROCESSOR_OPTIONS | STOPPING_OPTIONS | OUTPUTS | PENALTIES
     unknown = sorted(options.keys() - fields.keys() - of_calls)
     unknown += sorted(name for name in ours.keys() - fields.keys() if not name.startswith("_"))
     if unknown:
@@ -199,9 +200,20 @@ def _shaping(values: Mapping[str, Any], options: Mapping[str, Any]) -> Shaping:
     return Shaping(
         fields=fields,
         do_sample=bool(values["do_sample"]),
+        penalties=_penalties(options),
         logits_processor=tuple(options.get("logits_processor") or ()),
         prefix_allowed_tokens_fn=options.get("prefix_allowed_tokens_fn"),
     )
+
+
+def _penalties(options: Mapping[str, Any]) -> tuple[float, float]:
+    values = []
+    for name in ("presence_penalty", "frequency_penalty"):
+        value = options.get(name) or 0.0
+        if not isinstance(value, int | float) or not -2.0 <= value <= 2.0:
+            raise ValueError(f"{name}: expected a number from -2 to 2, got {value!r}")
+        values.append(float(value))
+    return values[0], values[1]
 
 
 def _num_sequences(values: Mapping[str, Any]) -> int:

@@ -114,7 +114,8 @@ class KangarooForCausalLM:
                 round, on the CPU; `end` is called in any case, exceptions included.
             options: fields of GenerationConfig (`max_new_tokens`, `eos_token_id`, `do_sample`,
                 `temperature`, `return_dict_in_generate`, `output_logits`, ...), `logits_processor`,
-                `prefix_allowed_tokens_fn`, `stopping_criteria` (each is called for one sequence at
+                `prefix_allowed_tokens_fn`, `presence_penalty` and `frequency_penalty` (OpenAI's),
+                `stopping_criteria` (each is called for one sequence at
                 a time, [1, T] without padding), an `attention_mask` [B, T], `past_key_values`, of
                 :meth:`prefill` or an earlier call: what the prompt begins with is taken from there,
                 and what one sequence comes to is left there; `output_logprobs`, and Kangaroo's own

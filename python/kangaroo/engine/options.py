@@ -107,6 +107,8 @@ CALL_OPTIONS = frozenset(
         "token_type_ids",
     }
 )
+# OpenAI's, which transformers has not.
+PENALTIES = frozenset({"presence_penalty", "frequency_penalty"})
 PROCESSOR_OPTIONS = frozenset({"logits_processor", "prefix_allowed_tokens_fn"})
 STOPPING_OPTIONS = frozenset({"stopping_criteria", "tokenizer"})
 DEFAULT_NEW_TOKENS = 20  # transformers' own, where nothing says how many

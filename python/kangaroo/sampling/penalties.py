@@ -10,7 +10,8 @@ from transformers import LogitsProcessor
 class CountPenalty(LogitsProcessor):
     """scores - frequency * count - presence * (count > 0), of new tokens, as OpenAI defines them.
 
-    For `generate(..., logits_processor=[CountPenalty(...)])`.
+    What `presence_penalty` and `frequency_penalty` of generate stand for; in front of temperature
+    and what else shapes a distribution to draw from.
 
     Args:
         prompt_len: tokens that do not count.

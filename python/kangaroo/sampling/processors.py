@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, PretrainedConfig
 
+from kangaroo.sampling.penalties import CountPenalty
+
 
 @dataclass(frozen=True)
 class Shaping:
@@ -18,12 +20,14 @@ class Shaping:
     Attributes:
         fields: of GenerationConfig, those that are not idle (`temperature`, `bad_words_ids`, ...).
         do_sample: draw from the distribution; False: take its most probable token.
+        penalties: presence and frequency, see CountPenalty.
         logits_processor: the caller's own: callables (input_ids [1, T], scores [1, V]) -> scores.
         prefix_allowed_tokens_fn: as transformers' generate takes it.
     """
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     do_sample: bool = False
+    penalties: tuple[float, float] = (0.0, 0.0)
     logits_processor: tuple[Callable[..., Tensor], ...] = ()
     prefix_allowed_tokens_fn: Callable[[int, Tensor], list[int]] | None = None
 
@@ -63,6 +67,7 @@ def processors(
     own = shaping.logits_processor
     if bad := [processor for processor in own if not callable(processor)]:
         raise ValueError(f"logits_processor: expected callables, got {bad[0]!r}")
+    counted = [CountPenalty(lengths.prompt_len, *shaping.penalties)] * any(shaping.penalties)
     config = GenerationConfig(**shaping.fields, do_sample=shaping.do_sample)
     config.max_length, config.num_beams, config.num_return_sequences = lengths.total_len, 1, 1
     ends = sorted(lengths.eos_ids)
@@ -82,7 +87,7 @@ def processors(
         return made
 
     try:
-        return build(own, shaping.prefix_allowed_tokens_fn), build((), None)
+        return build((*counted, *own), shaping.prefix_allowed_tokens_fn), build(counted, None)
     except (TypeError, AttributeError, IndexError, RuntimeError) as error:
         asked = ", ".join(f"{name}={value!r}" for name, value in shaping.fields.items())
         raise ValueError(f"{asked}: no logits processor can be made of it: {error}") from error
