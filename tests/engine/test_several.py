@@ -135,6 +135,24 @@ def test_logits_of_transformers(
                 assert mine[b].isnan().all()
 
 
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_scores_of_transformers(
+    folder: Path, llm: KangarooForCausalLM, prompts: list[list[int]], draft: str
+) -> None:
+    """Shaped by processors; without any, the logits. Warpers leave no draw a choice here."""
+    theirs = AutoModelForCausalLM.from_pretrained(folder)
+    for shape in ({}, {"repetition_penalty": 1.7}, {"do_sample": True, "top_k": 1}):
+        options: dict[str, Any] = {"max_new_tokens": NUM_TOKENS, "return_dict_in_generate": True}
+        options |= {"output_scores": True} | shape
+        expected = theirs.generate(torch.tensor(prompts[:1]), **options)
+        ours = llm.generate(prompts[0], **options, **DRAFTS[draft])
+        assert isinstance(ours, GenerateOutput)
+        assert ids_of(ours).equal(expected.sequences)
+        assert ours.scores is not None
+        for mine, other in zip(ours.scores, expected.scores, strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+
 def test_drawn_rows_are_independent(llm: KangarooForCausalLM, prompts: list[list[int]]) -> None:
     """Rows of one prompt differ; a row is the same whatever stands beside it and is drafted."""
     options: dict[str, Any] = {

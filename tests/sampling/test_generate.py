@@ -141,8 +141,8 @@ def test_every_row_is_shaped_as_in_transformers(
     rows: dict[int, Tensor] = {}
     plain_row = Sampler.row
 
-    def row(self: Sampler, processors: Any, ids: list[int], logits: Tensor) -> Tensor:
-        made = plain_row(self, processors, ids, logits)
+    def row(self: Sampler, processors: Any, ids: list[int], *logits: Any) -> Tensor:
+        made = plain_row(self, processors, ids, *logits)
         if processors is self.target:
             rows[len(ids)] = made[0].clone()
         return made

@@ -154,7 +154,7 @@ MODEL: Any = SimpleNamespace(
 class TableSampler(Sampler):
     """Reads a row instead of making one of logits."""
 
-    def row(self, processors: Any, ids: list[int], logits: Tensor) -> Any:
+    def row(self, processors: Any, ids: list[int], logits: Tensor, kept: Any = None) -> Any:
         return processors(ids)
 
 

@@ -32,6 +32,7 @@ class Round:
         num_drafted: tokens drafted, all of a tree's; num_accepted: how many of `tokens` were.
         seconds: host time of draft, verify and commit, shared among the sequences of the round.
         logits: [len(tokens), V] float32, what each of `tokens` was chosen from; None: not kept.
+        scores: the same as the sequence's processors shaped it.
     """
 
     tokens: list[int]
@@ -39,20 +40,27 @@ class Round:
     num_accepted: int
     seconds: tuple[float, float, float]
     logits: Tensor | None = None
+    scores: Tensor | None = None
 
 
 class Decoder:
     """Lossless self-speculative decoding; `max_depth=0` makes it autoregressive.
 
     Args:
-        keep_logits: rounds carry what their tokens were chosen from.
+        keep_logits, keep_scores: rounds carry what their tokens were chosen from.
     """
 
     def __init__(
-        self, model: Llama, drafter: Drafter, config: DraftConfig, keep_logits: bool = False
+        self,
+        model: Llama,
+        drafter: Drafter,
+        config: DraftConfig,
+        *,
+        keep_logits: bool = False,
+        keep_scores: bool = False,
     ):
         self.model, self.drafter, self.config = model, drafter, config
-        self.keep_logits = keep_logits
+        self.keep_logits, self.keep_scores = keep_logits, keep_scores
 
     @torch.inference_mode()
     def generate(self, request: Request, past: PastKeyValues | None = None) -> Iterator[Round]:
@@ -83,7 +91,7 @@ class Decoder:
         trees = self.drafter.draft(state, max_depths)
         drafted = perf_counter()
         logits, h_deep = self.verify(state, trees)
-        verdict = self.judge(state, trees, logits)
+        verdict, scores = self.judge(state, trees, logits)
         verified = perf_counter()
         paths, tokens, num_accepted = kept(state, trees, logits, verdict)
         self.drafter.verified(state, trees, h_deep)
@@ -97,6 +105,7 @@ class Decoder:
                 num_accepted[b],
                 share,
                 logits[b, paths[b]] if self.keep_logits else None,
+                scores_of(logits[b], paths[b], scores[b]) if self.keep_scores else None,
             )
             for b, tree in enumerate(trees)
         ]
@@ -135,18 +144,29 @@ class Decoder:
         h = self.model.layers(h, self.config.exit_layer, num_layers, state.deep_kv, nodes)
         return self.model.logits(h), h
 
-    def judge(self, state: DecodeState, trees: list[DraftTree], logits: Tensor) -> Verdict:
-        """Which nodes are kept, and the target's own token behind them."""
+    def judge(
+        self, state: DecodeState, trees: list[DraftTree], logits: Tensor
+    ) -> tuple[Verdict, list[list[Tensor]]]:
+        """Which nodes are kept, and the target's own token behind them; of sequences with a sampler
+        also the scores [1, V] of those nodes, if they are to be kept.
+        """
+        scores: list[list[Tensor]] = [[] for _ in trees]
         if not any(request.sampler for request in state.requests):
-            return self.model.kernels.verify_tree(logits, *tensors(trees, logits.device))
+            return self.model.kernels.verify_tree(logits, *tensors(trees, logits.device)), scores
         each = []
         for b, (request, tree) in enumerate(zip(state.requests, trees, strict=True)):
             row = logits[b : b + 1]
             if request.sampler is not None:
-                each.append(request.sampler.verify(request.tokens, tree, row))
+                kept_rows = scores[b] if self.keep_scores else None
+                each.append(request.sampler.verify(request.tokens, tree, row, kept_rows))
             else:
                 each.append(self.model.kernels.verify_tree(row, *tensors([tree], row.device)))
-        return Verdict(*map(torch.cat, zip(*each, strict=True)))
+        return Verdict(*map(torch.cat, zip(*each, strict=True))), scores
+
+
+def scores_of(logits: Tensor, path: list[int], shaped: list[Tensor]) -> Tensor:
+    """[len(path), V]: the rows that a sampler shaped, or those of `logits` [N, V] as they are."""
+    return torch.cat(shaped[: len(path)]) if shaped else logits[path]
 
 
 def kept(

@@ -46,7 +46,7 @@ class Plan:
         shaping: of the logits, and whether tokens are drawn.
         num_return_sequences: drawn independently of each other.
         pad_id: fills up the shorter of several sequences; None: no token of the folder does.
-        output_logits, output_logprobs: of the new tokens, in the GenerateOutput.
+        output_logits, output_scores, output_logprobs: of the new tokens, in the GenerateOutput.
     """
 
     max_new_tokens: int
@@ -57,6 +57,7 @@ class Plan:
     num_return_sequences: int = 1
     pad_id: int | None = None
     output_logits: bool = False
+    output_scores: bool = False
     output_logprobs: bool = False
 
 

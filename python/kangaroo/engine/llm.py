@@ -242,7 +242,8 @@ class KangarooForCausalLM:
         else:
             drafter = chain_drafter(self.model, adapter, draft)
         keep_logits = wanted.output_logits or wanted.output_logprobs
-        return Decoder(self.model, drafter, draft, keep_logits)
+        keep_scores = wanted.output_scores
+        return Decoder(self.model, drafter, draft, keep_logits=keep_logits, keep_scores=keep_scores)
 
     def draft_config(self, **options: Any) -> DraftConfig:
         """What `options`, fields of DraftConfig, ask of this target and adapter.

@@ -12,7 +12,7 @@ HONOURED = frozenset(
 STOPPING = frozenset({"max_time", "stop_strings"})
 DRAWN = frozenset({"do_sample", "num_return_sequences"})
 # Kept of every new token; `output_logprobs` is ours.
-OUTPUTS = frozenset({"output_logits", "output_logprobs"})
+OUTPUTS = frozenset({"output_logits", "output_logprobs", "output_scores"})
 # Shape every row of logits, transformers' own processors do it; most probable token or drawn one.
 PROCESSING = frozenset(
     {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.utils.generic import ModelOutput
 
-from kangaroo.engine.stats import Rounds, Speculation
+from kangaroo.engine.stats import Speculation
 
 
 @dataclass
@@ -20,12 +20,14 @@ class GenerateOutput(ModelOutput):
         sequences: [B, T + new] int64, prompts and continuations.
         logits: with `output_logits=True`, one [B, V] float32 for every new token: the target's
             own, before any processor; NaN behind the end of a sequence.
+        scores: with `output_scores=True`, the same behind all processors and warpers.
         logprobs: with `output_logprobs=True`, [B, new] float32: of every new token under the
             target's own logits; NaN behind the end of a sequence.
         speculation: how drafting went, in all of them together.
     """
 
     sequences: Tensor | None = None
+    scores: tuple[Tensor, ...] | None = None
     logits: tuple[Tensor, ...] | None = None
     logprobs: Tensor | None = None
     speculation: Speculation | None = None
@@ -39,9 +41,11 @@ def padded(rows: Sequence[list[int]], pad_id: int | None, *, left: bool = False)
     return torch.tensor([fill + row if left else row + fill for fill, row in pairs])
 
 
-def stacked_logits(sequences: Iterable[Rounds]) -> Tensor:
-    """[B, new, V] float32 of sequences whose rounds keep their logits, NaN behind their ends."""
-    kept = [torch.cat([r.logits for r in s.done if r.logits is not None]) for s in sequences]
+def stacked(sequences: Iterable[Sequence[Tensor | None]]) -> Tensor:
+    """[B, new, V] float32 of the rows [n, V] that rounds keep, sequence by sequence; NaN behind
+    their ends.
+    """
+    kept = [torch.cat([rows for rows in rounds if rows is not None]) for rounds in sequences]
     return torch.nn.utils.rnn.pad_sequence(kept, batch_first=True, padding_value=torch.nan)
 
 

@@ -11,7 +11,7 @@ from transformers.generation.streamers import BaseStreamer
 from kangaroo.engine.batch import decode_together
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.generation import Plan
-from kangaroo.engine.outputs import GenerateOutput, logprobs_of, padded, stacked_logits
+from kangaroo.engine.outputs import GenerateOutput, logprobs_of, padded, stacked
 from kangaroo.engine.state import PastKeyValues, Request
 from kangaroo.engine.stats import Rounds
 from kangaroo_kernels import UnsupportedError
@@ -75,8 +75,11 @@ class Work:
         output = GenerateOutput(sequences=ids.to(device))
         first, *others = (rounds.speculation for rounds in sequences)
         output.speculation = sum(others, start=first)
+        if wanted.output_scores:
+            scores = stacked([[r.scores for r in rounds.done] for rounds in sequences])
+            output.scores = scores.to(device).unbind(1)
         if self.decoder.keep_logits:
-            logits = stacked_logits(sequences).to(device)
+            logits = stacked([[r.logits for r in rounds.done] for rounds in sequences]).to(device)
             output.logits = logits.unbind(1) if wanted.output_logits else None
             if wanted.output_logprobs:
                 output.logprobs = logprobs_of(logits, new.to(device))

@@ -80,19 +80,27 @@ class Sampler:
         shares: Tensor = self.source.scores(rows, sequence, position).softmax(-1)
         return shares
 
-    def verify(self, history: list[int], tree: DraftTree, logits: Tensor) -> Verdict:
+    def verify(
+        self,
+        history: list[int],
+        tree: DraftTree,
+        logits: Tensor,
+        scores: list[Tensor] | None = None,
+    ) -> Verdict:
         """Which nodes are kept behind `history`, whose last token is the root.
 
         Args:
             tree: drawn by :meth:`propose`, node by node, or chosen without any random number; if
                 coupled, of any tokens.
             logits: [1, N, V] float32, the target's prediction after each node.
+            scores: gets [1, V] float32 of the root and of every node that is kept: what processors
+                made of their logits. None: they are not wanted.
         """
         tokens, parents = tensors([tree], logits.device)
 
         def target(_: Tensor, nodes: Tensor) -> Tensor:
             node = int(nodes)
-            return self.row(self.target, history + tree.path_tokens(node), logits[:, node])
+            return self.row(self.target, history + tree.path_tokens(node), logits[:, node], scores)
 
         def draft(_: Tensor, nodes: Tensor) -> Tensor:
             return tree.drawn_from[int(nodes)]
@@ -105,10 +113,21 @@ class Sampler:
             verdict = accept(candidates, target, draft if tree.drawn_from else None, self.source)
         return verdict._replace(path_len=verdict.path_len.int())
 
-    def row(self, processors: LogitsProcessorList, ids: list[int], logits: Tensor) -> Tensor:
-        """Probabilities [1, V] float64 of the token behind `ids`, from its logits [1, V]."""
+    def row(
+        self,
+        processors: LogitsProcessorList,
+        ids: list[int],
+        logits: Tensor,
+        kept: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Probabilities [1, V] float64 of the token behind `ids`, from its logits [1, V]; what they
+        are the softmax of is also appended to `kept`.
+        """
         input_ids: Any = torch.tensor([ids], device=logits.device)  # a LongTensor, for mypy
         shaped: Any = logits.clone()
-        scores = processors(input_ids, shaped).double()
+        scores = processors(input_ids, shaped)
+        if kept is not None:
+            kept.append(scores.float())
+        scores = scores.double()
         row = scores.softmax(-1)
         return row if self.do_sample else certain(row, scores.argmax(-1))
