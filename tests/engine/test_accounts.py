@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from kangaroo import KangarooForCausalLM
-from kangaroo.engine import llm as llm_module
+from kangaroo.engine import drafting
 from kangaroo.engine.llm import GenerateOutput
 from tests.engines import PerfectDrafter
 from tests.folders import make_folder
@@ -58,14 +58,14 @@ def full(llm: KangarooForCausalLM) -> list[int]:
 @pytest.fixture
 def perfect(monkeypatch: pytest.MonkeyPatch, full: list[int]) -> None:
     """Chains are what the target says: rounds of five tokens, cut wherever the sequence ends."""
-    plain = llm_module.chain_drafter
+    plain = drafting.chain_drafter
     tokens = PROMPT[0].tolist() + full
 
     def make(model: Any, adapter: Any, config: Any) -> Any:
         drafter = plain(model, adapter, config)
         return drafter if adapter is None else PerfectDrafter(model, adapter, config, tokens)
 
-    monkeypatch.setattr(llm_module, "chain_drafter", make)
+    monkeypatch.setattr(drafting, "chain_drafter", make)
 
 
 def check(llm: KangarooForCausalLM, full: list[int], **options: Any) -> int:

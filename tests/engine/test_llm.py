@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, TextIteratorStr
 from transformers.generation.streamers import BaseStreamer
 
 from kangaroo import KangarooForCausalLM
-from kangaroo.engine import llm as llm_module
+from kangaroo.engine import drafting
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.llm import GenerateOutput
 from kangaroo_kernels import UnsupportedError
@@ -72,7 +72,7 @@ def perfect(monkeypatch: pytest.MonkeyPatch, prompt: Tensor, expected: list[int]
     def make(model: Any, adapter: Any, draft: Any) -> PerfectDrafter:
         return PerfectDrafter(model, adapter, draft, tokens)
 
-    monkeypatch.setattr(llm_module, "chain_drafter", make)
+    monkeypatch.setattr(drafting, "chain_drafter", make)
 
 
 class Recorder(BaseStreamer):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kangaroo import KangarooForCausalLM
-from kangaroo.engine import llm as llm_module
+from kangaroo.engine import drafting
 from tests.engines import BACKENDS, PerfectDrafter
 from tests.folders import make_folder
 
@@ -81,6 +81,6 @@ def test_a_draft_that_is_no_number_changes_nothing(
     def make(model: Any, adapter: Any, config: Any) -> PerfectDrafter:
         return PerfectDrafter(model, adapter, config, [odd] * (len(PROMPT) + NUM_TOKENS))
 
-    monkeypatch.setattr(llm_module, "chain_drafter", make)
+    monkeypatch.setattr(drafting, "chain_drafter", make)
     with poisoned(llm.model.weights.embed, odd):
         assert tokens_of(llm, **DRAFTS[draft]) == expected

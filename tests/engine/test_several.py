@@ -195,3 +195,36 @@ def test_refusals(llm: KangarooForCausalLM, prompts: list[list[int]]) -> None:
         llm.rounds(prompts)
     with pytest.raises(ValueError, match="^prompt: expected tokens in"):
         llm.generate([[5], [999]])
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_requests_of_a_batch(
+    llm: KangarooForCausalLM, prompts: list[list[int]], draft: str
+) -> None:
+    """Greedy and drawn ones beside each other, each with options of its own, as generate has it."""
+    ways: list[dict[str, Any]] = [
+        {"max_new_tokens": 12},
+        {"max_new_tokens": 7, "do_sample": True, "seed": 3, "top_k": 5},
+        {"max_new_tokens": 12, "repetition_penalty": 1.3},
+        {"max_new_tokens": 9, "do_sample": True, "seed": 4, "draft_sampling": "coupled"},
+        {"max_new_tokens": 12, "stopping_criteria": [lambda ids, _: ids.shape[1] >= 9]},
+    ]
+    batch = llm.batch(3, 32, **DRAFTS[draft])
+    requests = [llm.request(prompts[n % len(LENS)], **way) for n, way in enumerate(ways)]
+    for request in requests:
+        batch.add(request)
+    while len(batch):
+        batch.step()
+    for n, (request, way) in enumerate(zip(requests, ways, strict=True)):
+        assert request.tokens == ids_of(llm.generate(prompts[n % len(LENS)], **way))[0].tolist()
+
+
+def test_what_is_no_request(llm: KangarooForCausalLM, prompts: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match="^max_depth: has no effect on a request of a batch"):
+        llm.request(prompts[0], max_depth=3)
+    with pytest.raises(ValueError, match="^output_logits: has no effect on a request of a batch"):
+        llm.request(prompts[0], output_logits=True)
+    with pytest.raises(UnsupportedError, match="^request: expected one sequence, got 4$"):
+        llm.request(prompts)
+    with pytest.raises(ValueError, match="^capacity: expected at least 1, got 0$"):
+        llm.batch(0, 10)

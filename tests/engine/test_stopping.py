@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteriaList
 
 from kangaroo import KangarooForCausalLM
-from kangaroo.engine import llm as llm_module
+from kangaroo.engine import drafting
 from tests.engines import PerfectDrafter
 from tests.folders import make_folder
 
@@ -55,8 +55,8 @@ def perfect(monkeypatch: pytest.MonkeyPatch, full: list[int]) -> None:
             return plain(model, adapter, config)
         return PerfectDrafter(model, adapter, config, tokens)
 
-    plain = llm_module.chain_drafter
-    monkeypatch.setattr(llm_module, "chain_drafter", make)
+    plain = drafting.chain_drafter
+    monkeypatch.setattr(drafting, "chain_drafter", make)
 
 
 def continued(model: Any, **options: Any) -> list[int]:

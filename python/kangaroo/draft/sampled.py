@@ -27,14 +27,17 @@ class SampledDrafter(KangarooDrafter):
     def _next_tokens(
         self, adapter: Adapter, state: DecodeState, trees: list[DraftTree], growing: list[int]
     ) -> tuple[Tensor, Tensor]:
+        samplers = [request.sampler for request in state.requests]
+        if not any(sampler is not None and sampler.do_sample for sampler in samplers):
+            return super()._next_tokens(adapter, state, trees, growing)
         logits = self._logits(adapter, state)
         tokens = logits.argmax(-1, keepdim=True)
         confidences = logits.double().softmax(-1).amax(-1, keepdim=True)
         for b in growing:
-            request, tree = state.requests[b], trees[b]
-            if request.sampler is not None and request.sampler.do_sample:
-                ids = request.tokens + tree.tokens[1:]
-                token, row = request.sampler.propose(ids, logits[b : b + 1])
+            sampler, tree = samplers[b], trees[b]
+            if sampler is not None and sampler.do_sample:
+                ids = state.requests[b].tokens + tree.tokens[1:]
+                token, row = sampler.propose(ids, logits[b : b + 1])
                 tree.drawn_from[len(tree) - 1] = row
                 tokens[b], confidences[b] = int(token), float(row.max())
         return tokens, confidences
@@ -56,16 +59,19 @@ class SampledBranchingDrafter(BranchingDrafter):
     def _ranked(
         self, adapter: Adapter, state: DecodeState, trees: list[DraftTree], h: Tensor
     ) -> list[list[Ranking]]:
+        samplers = [request.sampler for request in state.requests]
+        if not any(sampler is not None and sampler.do_sample for sampler in samplers):
+            return super()._ranked(adapter, state, trees, h)
         rows = head_logits(self.model, adapter, h)
         return [self._raced(state, b, tree, rows[b]) for b, tree in enumerate(trees)]
 
     def _raced(self, state: DecodeState, b: int, tree: DraftTree, logits: Tensor) -> list[Ranking]:
         """Of sequence `b`, by the adapter's logits [N, V] of its newest nodes."""
         request = state.requests[b]
-        if request.sampler is not None and request.sampler.coupled:
+        if (sampler := request.sampler) is not None and sampler.do_sample and sampler.coupled:
             nodes = range(len(tree) - len(logits), len(tree))
             histories = [request.tokens + tree.path_tokens(node) for node in nodes]
-            shares = request.sampler.shares(histories, logits)
+            shares = sampler.shares(histories, logits)
         else:
             shares = logits.softmax(-1)
         best = shares.topk(self.num_ranked)

@@ -1,4 +1,4 @@
-"""What a call of generate asks for of drafting: done or refused, never ignored."""
+"""What a call of generate asks for of drafting: done or refused, never ignored; and by whom."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 from kangaroo.config import TREE_CONFIDENCE, DraftConfig
+from kangaroo.draft.branching import BranchingDrafter
+from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.sampled import SampledBranchingDrafter, SampledDrafter
+from kangaroo.draft.whole import chain_drafter
+from kangaroo.models.adapter import Adapter
+from kangaroo.models.llama import Llama
 
 DRAFT_OPTIONS = frozenset(field.name for field in fields(DraftConfig))
 OF_TREES = ("draft_top_k", "max_nodes", "tree_widths")
@@ -65,3 +71,21 @@ def refuse_idle(given: Mapping[str, Any]) -> None:
     for name in OF_DYNAMIC_TREES if given.get("tree_widths") else ():
         if name in given:
             raise ValueError(f"{name}: has no effect beside tree_widths; leave one of them out")
+
+
+def drafter_of(
+    model: Llama, adapter: Adapter | None, draft: DraftConfig, *, sampled: bool, coupled: bool
+) -> KangarooDrafter:
+    """Who drafts by `draft`.
+
+    Args:
+        sampled: some sequences are sampled; coupled: by the same numbers as the drafter's.
+    """
+    if not draft.depth:  # autoregressive decoding must not pay for an adapter that it does not use
+        return KangarooDrafter(model, None, draft)
+    if draft.draft == "tree" and sampled and coupled:
+        return SampledBranchingDrafter(model, adapter, draft)
+    if draft.draft == "tree":
+        # Its tokens are chosen, not drawn: lossless by rejection too, see `sampling.accept`.
+        return BranchingDrafter(model, adapter, draft)
+    return (SampledDrafter if sampled else chain_drafter)(model, adapter, draft)

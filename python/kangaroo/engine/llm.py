@@ -11,16 +11,15 @@ from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
-from kangaroo.config import DraftConfig, DraftSampling
-from kangaroo.draft.branching import BranchingDrafter
+from kangaroo.config import DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
-from kangaroo.draft.sampled import SampledBranchingDrafter, SampledDrafter
-from kangaroo.draft.whole import chain_drafter
+from kangaroo.engine.batch import Batch
 from kangaroo.engine.decode import Decoder, check_context
-from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config
+from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config, drafter_of
 from kangaroo.engine.generation import Plan, plan, samplers
 from kangaroo.engine.inputs import InputIds, rows_of, unpadded
-from kangaroo.engine.loading import load_engine
+from kangaroo.engine.loading import generation_config, load_engine
+from kangaroo.engine.options import OUTPUTS
 from kangaroo.engine.outputs import GenerateOutput
 from kangaroo.engine.state import PastKeyValues, Request
 from kangaroo.engine.stats import Rounds
@@ -71,7 +70,7 @@ class KangarooForCausalLM:
             UnsupportedError: the family, the dtype, the device or the backend is not supported.
         """
         path, model, loaded = load_engine(target, adapter, dtype, device, backend)
-        return cls(model, loaded, path, _generation_config(path))
+        return cls(model, loaded, path, generation_config(path))
 
     @property
     def device(self) -> torch.device:
@@ -185,6 +184,43 @@ class KangarooForCausalLM:
         drafter = KangarooDrafter(self.model, self.adapter, draft)
         return PastKeyValues(Decoder(self.model, drafter, draft).prefill(request))
 
+    def batch(
+        self, capacity: int, max_len: int, *, keep_logits: bool = False, **draft: Any
+    ) -> Batch:
+        """Continuous batching: sequences of :meth:`request` join and leave between rounds.
+
+        Args:
+            capacity, max_len: sequences in a round, and tokens of each, at most.
+            keep_logits: rounds carry what their tokens were chosen from.
+            draft: fields of DraftConfig, as :meth:`rounds` takes them.
+
+        Raises:
+            ValueError: as :meth:`rounds`, or a capacity that cannot be.
+        """
+        config = self.draft_config(**draft)
+        drafter = drafter_of(self.model, self.adapter, config, sampled=True, coupled=True)
+        decoder = Decoder(self.model, drafter, config, keep_logits=keep_logits)
+        return Batch(decoder, capacity, max_len)
+
+    def request(
+        self,
+        input_ids: InputIds,
+        generation_config: GenerationConfig | None = None,
+        **options: Any,
+    ) -> Request:
+        """One sequence for :meth:`batch`, by `options` as :meth:`generate` has them.
+
+        Raises:
+            ValueError: as :meth:`rounds`, or an option that is the batch's or of no effect here.
+            UnsupportedError: as :meth:`rounds`.
+        """
+        for name in sorted(options.keys() & (DRAFT_OPTIONS | OUTPUTS)):
+            raise ValueError(f"{name}: has no effect on a request of a batch; leave it out")
+        _, requests, _ = self._requests(input_ids, generation_config, options)
+        if len(requests) > 1:
+            raise UnsupportedError(f"request: expected one sequence, got {len(requests)}")
+        return requests[0]
+
     def _start(
         self,
         input_ids: InputIds,
@@ -192,17 +228,39 @@ class KangarooForCausalLM:
         options: dict[str, Any],
     ) -> Work:
         """Refuse what cannot be done; nothing is computed before the first round is asked for."""
-        rows, config = rows_of(input_ids), self.model.config
-        past = options.pop("past_key_values", None)
+        past, rule = options.pop("past_key_values", None), options.get("draft_sampling")
         if past is not None and not isinstance(past, PastKeyValues):
             raise UnsupportedError(
                 f"past_key_values: expected kangaroo's own PastKeyValues, got {type(past).__name__}"
             )
-        mask, seed, rule = (
-            options.pop(name, None) for name in ("attention_mask", "seed", "draft_sampling")
-        )
         draft = self.draft_config(
             **{name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}
+        )
+        rows, requests, wanted = self._requests(input_ids, generation_config, options)
+        sampled, coupled = wanted.shaping.do_sample, rule != "rejection"
+        drafter = drafter_of(self.model, self.adapter, draft, sampled=sampled, coupled=coupled)
+        keep_logits = wanted.output_logits or wanted.output_logprobs
+        decoder = Decoder(
+            self.model,
+            drafter,
+            draft,
+            keep_logits=keep_logits,
+            keep_scores=wanted.output_scores,
+        )
+        return Work(rows, requests, decoder, wanted, past)
+
+    def _requests(
+        self,
+        input_ids: InputIds,
+        generation_config: GenerationConfig | None,
+        options: dict[str, Any],
+    ) -> tuple[list[list[int]], list[Request], Plan]:
+        """The prompts as they were given, one request for every sequence to return, and the plan
+        that they follow.
+        """
+        rows, config = rows_of(input_ids), self.model.config
+        mask, seed, rule = (
+            options.pop(name, None) for name in ("attention_mask", "seed", "draft_sampling")
         )
         longest = max(map(len, rows))
         wanted = plan(
@@ -224,26 +282,7 @@ class KangarooForCausalLM:
         ]
         for request in requests:
             check_context(config, request)
-        return Work(rows, requests, self._decoder(draft, wanted, rule), wanted, past)
-
-    def _decoder(
-        self, draft: DraftConfig, wanted: Plan, draft_sampling: DraftSampling | None
-    ) -> Decoder:
-        # Autoregressive decoding must not pay for an adapter that it does not use.
-        adapter = self.adapter if draft.depth else None
-        sampled = wanted.shaping.do_sample
-        if draft.draft == "tree" and sampled and draft_sampling != "rejection":
-            drafter: KangarooDrafter = SampledBranchingDrafter(self.model, adapter, draft)
-        elif draft.draft == "tree":
-            # Its tokens are chosen, not drawn: lossless by rejection too, see `sampling.accept`.
-            drafter = BranchingDrafter(self.model, adapter, draft)
-        elif sampled:
-            drafter = SampledDrafter(self.model, adapter, draft)
-        else:
-            drafter = chain_drafter(self.model, adapter, draft)
-        keep_logits = wanted.output_logits or wanted.output_logprobs
-        keep_scores = wanted.output_scores
-        return Decoder(self.model, drafter, draft, keep_logits=keep_logits, keep_scores=keep_scores)
+        return rows, requests, wanted
 
     def draft_config(self, **options: Any) -> DraftConfig:
         """What `options`, fields of DraftConfig, ask of this target and adapter.
@@ -253,13 +292,3 @@ class KangarooForCausalLM:
         """
         deployed = None if self.adapter is None else self.adapter.config.draft()
         return draft_config(deployed, self.model.config.num_layers, options)
-
-
-def _generation_config(path: Path) -> GenerationConfig:
-    """generation_config.json, or what config.json says where there is none."""
-    name = "generation_config.json"
-    if (path / name).is_file():
-        return GenerationConfig.from_pretrained(path, local_files_only=True)
-    return GenerationConfig.from_pretrained(
-        path, config_file_name="config.json", local_files_only=True, _from_model_config=True
-    )

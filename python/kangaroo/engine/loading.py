@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from transformers import GenerationConfig
 
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.adapter_format import CONFIG, read_description
@@ -111,3 +112,13 @@ def torch_dtype(dtype: torch.dtype | str | None, device: torch.device, path: Pat
     if resolved is None:
         raise ValueError(f"dtype: expected 'auto' or one of {', '.join(DTYPES)}, got {dtype}")
     return resolved
+
+
+def generation_config(path: Path) -> GenerationConfig:
+    """generation_config.json, or what config.json says where there is none."""
+    name = "generation_config.json"
+    if (path / name).is_file():
+        return GenerationConfig.from_pretrained(path, local_files_only=True)
+    return GenerationConfig.from_pretrained(
+        path, config_file_name="config.json", local_files_only=True, _from_model_config=True
+    )
