@@ -82,7 +82,7 @@ class NativeLayers:
         batch, num_nodes, _ = shape = sizes("h", h, 3)
         if not 0 <= start < stop <= len(self.layers):
             raise ValueError(
-                f"start, stop: expected layers inside [0, {len(self.layers)}), "
+                f"kv: expected keys and values of some of {len(self.layers)} layers, "
                 f"got [{start}, {stop})"
             )
         cache, plane = planes_address("kv", kv, 2 * (stop - start), batch, self.dtype)

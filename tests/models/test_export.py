@@ -49,7 +49,11 @@ def test_tensors_are_the_engines(
     save(tmp_path / "file", model, adapter)
     tensors = load_file(tmp_path / "file")
     weights = model.weights
-    expected = {"embed": weights.embed, "norm": weights.norm, "rope": model.rope}
+    expected = {
+        "embed": weights.embed,
+        "norm": weights.norm,
+        "rope": model.rope[:, : model.config.max_seq_len],
+    }
     if name == "whole":
         expected["lm_head"] = weights.lm_head
     for number, layer in enumerate(weights.layers):

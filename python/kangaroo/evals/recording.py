@@ -21,21 +21,18 @@ class Recording:
     """What a decoder made of a prompt.
 
     Attributes:
+        logits: [num_tokens, V], what each of `tokens` was chosen from.
         state: as the last round left it.
     """
 
     rounds: list[Round]
+    logits: Tensor
     state: DecodeState
 
     @property
     def tokens(self) -> list[int]:
         """New tokens."""
         return [token for round_ in self.rounds for token in round_.tokens]
-
-    @property
-    def logits(self) -> Tensor:
-        """[num_tokens, V], what each of `tokens` was chosen from."""
-        return torch.cat([r.logits for r in self.rounds if r.logits is not None])
 
     @property
     def num_drafted(self) -> int:
@@ -69,4 +66,6 @@ class RecordingDecoder(Decoder):
     ) -> Recording:
         """Decode at least one token."""
         request = Request(list(prompt), max_new_tokens, eos_ids, sampler=self._sampler)
-        return Recording(list(self.generate(request)), self._state)
+        rounds = list(self.generate(request))
+        logits = torch.cat([r.logits for r in rounds if r.logits is not None])
+        return Recording(rounds, logits, self._state)
