@@ -25,12 +25,15 @@ class Slots:
         self._positions = torch.zeros(batch, REACH, dtype=torch.int32, device=device)
         self._offsets = torch.arange(REACH, dtype=torch.int32, device=device)
         self.cache_seqlens, self.positions = self._cache_seqlens, self._positions
-        self.commit([0] * batch)
+        self.committed = [0] * batch
+        torch.add(self.positions, self._offsets, out=self.positions)
 
     def commit(self, lengths: list[int]) -> None:
         """Slots [0, lengths[b]) of sequence b are history now; with another number of lengths,
         at most that of the beginning, there are as many sequences.
         """
+        if lengths == self.committed:  # as always where there is no adapter
+            return
         self.committed = lengths
         if len(lengths) != len(self.cache_seqlens):
             self.cache_seqlens = self._cache_seqlens[: len(lengths)]

@@ -88,6 +88,22 @@ def test_a_chain_moves_nothing(compact_kv: CompactKV) -> None:
         testing.assert_same_bits(cache, original)
 
 
+def test_the_first_sequences_of_larger_caches(compact_kv: CompactKV) -> None:
+    """Planes stand further apart than they are large; rows of other sequences stay."""
+    whole = make_caches(5, 64)
+    caches = [cache[:, :2] for cache in whole]
+    others = [cache[:, 2:].clone() for cache in whole]
+    check(compact_kv, caches, [[0, 2, 3], [0, 4]], [11, 40])
+    for cache, original in zip(whole, others, strict=True):
+        testing.assert_same_bits(cache[:, 2:].contiguous(), original)
+
+
+def test_planes_that_are_not_contiguous(fast_compact_kv: CompactKV) -> None:
+    whole = torch.randn(4, 5, 3, 64, 16)
+    with pytest.raises(ValueError, match="cache: expected contiguous"):
+        check(fast_compact_kv, [whole[:, :2, :1]], [[0, 2], [0, 4]], [11, 40])
+
+
 def test_no_caches(compact_kv: CompactKV) -> None:
     check(compact_kv, [], [[0, 2]], [5])
 

@@ -73,6 +73,16 @@ def test_bits_of_the_ops_one_by_one(tmp_path: Path, family: str, dtype: torch.dt
         testing.assert_same_bits(out, expected)
 
 
+def test_the_first_sequences_of_larger_caches(checkpoint: Path) -> None:
+    """Planes of keys and values that stand further apart than they are large."""
+    model, nodes = load(checkpoint, torch.float32), testing.chain_nodes([3, 70], 5)
+    h, whole = torch.randn(2, 5, WIDTH), make_kv(model, 4, batch=5)
+    alone = whole[:, :2].clone()
+    expected = fused(model)(h, 0, 4, alone, nodes)
+    testing.assert_same_bits(fused(model)(h, 0, 4, whole[:, :2], nodes), expected)
+    testing.assert_same_bits(whole[:, :2].contiguous(), alone)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_rows_and_threads(checkpoint: Path, dtype: torch.dtype) -> None:
     """A node alone, behind those in the cache already, has the bits that it has among them."""
