@@ -170,6 +170,9 @@ def test_refusals(llm: KangarooForCausalLM) -> None:
         llm.prefill([ids, ids])
     with pytest.raises(ValueError, match="^prompt: expected at least one token, got none$"):
         llm.prefill([])
+    other = KangarooForCausalLM(llm.model, llm.adapter, llm.path, llm.generation_config)
+    with pytest.raises(ValueError, match="^past_key_values: expected those of this model, got"):
+        generate(llm, ids, past_key_values=other.prefill(ids))
     past = PastKeyValues()
     generate(llm, ids, past_key_values=past, draft="off")
     with pytest.raises(

@@ -182,7 +182,7 @@ class KangarooForCausalLM:
         check_context(self.model.config, request)
         draft = self.draft_config(draft=None if self.adapter else "off")
         drafter = KangarooDrafter(self.model, self.adapter, draft)
-        return PastKeyValues(Decoder(self.model, drafter, draft).prefill(request))
+        return PastKeyValues(Decoder(self.model, drafter, draft).prefill(request), self)
 
     def batch(
         self, capacity: int, max_len: int, *, keep_logits: bool = False, **draft: Any
@@ -233,6 +233,8 @@ class KangarooForCausalLM:
             raise UnsupportedError(
                 f"past_key_values: expected kangaroo's own PastKeyValues, got {type(past).__name__}"
             )
+        if past is not None and past.owner not in (None, self):
+            raise ValueError("past_key_values: expected those of this model, got another's")
         draft = self.draft_config(
             **{name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}
         )
@@ -247,6 +249,8 @@ class KangarooForCausalLM:
             keep_logits=keep_logits,
             keep_scores=wanted.output_scores,
         )
+        if past is not None:
+            past.owner = self
         return Work(rows, requests, decoder, wanted, past)
 
     def _requests(

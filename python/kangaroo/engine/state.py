@@ -149,7 +149,7 @@ class DecodeState:
             kept = sum(root + node < seen for node in path)  # the adapter may lack the leaf
             seen_lens.append(min(seen, root + kept))
             request.tokens += tokens[b]
-            if seen_lens[b] < request.prefix_len:
+            if seen_lens[b] == request.prefix_len - 1:
                 self.exit_states[b, 0] = self.exit_states[b, 1 + path[-1]]
         self.settle(self.prefix_lens, seen_lens)
 
@@ -228,9 +228,11 @@ class PastKeyValues:
 
     Attributes:
         state: the sequence; None: there is none yet.
+        owner: who decodes it; the keys and values of others mean nothing to it.
     """
 
     state: DecodeState | None = None
+    owner: object = None
 
     @property
     def tokens(self) -> list[int]:
