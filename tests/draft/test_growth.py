@@ -155,14 +155,18 @@ def test_probabilities_are_sharpened_and_shared_by_what_may_follow() -> None:
 
 def test_what_is_not_among_the_best_is_not_drafted_behind() -> None:
     """Token 2 may be, but token 1's three children, behind which none may, are all better: no path
-    through it could be among the best four.
+    through it could be among the best five.
     """
     rows = {0: (0.8, 0.05), 1: (0.3, 0.3, 0.3)}
     config = config_of(confidence=0.4, max_nodes=5, max_depth=4)
     tree, ends = grow(config, given(rows))
     assert tree.tokens == [0, 1, 11, 12, 13]
     assert ends == [1, 2, 5]
-    rows[1] = (0.3, 0.002, 0.002)  # token 2 is the last but one of the best now
+    rows[1] = (0.3, 0.3, 0.002)  # token 2 is the last of the best five: none of its children is
+    tree, ends = grow(config, given(rows))
+    assert tree.tokens == [0, 1, 11, 12, 2]
+    assert ends == [1, 2, 5]
+    rows[1] = (0.3, 0.002, 0.002)  # the last but one
     tree, ends = grow(config, given(rows))
     assert tree.tokens[:3] == [0, 1, 2]
     assert len(ends) > 3
