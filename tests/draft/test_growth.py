@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kangaroo.config import DraftConfig
-from kangaroo.draft.growth import Ranking, growth_of
+from kangaroo.draft.growth import DynamicGrowth, Ranking, growth_of
 from kangaroo.draft.tree import DraftTree
 
 Rank = Callable[[DraftTree, int], Ranking]  # what the drafter thinks of the tokens behind a node
@@ -132,14 +132,60 @@ def test_as_sure_as_asked_for_is_sure_enough() -> None:
 
 
 def test_the_most_probable_paths_are_drafted_behind() -> None:
-    """Two passes of one node each, then the leaves: 0.6, 0.6 * 0.7 = 0.42, and what is left by
-    0.42 * 0.9, 0.3, 0.6 * 0.2 and so on.
+    """Two passes of one node each, then the leaves: token 1 has 0.74 and 11 0.87 of what stands
+    behind their parents; then 111 has 0.63, and of those that waited 2 has 0.26, 12 0.1.
     """
     rows = {0: (0.6, 0.3), 1: (0.7, 0.2), 11: (0.9, 0.05)}
     tree, ends = grow(config_of(confidence=0.0, max_nodes=6, max_depth=3), given(rows))
     assert ends == [1, 2, 3, 6]
     assert tree.tokens == [0, 1, 11, 111, 2, 12]
     assert tree.parents == [-1, 0, 1, 2, 0, 1]
+
+
+def test_probabilities_are_sharpened_and_shared_by_what_may_follow() -> None:
+    """Powers of 1.5 over their sum: 0.49 and 0.09 become 0.343 and 0.027, 0.16 alone is certain."""
+    tree = DraftTree.root(0)
+    growth = DynamicGrowth(tree, config_of(confidence=0.0, max_nodes=4), 3)
+    growth.extend([([1, 2], [0.49, 0.09])])
+    growth.extend([([3], [0.16])])
+    assert tree.tokens == [0, 1, 3]
+    assert growth.probabilities == pytest.approx({0: 1.0, 1: 0.343 / 0.37, 2: 0.343 / 0.37})
+    assert [c.probability for c in growth.waiting] == pytest.approx([0.027 / 0.37])
+
+
+def test_what_is_not_among_the_best_is_not_drafted_behind() -> None:
+    """Token 2 may be, but token 1's three children, behind which none may, are all better: no path
+    through it could be among the best five.
+    """
+    rows = {0: (0.8, 0.05), 1: (0.3, 0.3, 0.3)}
+    config = config_of(confidence=0.4, max_nodes=5, max_depth=4)
+    tree, ends = grow(config, given(rows))
+    assert tree.tokens == [0, 1, 11, 12, 13]
+    assert ends == [1, 2, 5]
+    rows[1] = (0.3, 0.3, 0.002)  # token 2 is the last of the best five: none of its children is
+    tree, ends = grow(config, given(rows))
+    assert tree.tokens == [0, 1, 11, 12, 2]
+    assert ends == [1, 2, 5]
+    rows[1] = (0.3, 0.002, 0.002)  # the last but one
+    tree, ends = grow(config, given(rows))
+    assert tree.tokens[:3] == [0, 1, 2]
+    assert len(ends) > 3
+
+
+@pytest.mark.parametrize("max_nodes", [2, 5, 16, 40])
+def test_who_is_drafted_behind_is_among_the_best(max_nodes: int) -> None:
+    """Of all paths that were known when it became a node, and not the last of them."""
+    for seed in range(20):
+        tree = DraftTree.root(0)
+        growth = DynamicGrowth(tree, config_of(confidence=0.0, max_nodes=max_nodes), 6)
+        rank, start = noise(seed, 10), 0
+        while growth.open:
+            newest, start = range(start, len(tree)), len(tree)
+            growth.extend([rank(tree, node) for node in newest])
+            added = [growth.probabilities[node] for node in range(start, len(tree))]
+            known = [*growth.probabilities.values(), *(c.probability for c in growth.waiting)]
+            if growth.open:
+                assert min(added) >= sorted(known, reverse=True)[: max_nodes - 1][-1]
 
 
 def test_what_is_improbable_waits_and_may_still_be_drafted_behind() -> None:

@@ -25,7 +25,7 @@ PROMPT = [5, 3, 8, 1, 13]
 TREES: dict[str, dict[str, Any]] = {
     "of the paper": {},
     "bold": {"confidence": 0.0},
-    "hesitant": {"confidence": 0.7},
+    "hesitant": {"confidence": 0.7, "draft_top_k": 4},
     "narrow": {"draft_top_k": 2, "confidence": 0.0},
     "deep": {"max_depth": 20, "draft_top_k": 3, "max_nodes": 40, "confidence": 0.0},
     "flat": {"max_depth": 1},

@@ -14,6 +14,10 @@ from kangaroo.config import MAX_TREE_NODES, DraftConfig
 from kangaroo.draft.tree import DraftTree
 
 Ranking = tuple[Sequence[int], Sequence[float]]  # tokens behind a node, the best first; probability
+# An adapter learns how often the target would draw a token, but what counts is its best one: of
+# greedy drafts said to be right with probability 0.3 some 0.6 are. Maximum likelihood of what
+# followed, on tiny-py: 1.75 for `deep_prefix`, 1.5 for `paper`.
+SHARPNESS = 1.5
 
 
 class Growth(Protocol):
@@ -35,7 +39,7 @@ class Candidate(NamedTuple):
     """A token that may become a node.
 
     Attributes:
-        probability: that all of the path is right, as the drafter sees it.
+        probability: that all of the path is right, by the drafter's own, sharpened.
         sure: the drafter was sure enough of what follows `parent` to draft behind it.
     """
 
@@ -51,9 +55,10 @@ class DynamicGrowth:
 
     A pass takes the candidates with the most probable paths that may be drafted behind, for half of
     its share of the nodes that are left (of one, a half, a whole and two shares a half drafted best
-    on tiny-py). The last pass spends all others on leaves, the most probable of those that waited.
-    Ties go to the older candidate. With `draft_top_k=1` and nodes enough the tree is the chain of
-    the same depth and confidence.
+    on tiny-py). No path is more probable than its beginning, so one that is not among the best has
+    no children there, and is at most a leaf. The last pass spends all others on leaves, the most
+    probable of those that waited. Ties go to the older candidate. With `draft_top_k=1` and nodes
+    enough the tree is the chain of the same depth and confidence.
     """
 
     def __init__(self, tree: DraftTree, config: DraftConfig, max_depth: int):
@@ -78,7 +83,8 @@ class DynamicGrowth:
         """See Growth."""
         self._offer(rankings)
         self.first_new = len(self.tree)
-        inner = [candidate for candidate in self.waiting if candidate.sure]
+        least = self._least_of_parents()
+        inner = [c for c in self.waiting if c.sure and c.probability >= least]
         if self.passes_left > 1 and inner:
             chosen = inner[: -(-self.nodes_left // (2 * self.passes_left))]
         else:
@@ -95,10 +101,19 @@ class DynamicGrowth:
             if node not in self.probabilities:
                 break
             sure = probabilities[0] >= self.config.confidence
-            for token, probability in zip(tokens, probabilities, strict=True):
-                path = self.probabilities[node] * probability
+            weights = [probability**SHARPNESS for probability in probabilities]
+            total = sum(weights)
+            for token, weight in zip(tokens, weights, strict=True):
+                path = self.probabilities[node] * (weight / total)
                 self.waiting.append(Candidate(path, token, node, sure))
         self.waiting.sort(key=lambda c: -c.probability)
+
+    def _least_of_parents(self) -> float:
+        """The probability of the last but one of the best `max_nodes` paths: behind the last comes
+        none of its children.
+        """
+        known = [*self.probabilities.values(), *(c.probability for c in self.waiting)]
+        return sorted(known, reverse=True)[: self.config.max_nodes - 1][-1]
 
 
 class StaticGrowth:
