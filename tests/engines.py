@@ -167,13 +167,16 @@ def num_live(cache: SlotCache) -> int:
 
 def poison(state: DecodeState) -> None:
     """NaN in every slot, and for every node, that no one has a right to read."""
-    for row, request in enumerate(state.requests):
+    for row in range(len(state.requests)):
         for cache in state.caches:
             first = cache.slots.committed[row] + cache.num_nodes
             cache.storage[:, row, :, first:] = torch.nan
         behind = state.lags[row] if state.adapter_kv.storage.numel() else 0
-        state.exit_states[row, 1 - min(behind, 1) + behind :] = torch.nan
-        assert request.num_left > 0
+        state.exit_states[row, behind:] = torch.nan
+    for row in range(len(state.requests), len(state.exit_states)):
+        state.exit_states[row] = torch.nan
+        for cache in state.caches:
+            cache.storage[:, row] = torch.nan
 
 
 def request_of(prompt: Sequence[int], max_new_tokens: int, **options: Any) -> Request:

@@ -7,8 +7,7 @@ next token and hides it at a rank of its choice: what is accepted can be told in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +21,7 @@ from kangaroo_kernels.nodes import NodeBatch
 from tests.engines import kernel_set
 
 VOCAB_SIZE, PRIME, LOST = 97, 1_000_003, 0  # float32 holds every hash; LOST: of junk
+POWERS = torch.tensor([pow(31, place, PRIME) for place in range(1200)])
 CONFIG = ModelConfig(
     family="hash",
     vocab_size=VOCAB_SIZE,
@@ -37,20 +37,44 @@ CONFIG = ModelConfig(
 )
 
 
-def hashes(values: Iterable[int]) -> list[int]:
-    """Of every beginning of `values`, each with its place in it."""
-    steps = accumulate(enumerate(values), _mix, initial=17)
-    return list(steps)[1:]
+class Hash:
+    """Of every beginning of a sequence of values, one value after the other."""
+
+    def __init__(self) -> None:
+        self.length, self.sum = 0, 0
+
+    def add(self, value: int) -> int:
+        """The hash of all values so far, each with its place."""
+        self.sum += _mixed(value, self.length) * pow(31, self.length, PRIME) % PRIME
+        self.length += 1
+        return _finished(self.sum, self.length)
 
 
-def _mix(before: int, item: tuple[int, int]) -> int:
-    position, value = item
-    return (before * 31 + value * 7919 + position * 104729 + 5) % PRIME
+def _mixed(value: Any, place: Any) -> Any:
+    """Of ints or of tensors: no linear function of the value."""
+    x = (value * 7919 + place * 104729 + 5) % PRIME
+    return x * x % PRIME
+
+
+def _finished(total: Any, length: Any) -> Any:
+    x = (total + length * 613 + 17) % PRIME
+    return x * (x + 1) % PRIME
 
 
 def deep_hashes(tokens: Sequence[int]) -> list[int]:
     """What the target makes of every beginning of `tokens`."""
-    return hashes(hashes(tokens))
+    shallow, deep = Hash(), Hash()
+    return [deep.add(shallow.add(token)) for token in tokens]
+
+
+def continuation(tokens: Sequence[int], num_tokens: int) -> list[int]:
+    """What the target writes behind `tokens`."""
+    shallow, deep, new = Hash(), Hash(), list[int]()
+    last = [deep.add(shallow.add(token)) for token in tokens][-1]
+    for _ in range(num_tokens):
+        new.append(next_token(last))
+        last = deep.add(shallow.add(new[-1]))
+    return new
 
 
 def next_token(deep_hash: int) -> int:
@@ -66,30 +90,39 @@ def ranking(deep_hash: int, k: int) -> Ranking:
     return tokens, [peak * (1 - peak) ** n for n in range(k)]
 
 
-def slots_of(nodes: NodeBatch, node: int) -> list[int]:
-    """The slots that a node sees, itself the last."""
-    committed, own = int(nodes.cache_seqlens), nodes.first_node + node
+def places(nodes: NodeBatch, num_slots: int) -> Tensor:
+    """[B, N, S]: where in its own path a node sees each slot; -1: it does not."""
+    slot = torch.arange(num_slots)
+    first, count = nodes.cache_seqlens[:, None, None].long(), nodes.positions.shape[1]
+    behind = slot - first  # of the committed slots: the tree's nodes
     if nodes.ancestors is None:
-        return list(range(committed + own + 1))
-    bits = int(nodes.ancestors[0, node])
-    return [*range(committed), *(committed + j for j in range(64) if bits >> j & 1)]
+        last = nodes.first_node + torch.arange(count)[None, :, None]
+        return torch.where(behind <= last, slot, -1)
+    bits = nodes.ancestors[:, :, None] >> torch.arange(64) & 1
+    in_path = torch.where(bits == 1, first + bits.cumsum(-1) - 1, -1)
+    node = behind.expand(-1, count, -1)
+    own = in_path.take_along_dim(node.clamp(0, 63), -1)
+    return torch.where(node < 0, slot, torch.where(node < 64, own, -1))
 
 
 def attend(h: Tensor, values: Tensor, planes: Tensor, nodes: NodeBatch) -> Tensor:
-    """Append (value, position, 0) of every node to all `planes` [A, S, 3]; hash what each sees.
+    """Append (value, position, 0) of every node to all `planes` [A, B, S, 3]; hash what each sees.
 
     Returns:
-        h [1, N, 3] with the hashes in its second column.
+        h [B, N, 3] with the hashes in its second column.
     """
-    first = int(nodes.cache_seqlens) + nodes.first_node
-    new = planes[:, first : first + h.shape[1]]
-    new[..., 0], new[..., 1], new[..., 2] = values, nodes.positions[0].float(), 0.0
+    batch, count = nodes.positions.shape
+    slots = nodes.cache_seqlens[:, None].long() + nodes.first_node + torch.arange(count)
+    new = torch.stack([values, nodes.positions.float(), torch.zeros_like(values)], dim=-1)
+    planes[:, torch.arange(batch)[:, None], slots] = new
+    place = places(nodes, planes.shape[2])
+    whole = (planes[0] == planes).all(-1).all(0)  # which a NaN is not
+    right = whole[:, None] & (planes[0, :, None, :, 1] == place)
+    term = _mixed(planes[0, :, None, :, 0].nan_to_num(0).long(), place) * POWERS[place] % PRIME
+    total = (term * (place >= 0)).sum(-1)
+    found = _finished(total, (place >= 0).sum(-1))
     out = h.clone()
-    for node in range(h.shape[1]):
-        seen = planes[:, slots_of(nodes, node)]
-        whole = seen.isfinite().all() and (seen == seen[:1]).all()
-        in_order = whole and seen[0, :, 1].tolist() == list(range(seen.shape[1]))
-        out[0, node, 1] = hashes(map(int, seen[0, :, 0].tolist()))[-1] if in_order else LOST
+    out[..., 1] = torch.where((right | (place < 0)).all(-1), found, LOST)
     return out
 
 
@@ -122,22 +155,22 @@ class HashTarget:
         nodes: NodeBatch,
         out: Tensor | None = None,
     ) -> Tensor:
-        result = attend(h, h[0, :, 1], kv.rows[:, 0, 0], nodes)
+        result = attend(h, h[..., 1], kv.rows[:, :, 0], nodes)
         kv.num_nodes += h.shape[1]
         return result if out is None else out.copy_(result)
 
     def logits(self, h: Tensor) -> Tensor:
         """The next token's is 1; the hash itself stands at the token behind, far below 0."""
-        rows = torch.zeros(1, h.shape[1], VOCAB_SIZE)
-        for node, value in enumerate(map(int, h[0, :, 1].tolist())):
-            rows[0, node, next_token(value)] = 1.0
-            rows[0, node, next_token(value + 1)] = -float(value)
-        return rows
+        value = h[..., 1:2].nan_to_num(0).long()
+        rows = torch.zeros(*h.shape[:2], VOCAB_SIZE)
+        rows.scatter_(-1, next_token(value + 1), -value.float())
+        return rows.scatter_(-1, next_token(value), 1.0)
 
     def _topk(self, h: Tensor, head: Any, norm: Any, eps: Any, k: int) -> tuple[Tensor, Tensor]:
-        rows = [ranking(int(value), k) for value in h[0, :, 1].tolist()]
-        tokens, probabilities = zip(*rows, strict=True)
-        return torch.tensor([tokens]), torch.tensor([probabilities])
+        found = h[..., 1].nan_to_num(0).long().tolist()
+        pairs = [[ranking(value, k) for value in row] for row in found]
+        tokens = torch.tensor([[tokens for tokens, _ in row] for row in pairs])
+        return tokens, torch.tensor([[chances for _, chances in row] for row in pairs])
 
 
 class HashAdapter:
@@ -149,17 +182,20 @@ class HashAdapter:
 
     def step(self, h: Tensor, kv: SlotCache, nodes: NodeBatch, *_: Any) -> Tensor:
         kv.num_nodes += h.shape[1]
-        out = attend(h, h[0, :, 1], kv.rows[:, 0, 0], nodes)
-        verified = kv.rows[0, 0, 0, : kv.slots.committed[0]]
+        out = attend(h, h[..., 1], kv.rows[:, :, 0], nodes)
         if self.config.kind == "deep_prefix":
-            if verified[:, 2].tolist() != hashes(map(int, verified[:, 0].tolist())):
-                out[..., 1] = LOST
+            rows, slot = kv.rows[0, :, 0], torch.arange(kv.num_slots)
+            terms = _mixed(rows[..., 0].nan_to_num(0).long(), slot) * POWERS[slot] % PRIME
+            right = rows[..., 2] == _finished(terms.cumsum(-1), slot + 1)
+            unverified = slot >= kv.slots.cache_seqlens[:, None]
+            out[..., 1] *= (right | unverified).all(-1)[:, None]
         return out
 
     def write_verified(
         self, h: Tensor, h_deep: Tensor, kv: SlotCache, nodes: NodeBatch, *_: Any, **__: Any
     ) -> None:
-        first = int(nodes.cache_seqlens) + nodes.first_node
-        new = kv.rows[:, 0, 0, first : first + h.shape[1]]
-        new[..., 0], new[..., 1] = h[0, :, 1], nodes.positions[0].float()
-        new[..., 2] = h_deep[0, :, 1] if self.config.kind == "deep_prefix" else 0.0
+        batch, count = nodes.positions.shape
+        slots = nodes.cache_seqlens[:, None].long() + nodes.first_node + torch.arange(count)
+        last = h_deep[..., 1] if self.config.kind == "deep_prefix" else torch.zeros_like(h[..., 1])
+        new = torch.stack([h[..., 1], nodes.positions.float(), last], dim=-1)
+        kv.rows[:, :, 0][:, torch.arange(batch)[:, None], slots] = new

@@ -18,7 +18,7 @@ from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
 from tests.engines import BACKENDS, decoder_of, num_live, poison
-from tests.lossless.hash_target import HashAdapter, HashTarget, deep_hashes, next_token, ranking
+from tests.lossless.hash_target import HashAdapter, HashTarget, continuation, deep_hashes, ranking
 
 NUM_TOKENS = 80
 PROMPT = [5, 3, 8, 1, 13]
@@ -49,14 +49,7 @@ def config_of(**options: Any) -> DraftConfig:
     return DraftConfig(**({"exit_layer": 2, "confidence": 0.4, "draft": "tree"} | options))
 
 
-def expected_tokens() -> list[int]:
-    tokens = list(PROMPT)
-    for _ in range(NUM_TOKENS):
-        tokens.append(next_token(deep_hashes(tokens)[-1]))
-    return tokens[len(PROMPT) :]
-
-
-EXPECTED = expected_tokens()
+EXPECTED = continuation(PROMPT, NUM_TOKENS)
 
 
 def predicted(config: DraftConfig) -> Iterator[tuple[int, int]]:
