@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-BATCHES = "batches: tests/lossless/test_batches.py"  # not there yet: rows that join and leave
-
 
 class BugClass(NamedTuple):
     """A kind of mistake.
@@ -17,17 +15,15 @@ class BugClass(NamedTuple):
         name: what goes wrong.
         tests: below tests/, "file::test" or "file::test[case]"; each fails where it does.
         absent: why it cannot happen here.
-        pending: what is still to be tested, and where that will be.
     """
 
     name: str
     tests: tuple[str, ...] = ()
     absent: str = ""
-    pending: str = ""
 
 
-def seen(name: str, *tests: str, pending: str = "") -> BugClass:
-    return BugClass(name, tests, pending=pending)
+def seen(name: str, *tests: str) -> BugClass:
+    return BugClass(name, tests)
 
 
 def cannot_be(name: str, why: str) -> BugClass:
@@ -51,7 +47,7 @@ CATALOGUE: dict[int, BugClass] = {
         "attention of several rows in several sequences is wrong",
         "kernels/test_tree_attention.py::test_error_budget_of_chains",
         "kernels/test_seeded.py::test_cases",
-        pending=BATCHES,
+        "engine/test_batch.py::test_tokens_and_bits_are_those_of_decoding_alone",
     ),
     4: seen(
         "the first token comes from a prompt that was cut otherwise",
@@ -85,7 +81,8 @@ CATALOGUE: dict[int, BugClass] = {
         "lossless/test_free_slots.py::test_a_round_writes_its_own_slots_alone",
         "lossless/test_bits.py::test_forgotten_slots_are_never_read",
         "kernels/test_rope_append_kv.py::test_error_budget",
-        pending=BATCHES,
+        "lossless/test_batches.py::test_every_sequence_says_what_it_must",
+        "engine/test_batch.py::test_tokens_and_bits_are_those_of_decoding_alone",
     ),
     10: seen(
         "a captured graph goes on with lengths of the time of its capture",
@@ -109,7 +106,8 @@ CATALOGUE: dict[int, BugClass] = {
     13: seen(
         "results of a sequence that was interrupted reach another",
         "engine/test_decode.py::test_sequences_do_not_disturb_each_other",
-        pending=BATCHES,
+        "lossless/test_batches.py::test_every_sequence_says_what_it_must",
+        "engine/test_batch.py::test_a_sequence_can_be_cancelled_after_every_round",
     ),
     14: seen(
         "positions are off by one",
@@ -124,7 +122,12 @@ CATALOGUE: dict[int, BugClass] = {
         "kernels/test_tree_paths.py::test_a_node_has_the_bits_of_its_path",
         "lossless/test_trees.py::test_any_shape",
     ),
-    16: BugClass("one sequence of a batch gets a token of its own", pending=BATCHES),
+    16: seen(
+        "one sequence of a batch gets a token of its own",
+        "lossless/test_batches.py::test_every_sequence_says_what_it_must",
+        "engine/test_batch.py::test_tokens_and_bits_are_those_of_decoding_alone",
+        "engine/test_several.py::test_rows_of_transformers",
+    ),
     17: seen(
         "drafts run over the end of the context",
         "engine/test_context_edge.py::test_prompts_that_nearly_fill_the_context",
@@ -188,7 +191,7 @@ CATALOGUE: dict[int, BugClass] = {
         "sampling/test_generate.py::test_several_sequences",
         "sampling/test_source.py::test_a_number_is_a_function_of_its_place_and_seed",
         "sampling/test_accept.py::test_a_sequence_does_not_see_its_neighbours",
-        pending=BATCHES,
+        "engine/test_several.py::test_drawn_rows_are_independent",
     ),
     28: seen(
         "the number that rejected a token draws the next one too",
@@ -235,7 +238,11 @@ CATALOGUE: dict[int, BugClass] = {
         "sampling/test_source.py::test_rows_that_are_no_distribution",
         "engine/test_not_finite.py::test_a_draft_that_is_no_number_changes_nothing",
     ),
-    36: BugClass("one slot is damaged when many sequences are sampled at once", pending=BATCHES),
+    36: seen(
+        "one slot is damaged when many sequences are sampled at once",
+        "engine/test_several.py::test_requests_of_a_batch",
+        "engine/test_several.py::test_drawn_rows_are_independent",
+    ),
     37: cannot_be(
         "a block of a shared prefix needs the token behind it",
         "no prefix is shared: every sequence fills its own caches",

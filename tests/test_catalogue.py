@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.catalogue import BATCHES, CATALOGUE
+from tests.catalogue import CATALOGUE
 from tests.source_tree import ROOT, TREES, functions
 
 NUM_CLASSES = 42
@@ -18,7 +18,7 @@ def test_the_table_is_whole() -> None:
     names = [entry.name for entry in CATALOGUE.values()]
     assert len(set(names)) == NUM_CLASSES
     for number, entry in CATALOGUE.items():
-        assert bool(entry.absent) != bool(entry.tests or entry.pending), number
+        assert bool(entry.absent) != bool(entry.tests), number
         assert len(set(entry.tests)) == len(entry.tests), number
 
 
@@ -32,11 +32,3 @@ def test_the_tests_exist(number: int) -> None:
         assert path in TREES, f"{file}: no such file"
         assert name in {function.name for function in functions(TREES[path])}, node
         assert case is None or f'("{case}", ' in path.read_text(), f"{node}: no such case"
-
-
-def test_what_is_pending_is_not_there_yet() -> None:
-    """So that the table is brought up to date with the tests it waits for."""
-    waited_for = {entry.pending for entry in CATALOGUE.values() if entry.pending}
-    assert waited_for <= {BATCHES}
-    for where in waited_for:
-        assert not (ROOT / where.split(": ")[1]).exists(), where
