@@ -6,12 +6,9 @@ each must say is told in advance, without a cache.
 
 from __future__ import annotations
 
-import inspect
 import random
-import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from types import CodeType
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -29,6 +26,8 @@ from kangaroo.engine.decode import Decoder
 from kangaroo.engine.state import DecodeState, Request
 from tests.engines import poison
 from tests.lossless.hash_target import VOCAB_SIZE, HashAdapter, HashTarget, continuation
+from tests.lossless.test_hash_target import predicted
+from tests.sampling.test_mutants import mutated
 
 MAX_LEN = 120
 DRAFTS: dict[str, dict[str, Any]] = {
@@ -183,24 +182,35 @@ def test_a_million_tokens(draft: str, kind: AdapterKind) -> None:
             return
 
 
-def test_an_adapter_in_a_batch_knows_what_it_knows_alone() -> None:
-    """A row that is wrong in the adapter's cache changes no token, but which drafts are right."""
-    for kind in ADAPTER_KINDS:
-        for draft in ("bold chain", "tree"):
-            decoder, rng = decoder_of(kind, **DRAFTS[draft]), random.Random(3)
-            sequences = [Sequence.drawn(rng) for _ in range(12)]
-            for sequence in sequences:
-                sequence.request.criteria = ()
-            batch, done = Batch(decoder, 5, MAX_LEN), dict[int, list[tuple[int, int]]]()
-            copies = [Request(list(s.request.tokens), s.request.num_left) for s in sequences]
-            numbers = [batch.add(request) for request in copies]
-            for _ in range(2000):
-                for number, r in batch.step().items():
-                    done.setdefault(number, []).append((r.num_drafted, r.num_accepted))
-            for number, sequence in zip(numbers, sequences, strict=True):
-                request = Request(sequence.request.tokens, sequence.request.num_left)
-                alone = [(r.num_drafted, r.num_accepted) for r in decoder.generate(request)]
-                assert done[number] == alone
+def knows(kind: AdapterKind, draft: str) -> bool:
+    """Every round of 12 sequences drafts and keeps as many tokens as can be told in advance, with
+    others beside it and after an interruption: a row that is wrong in the adapter's cache changes
+    no token, but which drafts are right.
+    """
+    decoder, rng = decoder_of(kind, **DRAFTS[draft]), random.Random(3)
+    batch, done = Batch(decoder, 5, MAX_LEN), list[list[tuple[int, int]]]()
+    prompts = [[rng.randrange(VOCAB_SIZE) for _ in range(n)] for n in (1, 2, 5, 30, 63, 64) * 2]
+    for prompt in prompts:
+        batch.add(Request(list(prompt), 40))
+        done.append([])
+    for step in range(500):
+        for number, r in batch.step().items():
+            done[number].append((r.num_drafted, r.num_accepted))
+        if step % 3 == 2 and batch.running:
+            batch.preempt(rng.choice(batch.running))
+    config = decoder.config
+    if config.draft == "chain":  # the tree of one token behind every other
+        config = replace(config, draft="tree", draft_top_k=1, max_nodes=1 + config.max_depth)
+    return all(
+        rounds == list(predicted(config, prompt, 40))
+        for rounds, prompt in zip(done, prompts, strict=True)
+    )
+
+
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+@pytest.mark.parametrize("draft", ["bold chain", "chain", "tree", "static tree"])
+def test_an_adapter_in_a_batch_knows_what_it_should(draft: str, kind: AdapterKind) -> None:
+    assert knows(kind, draft)
 
 
 # Name, function, what stands in it, what a mistake would put there.
@@ -226,29 +236,54 @@ MUTANTS: list[tuple[str, Callable[..., Any], str, str]] = [
 ]
 
 
-def mutated(function: Callable[..., Any], old: str, new: str) -> CodeType:
-    """The function's code with `new` in the one place of `old`."""
-    source = textwrap.dedent(inspect.getsource(function))
-    assert source.count(old) == 1, (function, old)
-    made: dict[str, Any] = {}
-    exec("from __future__ import annotations\n" + source.replace(old, new), {}, made)
-    code: CodeType = made[function.__name__].__code__
-    return code
+# Mistakes that cost drafts, not tokens.
+ADAPTER_MUTANTS: list[tuple[str, Callable[..., Any], str, str]] = [
+    ("never catches up", KangarooDrafter._catch_up, "or not any(lags)", "or True"),
+    ("catches up with the first", KangarooDrafter._catch_up, "h[b, lag", "h[0, lag"),
+    ("all are behind", KangarooDrafter._catch_up, "not all(lags)", "not any(lags)"),
+    ("behind the last rows", KangarooDrafter.verified, "h_deep.shape[1], 0", "h_deep.shape[1], 1"),
+    ("state of another node", DecodeState.commit, "1 + path[-1]", "path[-1]"),
+    ("state is not kept", DecodeState.commit, "== request.prefix_len - 1", "== -1"),
+    ("seen by the first", DecodeState.commit, "committed[b] + own", "committed[0] + own"),
+    ("state does not move", DecodeState._copy, "source.exit_states[source_row, 0]", "0"),
+]
+
+
+def survives() -> bool:
+    return all(
+        storm(draft, "paper", 3, num_sequences=20).is_right
+        for draft in ("bold chain", "tree", "static tree")
+    )
+
+
+def all_known() -> bool:
+    return all(knows(kind, draft) for kind in ADAPTER_KINDS for draft in ("bold chain", "tree"))
+
+
+def test_the_code_as_it_is_survives() -> None:
+    assert survives()
+    assert all_known()
 
 
 @pytest.mark.parametrize(
-    ("function", "old", "new"), [m[1:] for m in MUTANTS], ids=[m[0] for m in MUTANTS]
+    ("judge", "function", "old", "new"),
+    [
+        pytest.param(judge, *mutant, id=name)
+        for judge, mutants in ((survives, MUTANTS), (all_known, ADAPTER_MUTANTS))
+        for name, *mutant in mutants
+    ],
 )
 def test_mutants_are_killed(
-    monkeypatch: pytest.MonkeyPatch, function: Callable[..., Any], old: str, new: str
+    monkeypatch: pytest.MonkeyPatch,
+    judge: Callable[[], bool],
+    function: Callable[..., Any],
+    old: str,
+    new: str,
 ) -> None:
-    """By tokens that are wrong, by a refusal, or by a batch that comes to no end."""
+    """By tokens or accepted lengths that are wrong, by a refusal, or by a batch without an end."""
     monkeypatch.setattr(function, "__code__", mutated(function, old, new))
     try:
-        right = all(
-            storm(draft, "paper", 3, num_sequences=20).is_right
-            for draft in ("bold chain", "tree", "static tree")
-        )
+        right = judge()
     except (ValueError, IndexError, RuntimeError, AssertionError):
         right = False
     assert not right

@@ -52,9 +52,11 @@ def config_of(**options: Any) -> DraftConfig:
 EXPECTED = continuation(PROMPT, NUM_TOKENS)
 
 
-def predicted(config: DraftConfig) -> Iterator[tuple[int, int]]:
+def predicted(
+    config: DraftConfig, prompt: list[int] = PROMPT, num_tokens: int = NUM_TOKENS
+) -> Iterator[tuple[int, int]]:
     """Drafted and accepted tokens of every round."""
-    tokens, whole = list(PROMPT), PROMPT + EXPECTED
+    tokens, whole = list(prompt), prompt + continuation(prompt, num_tokens)
     k = max(config.tree_widths, default=config.draft_top_k)
     while len(tokens) < len(whole):
         tree = DraftTree.root(tokens[-1])
