@@ -153,7 +153,7 @@ def test_a_round_that_fails_leaves_every_sequence_as_it_was(
 
     def breaks(ids: Tensor, _: None) -> bool:
         calls.append(ids.shape[1])
-        if len(calls) % 5 == 0:
+        if len(calls) in (3, 9, 16):
             raise OSError("the disk is full")
         return False
 
@@ -169,7 +169,7 @@ def test_a_round_that_fails_leaves_every_sequence_as_it_was(
         except OSError:
             failures += 1
             assert [len(request.tokens) for request in requests] == before
-    assert failures > 2
+    assert failures == 3
     for n, run in enumerate(alone):
         assert requests[n].tokens[PROMPTS[n][0] :] == run.tokens
 

@@ -40,9 +40,10 @@ class BranchingDrafter(KangarooDrafter):
         padded.
         """
         trees = self._roots(state)
+        samplers = [request.sampler for request in state.requests]
         growths = [
-            growth_of(tree, self.config, depth)
-            for tree, depth in zip(trees, max_depths, strict=True)
+            growth_of(tree, self.config, depth, sampled=bool(sampler and sampler.do_sample))
+            for tree, depth, sampler in zip(trees, max_depths, samplers, strict=True)
         ]
         self._shallow_nodes(state, trees)
         if self.adapter is not None and not any(growth.open for growth in growths):

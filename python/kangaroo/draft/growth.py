@@ -61,8 +61,10 @@ class DynamicGrowth:
     enough the tree is the chain of the same depth and confidence.
     """
 
-    def __init__(self, tree: DraftTree, config: DraftConfig, max_depth: int):
-        self.tree, self.config = tree, config
+    def __init__(
+        self, tree: DraftTree, config: DraftConfig, max_depth: int, sharpness: float = SHARPNESS
+    ):
+        self.tree, self.config, self.sharpness = tree, config, sharpness
         self.passes_left = max_depth  # so many passes make no path longer
         self.probabilities = {0: 1.0}  # of the paths that lead to the nodes
         self.first_new = 0
@@ -101,7 +103,7 @@ class DynamicGrowth:
             if node not in self.probabilities:
                 break
             sure = probabilities[0] >= self.config.confidence
-            weights = [probability**SHARPNESS for probability in probabilities]
+            weights = [probability**self.sharpness for probability in probabilities]
             total = sum(weights)
             for token, weight in zip(tokens, weights, strict=True):
                 path = self.probabilities[node] * (weight / total)
@@ -137,6 +139,12 @@ class StaticGrowth:
         self.first_new = first_new
 
 
-def growth_of(tree: DraftTree, config: DraftConfig, max_depth: int) -> Growth:
-    """What grows `tree`, a root, at most `max_depth` deep."""
-    return (StaticGrowth if config.tree_widths else DynamicGrowth)(tree, config, max_depth)
+def growth_of(
+    tree: DraftTree, config: DraftConfig, max_depth: int, *, sampled: bool = False
+) -> Growth:
+    """What grows `tree`, a root, at most `max_depth` deep; where tokens are `sampled`, what the
+    drafter says of them is taken as it is.
+    """
+    if config.tree_widths:
+        return StaticGrowth(tree, config, max_depth)
+    return DynamicGrowth(tree, config, max_depth, 1.0 if sampled else SHARPNESS)
