@@ -10,7 +10,6 @@ Peers that are not installed are named; `pip install -e ".[bench]"` has them.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 from pathlib import Path
@@ -25,7 +24,7 @@ from benchmarks import logit_bits
 from benchmarks.bars import Bar, exit_code
 from benchmarks.cpu_race import COMPILE_MODES, Terms, decode_bars
 from benchmarks.logit_bits import RULES, compare, plan
-from benchmarks.provenance import ROOT, installed, machine
+from benchmarks.provenance import ROOT, append, installed, machine
 from benchmarks.racing import split
 from benchmarks.verify_rows import verify_bars
 from kangaroo import KangarooForCausalLM
@@ -124,9 +123,7 @@ def main(arguments: list[str] | None = None) -> int:
     if record["busy"]:
         print("The machine was busy at the start: no verdict on a speed means anything.")
     record["bars"] = [bar.as_dict() for bar in bars]
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    append(record, given.out)
     return exit_code(bars)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -50,6 +51,13 @@ def installed(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def append(record: dict[str, Any], out: Path) -> None:
+    """One JSON line more in `out`, which is made where it is not there."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
 
 
 def machine(device: torch.device) -> dict[str, Any]:

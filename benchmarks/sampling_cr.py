@@ -8,7 +8,6 @@ one JSON line; the exit code is 1 if coupled ids differ from plain decoding's or
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from transformers.utils import logging
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `benchmarks` when run as a file
 
 from benchmarks.bars import Bar, exit_code
-from benchmarks.provenance import ROOT, machine
+from benchmarks.provenance import ROOT, append, machine
 from benchmarks.racing import Prompts, pooled
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS, DRAFT_SAMPLINGS
@@ -118,9 +117,7 @@ def main() -> int:
         "results": results,
         "bars": [bar.as_dict() for bar in bars],
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    append(record, given.out)
     return exit_code(bars)
 
 

@@ -8,7 +8,6 @@ decoding, prefill apart. Prints a table and appends one JSON line; the exit code
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `benchmarks` when run as a file
 
-from benchmarks.provenance import ROOT, installed, machine
+from benchmarks.provenance import ROOT, append, installed, machine
 from benchmarks.racing import Decode, race, result, show, split, tune
 from benchmarks.transformers_peer import Transformers, load
 from kangaroo import KangarooForCausalLM
@@ -81,9 +80,7 @@ def main() -> int:
         "prompts": list(measured),
         "results": rows,
     }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    with given.out.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    append(record, given.out)
     return int(any(row["identical_prompts"] < row["num_prompts"] for row in rows))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.tree_attention import KV_CHUNK
 
-REACH = 256  # slots behind the committed ones that may be written before the next commit
+REACH = 257  # slots behind the committed ones that may be written before the next commit
 
 
 class Slots:

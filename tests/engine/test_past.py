@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -11,12 +12,21 @@ import torch
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS, DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
-from kangaroo.engine.decode import Decoder
+from kangaroo.engine.decode import PREFILL_CHUNK, Decoder
 from kangaroo.engine.outputs import GenerateOutput
 from kangaroo.engine.state import PastKeyValues, Request
 from kangaroo.models.llama import Llama
 from kangaroo_kernels import UnsupportedError
-from tests.engines import PerfectDrafter, autoregressive, make_prompt, num_live
+from tests.engines import (
+    SMALL,
+    PerfectDrafter,
+    autoregressive,
+    load,
+    make_adapter,
+    make_prompt,
+    num_live,
+)
+from tests.factories import make_checkpoint
 from tests.folders import make_folder
 
 DRAFTS: dict[str, dict[str, Any]] = {
@@ -158,6 +168,25 @@ def test_rows_are_those_of_a_whole_prefill(
     for mine, fresh in zip(*(state.caches for state in states), strict=True):
         assert num_live(mine) == num_live(fresh)
         assert torch.equal(*(cache.rows[..., : num_live(mine), :] for cache in (mine, fresh)))
+
+
+def test_a_long_message_behind_a_slot_that_the_adapter_lacks(tmp_path: Path) -> None:
+    """A whole chunk of prefill, and the slot in front of it, go through the adapter at once."""
+    model = load(make_checkpoint(tmp_path, "llama", **SMALL), "reference")
+    adapter, prompt = make_adapter(model, "paper", 1), make_prompt(model, 8)
+    tokens, past = prompt + autoregressive(model, prompt, 4).tokens, PastKeyValues()
+    config = DraftConfig(1, 3, 0.0)
+    perfect = Decoder(model, PerfectDrafter(model, adapter, config, tokens), config)
+    for _ in perfect.generate(Request(list(prompt), 4), past):
+        pass
+    assert past.state is not None
+    assert past.state.lags == [1]
+    own = Decoder(model, KangarooDrafter(model, adapter, config), config)
+    said = tokens + make_prompt(model, PREFILL_CHUNK + 20)
+    with torch.inference_mode():
+        mine, fresh = (own.prefill(Request(list(said), 1), kept) for kept in (past, None))
+    for a, b in zip(mine.caches, fresh.caches, strict=True):
+        assert torch.equal(*(cache.rows[..., : len(said) - 1, :] for cache in (a, b)))
 
 
 def test_refusals(llm: KangarooForCausalLM) -> None:

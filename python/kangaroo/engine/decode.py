@@ -20,7 +20,8 @@ from kangaroo.models.llama import Llama
 from kangaroo_kernels import UnsupportedError
 from kangaroo_kernels.verify_tree import Verdict
 
-PREFILL_CHUNK = REACH  # prompt tokens per pass: bounds the memory of activations
+# Prompt tokens per pass: bounds the memory of activations. The adapter may be a slot behind.
+PREFILL_CHUNK = REACH - 1
 
 
 @dataclass(frozen=True)
