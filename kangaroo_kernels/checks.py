@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kangaroo_kernels.draft_head import MAX_K, QUANTIZED, DraftChain, DraftHead
 from kangaroo_kernels.nodes import NodeBatch
+from kangaroo_kernels.verify_tree import Verdict
 
 
 def sizes(name: str, tensor: Tensor, rank: int) -> torch.Size:
@@ -129,3 +130,15 @@ def require_chain(chain: DraftChain | None, h: Tensor) -> None:
     require("chain.num_nodes", chain.num_nodes, (batch,), torch.int32, h.device)
     require("chain.stopped", chain.stopped, (batch,), torch.int32, h.device)
     require("chain.threshold", chain.threshold, (batch,), torch.float32, h.device)
+
+
+def verdict_like(tokens: Tensor, out: Verdict | None) -> Verdict:
+    """`out` where it is given, else a new verdict on trees of `tokens` [B, N]."""
+    batch = len(tokens)
+    if out is None:
+        path_len = tokens.new_empty(batch, dtype=torch.int32)
+        return Verdict(torch.empty_like(tokens), path_len, tokens.new_empty(batch))
+    require("out.path", out.path, tokens.shape, torch.int64, tokens.device)
+    require("out.path_len", out.path_len, (batch,), torch.int32, tokens.device)
+    require("out.bonus", out.bonus, (batch,), torch.int64, tokens.device)
+    return out

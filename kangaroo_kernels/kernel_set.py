@@ -15,6 +15,7 @@ from torch import Tensor
 from kangaroo_kernels.adapter_refresh import AdapterRefresh
 from kangaroo_kernels.adapter_step import AdapterStep
 from kangaroo_kernels.adapter_weights import DrafterWeights
+from kangaroo_kernels.commit_path import CommitPath
 from kangaroo_kernels.compact_kv import CompactKV
 from kangaroo_kernels.decoder_layers import DecoderLayers
 from kangaroo_kernels.draft_tokens import DraftTokens
@@ -66,6 +67,7 @@ IMPLS: Mapping[str, tuple[Backend, ...]] = {
     "adapter_refresh": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "verify_tree": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
     "compact_kv": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
+    "commit_path": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
 }
 MODULES = {
     Backend.REFERENCE: "reference",
@@ -160,6 +162,7 @@ class KernelSet:
     adapter_refresh: AdapterRefresh
     verify_tree: VerifyTree
     compact_kv: CompactKV
+    commit_path: CommitPath
 
     @classmethod
     def resolve(

@@ -1,8 +1,9 @@
-"""NodeBatch: where the new nodes of a call stand in every sequence's cache and draft tree."""
+"""Where the new nodes of a call stand in every sequence's cache and draft tree."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -29,3 +30,15 @@ class NodeBatch:
     cache_seqlens: Tensor
     first_node: int = 0
     ancestors: Tensor | None = None
+
+
+class SlotPlaces(NamedTuple):
+    """Of caches whose lengths the device keeps.
+
+    Attributes:
+        cache_seqlens: [B] int32, committed slots.
+        positions:     [B, R] int32, of the slots behind them.
+    """
+
+    cache_seqlens: Tensor
+    positions: Tensor

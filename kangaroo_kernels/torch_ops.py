@@ -19,7 +19,8 @@ from torch.library import Library
 from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
 from kangaroo_kernels.kernel_set import Target, auto_backend, load_impl
-from kangaroo_kernels.nodes import NodeBatch
+from kangaroo_kernels.nodes import NodeBatch, SlotPlaces
+from kangaroo_kernels.verify_tree import Verdict
 
 LIBRARY = Library("kangaroo", "DEF")
 
@@ -190,11 +191,12 @@ def _fake_verdict(logits: Tensor, tokens: Tensor, *_: Any) -> tuple[Tensor, Tens
 
 
 @_op(
-    "verify_tree(Tensor logits, Tensor tokens, Tensor parents) -> (Tensor, Tensor, Tensor)",
+    "verify_tree(Tensor logits, Tensor tokens, Tensor parents, Tensor? num_nodes=None) "
+    "-> (Tensor, Tensor, Tensor)",
     _fake_verdict,
 )
-def _verify_tree(logits: Tensor, tokens: Tensor, parents: Tensor) -> tuple[Tensor, ...]:
-    return tuple(_serve("verify_tree", logits)(logits, tokens, parents))
+def _verify_tree(logits: Tensor, *trees: Tensor | None) -> tuple[Tensor, ...]:
+    return tuple(_serve("verify_tree", logits)(logits, *trees))
 
 
 @_op(
@@ -204,6 +206,20 @@ def _verify_tree(logits: Tensor, tokens: Tensor, parents: Tensor) -> tuple[Tenso
 def _compact_kv(caches: list[Tensor], *path: Tensor) -> None:
     if caches:
         _serve("compact_kv", caches[0])(caches, *path)
+
+
+@_op(
+    "commit_path(Tensor path, Tensor path_len, Tensor bonus, Tensor(a!) chain_tokens, "
+    "Tensor(b!) chain_positions, Tensor(c!) chain_num_nodes, Tensor chain_stopped, "
+    "Tensor chain_threshold, Tensor(d!) exit_states, Tensor(e!) cache_seqlens, "
+    "Tensor(f!) positions, Tensor(g!) own_seqlens, Tensor(h!) own_positions, Tensor done, *, "
+    "int lag, int limit) -> ()",
+    lambda *_, **__: None,
+)
+def _commit_path(*args: Tensor, lag: int, limit: int) -> None:
+    verdict, chain, (h, *slots, done) = Verdict(*args[:3]), DraftChain(*args[3:8]), args[8:]
+    places = SlotPlaces(*slots[:2]), SlotPlaces(*slots[2:])
+    _serve("commit_path", h)(verdict, chain, h, places, done, lag=lag, limit=limit)
 
 
 def _nodes(

@@ -134,6 +134,7 @@ void call(const Op& op, const Params& params) {
 
 void register_adapter_refresh(pybind11::module_& module);
 void register_adapter_step(pybind11::module_& module);
+void register_commit_path(pybind11::module_& module);
 void register_compact_kv(pybind11::module_& module);
 void register_decoder_layers(pybind11::module_& module);
 void register_draft_tokens(pybind11::module_& module);

@@ -21,6 +21,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("select_isa", [](const char* isa) { raise(kangaroo_select_isa(isa)); });
   register_adapter_refresh(module);
   register_adapter_step(module);
+  register_commit_path(module);
   register_compact_kv(module);
   register_decoder_layers(module);
   register_draft_tokens(module);

@@ -57,7 +57,8 @@ kangaroo_status kangaroo_round::on_own_device(const char* call) const {
 
 kangaroo_status kangaroo_round::open() {
   if (auto bad = builder.start()) return bad;
-  RoundOpenParams p = {memory.state().done, config.stopped, config.batch, 0, conditional()};
+  RoundOpenParams p = {memory.state().done, config.stopped, config.num_nodes, config.batch, 0,
+                       conditional()};
   if (conditional()) {
     if (auto bad = builder.condition(&p.handle)) return bad;
   }
@@ -85,6 +86,7 @@ kangaroo_status kangaroo_round::close() {
   p.path = config.path;
   p.path_len = config.path_len;
   p.bonus = config.bonus;
+  p.num_nodes = config.num_nodes;
   p.nodes = config.nodes;
   p.token_stride = config.token_stride;
   p.path_stride = config.path_stride;

@@ -38,6 +38,8 @@ __device__ void publish(const RoundPublishParams& p, const RoundSlot& slot, int6
   p.state.done[b] = done;
   slot.num_tokens[b] = num_tokens;
   slot.done[b] = done;
+  slot.path_len[b] = static_cast<int32_t>(path_len);
+  slot.num_nodes[b] = p.num_nodes ? p.num_nodes[b] : static_cast<int32_t>(p.nodes);
 }
 
 }  // namespace
@@ -53,6 +55,7 @@ __global__ void __launch_bounds__(kRoundThreads) _round_open_kernel(const RoundO
   for (int64_t b = threadIdx.x; b < p.batch; b += blockDim.x) {
     const bool done = p.done[b] != 0;
     p.stopped[b] = done;
+    if (p.num_nodes) p.num_nodes[b] = 1;
     running |= !done;
   }
   running = __any_sync(kAllLanes, running);

@@ -23,6 +23,8 @@ struct RoundSlot {
   uint64_t* sequence;  // number of the round plus one, written last
   int32_t* num_tokens;
   int32_t* done;
+  int32_t* num_nodes;
+  int32_t* path_len;
   int64_t* tokens;
 };
 
@@ -40,7 +42,9 @@ __host__ __device__ inline RoundSlot slot_of(const RoundRing& ring, uint64_t rou
   slot.sequence = reinterpret_cast<uint64_t*>(first);
   slot.num_tokens = reinterpret_cast<int32_t*>(slot.sequence + 1);
   slot.done = slot.num_tokens + ring.batch;
-  slot.tokens = reinterpret_cast<int64_t*>(slot.done + ring.batch);
+  slot.num_nodes = slot.done + ring.batch;
+  slot.path_len = slot.num_nodes + ring.batch;
+  slot.tokens = reinterpret_cast<int64_t*>(slot.path_len + ring.batch);
   return slot;
 }
 
@@ -53,6 +57,7 @@ struct RoundStartParams {
 struct RoundOpenParams {
   const int32_t* done;
   int32_t* stopped;
+  int32_t* num_nodes;
   int64_t batch;
   cudaGraphConditionalHandle handle;
   bool conditional;
@@ -71,6 +76,7 @@ struct RoundPublishParams {
   const int64_t* path;
   const int32_t* path_len;
   const int64_t* bonus;
+  const int32_t* num_nodes;
   int64_t nodes;
   int64_t token_stride;
   int64_t path_stride;
@@ -80,7 +86,7 @@ struct RoundPublishParams {
 
 // Gives a sequence its budget.
 __global__ void _round_start_kernel(RoundStartParams p);
-// Resets `stopped`; the round's condition: not every sequence is done.
+// Resets `stopped` and `num_nodes`; the round's condition: not every sequence is done.
 __global__ void _round_open_kernel(RoundOpenParams p);
 // A step's condition: not every sequence has stopped.
 __global__ void _round_gate_kernel(RoundGateParams p);

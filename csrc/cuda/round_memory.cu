@@ -31,7 +31,7 @@ kangaroo_status RoundMemory::allocate(const kangaroo_round_config& config) {
   host_ring_.num_slots = config.ahead + 1;
   host_ring_.batch = config.batch;
   const int64_t word = sizeof(uint64_t);
-  host_ring_.slot_bytes = word * (1 + config.batch + config.batch * config.nodes);
+  host_ring_.slot_bytes = word * (1 + 2 * config.batch + config.batch * config.nodes);
   const auto bytes = static_cast<std::size_t>(host_ring_.num_slots * host_ring_.slot_bytes);
   void* data = nullptr;
   const auto error = cudaHostAlloc(&data, bytes, cudaHostAllocMapped | cudaHostAllocPortable);
@@ -55,6 +55,8 @@ bool RoundMemory::read(uint64_t round, kangaroo_round_result* result) const {
   result->round = static_cast<int64_t>(round);
   result->num_tokens = slot.num_tokens;
   result->done = slot.done;
+  result->num_nodes = slot.num_nodes;
+  result->path_len = slot.path_len;
   result->tokens = slot.tokens;
   return true;
 }

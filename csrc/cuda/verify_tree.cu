@@ -49,7 +49,7 @@ __device__ uint64_t best_of_thread(const T* logits, unsigned vocab) {
   return best;
 }
 
-// The lowest id of the largest logit, for all threads.
+// The lowest id of the largest logit, for all threads; -1 where that is not finite.
 template <class T>
 __device__ int64_t argmax(const T* logits, unsigned vocab) {
   auto* const best_of_warps = shared_memory<uint64_t>();
@@ -59,7 +59,7 @@ __device__ int64_t argmax(const T* logits, unsigned vocab) {
   __syncthreads();
   uint64_t best = 0;
   for (int warp = 0; warp < kWarps; ++warp) best = larger(best, best_of_warps[warp]);
-  return id_of(best);
+  return fabsf(value_of(best)) < __builtin_inff() ? static_cast<int64_t>(id_of(best)) : -1;
 }
 
 // Parents stand in front of their children, so one pass in order walks the whole path.
@@ -77,7 +77,8 @@ __global__ void __launch_bounds__(kThreads) _verify_tree_kernel(const __grid_con
   int64_t last = 0;
   int32_t length = 1;
   int64_t choice = argmax(rows, vocab);
-  for (int64_t node = 1; node < nodes; ++node) {
+  const int64_t num_nodes = p.num_nodes ? min(static_cast<int64_t>(p.num_nodes[b]), nodes) : nodes;
+  for (int64_t node = 1; node < num_nodes; ++node) {
     if (p.parents[b * nodes + node] != last || p.tokens[b * nodes + node] != choice) continue;
     last = node;
     if (writes) path[length] = node;
@@ -100,6 +101,7 @@ kangaroo_status check_params(const Params& p) {
   check.within("logits.width", p.logits.width, 1, INT32_MAX);
   check.array("tokens", p.tokens, batch, nodes, sizeof(int64_t));
   check.array("parents", p.parents, batch, nodes, sizeof(int64_t));
+  if (p.num_nodes) check.array("num_nodes", p.num_nodes, batch, 1, sizeof(int32_t));
   check.array("path", p.path, batch, nodes, sizeof(int64_t));
   check.array("path_len", p.path_len, batch, 1, sizeof(int32_t));
   check.array("bonus", p.bonus, batch, 1, sizeof(int64_t));

@@ -227,6 +227,16 @@ void Check::cache(const kangaroo_slot_cache& cache, int64_t batch) {
        true);
 }
 
+void Check::chain(const kangaroo_draft_chain& chain, int64_t batch) {
+  within("chain.batch", chain.batch, batch, batch);
+  at_least("chain.capacity", chain.capacity, 0);
+  array("chain.tokens", chain.tokens, batch, chain.capacity, sizeof(int64_t));
+  array("chain.positions", chain.positions, batch, chain.capacity, sizeof(int32_t));
+  array("chain.num_nodes", chain.num_nodes, batch, 1, sizeof(int32_t));
+  array("chain.stopped", chain.stopped, batch, 1, sizeof(int32_t));
+  array("chain.threshold", chain.threshold, batch, 1, sizeof(float));
+}
+
 void Check::rope(const kangaroo_rope& rope, int64_t head_dim) {
   at_least("rope.positions", rope.positions, 0);
   if (head_dim % 2) refuse("head_dim: expected a multiple of %lld, got %lld", 2, head_dim);

@@ -5,6 +5,7 @@
 
 #include "error.h"
 #include "kangaroo/compact_kv.h"
+#include "kangaroo/draft_head.h"
 #include "kangaroo/tensor.h"
 
 namespace kangaroo {
@@ -73,6 +74,7 @@ class Check {
   void kv(const kangaroo_kv& kv, int64_t batch, kangaroo_dtype dtype, int64_t layers = 1,
           int64_t layer_stride = 0);
   void cache(const kangaroo_slot_cache& cache, int64_t batch);
+  void chain(const kangaroo_draft_chain& chain, int64_t batch);
   void rope(const kangaroo_rope& rope, int64_t head_dim);
   // Shape and addresses of `n`; what they point to is not read.
   void nodes(const kangaroo_nodes& n, int64_t batch, int64_t num_nodes, bool positions);

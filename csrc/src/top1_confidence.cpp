@@ -7,17 +7,6 @@ namespace {
 
 using Params = kangaroo_top1_confidence_params;
 
-void check_chain(Check& c, const kangaroo_draft_chain& chain, const kangaroo_states& h) {
-  c.within("chain.batch", chain.batch, h.batch, h.batch);
-  c.at_least("chain.capacity", chain.capacity, 0);
-  c.array("chain.tokens", chain.tokens, chain.batch, chain.capacity, sizeof(int64_t));
-  c.array("chain.positions", chain.positions, chain.batch, chain.capacity, sizeof(int32_t));
-  c.array("chain.num_nodes", chain.num_nodes, chain.batch, 1, sizeof(int32_t));
-  c.array("chain.stopped", chain.stopped, chain.batch, 1, sizeof(int32_t));
-  c.array("chain.threshold", chain.threshold, chain.batch, 1, sizeof(float));
-  if (chain.batch > 0) c.at_least("h.nodes", h.nodes, 1);
-}
-
 // The token of each sequence's last node becomes its chain's next, unless drafting has stopped.
 void append(const Params& p) {
   const kangaroo_draft_chain& c = *p.chain;
@@ -53,7 +42,8 @@ kangaroo_status kangaroo_top1_confidence(const kangaroo_top1_confidence_params* 
     Check c("top1_confidence");
     check(c, best);
     if (p.chain) c.array("chain", p.chain, 1, 1, sizeof *p.chain);
-    if (p.chain && c.ok()) check_chain(c, *p.chain, p.h);
+    if (p.chain && c.ok()) c.chain(*p.chain, p.h.batch);
+    if (p.chain && p.h.batch > 0) c.at_least("h.nodes", p.h.nodes, 1);
     if (!c.ok()) return c.status();
     run(best);
     if (p.chain && p.h.nodes > 0) append(p);

@@ -20,7 +20,8 @@ void walk(const Params& p, int64_t b) {
   int32_t length = 1;
   path[0] = 0;
   int64_t choice = choice_after(0);
-  for (int64_t node = 1; node < p.logits.nodes; ++node) {
+  const int64_t num_nodes = p.num_nodes ? p.num_nodes[b] : p.logits.nodes;
+  for (int64_t node = 1; node < num_nodes; ++node) {
     if (p.parents[first + node] != path[length - 1] || p.tokens[first + node] != choice) continue;
     path[length++] = node;
     choice = choice_after(node);
@@ -47,6 +48,10 @@ kangaroo_status kangaroo_verify_tree(const kangaroo_verify_tree_params* params) 
     c.array("path", p.path, batch, nodes, sizeof(int64_t));
     c.array("path_len", p.path_len, batch, 1, sizeof(int32_t));
     c.array("bonus", p.bonus, batch, 1, sizeof(int64_t));
+    if (p.num_nodes) c.array("num_nodes", p.num_nodes, batch, 1, sizeof(int32_t));
+    for (int64_t b = 0; c.ok() && p.num_nodes && b < batch; ++b) {
+      c.within("num_nodes", p.num_nodes[b], 1, nodes);
+    }
     for (int64_t b = 0; c.ok() && b < batch; ++b) walk(p, b);
     return c.status();
   });

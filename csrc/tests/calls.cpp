@@ -2,6 +2,7 @@
 
 #include "kangaroo/adapter_refresh.h"
 #include "kangaroo/adapter_step.h"
+#include "kangaroo/commit_path.h"
 #include "kangaroo/decoder_layers.h"
 #include "kangaroo/draft_tokens.h"
 #include "kangaroo/embedding.h"
@@ -283,6 +284,31 @@ void add_verify_tree(Call& c, kangaroo_dtype dtype) {
   c.address(p.path = c.values(std::vector<int64_t>(kRows, 7)));
   c.address(p.path_len = c.values(std::vector<int32_t>(kBatch, 7)));
   c.address(p.bonus = c.values(std::vector<int64_t>(kBatch, 7)));
+  c.address(p.num_nodes = c.values(std::vector<int32_t>{kRows / kBatch, 1}), true);
+  for (const int64_t bad : {int64_t{-1}, int64_t{0}, kRows / kBatch + 1}) {
+    c.content(c.ints.back()[1], bad);
+  }
+}
+
+void add_commit_path(Call& c, kangaroo_dtype dtype) {
+  constexpr int64_t kPath = kRows / kBatch - 1, kReach = 5;
+  auto& p = params_of(c, "commit_path", dtype, kangaroo_commit_path);
+  c.add(p.exit_states = new_states(c, kWidth), true);
+  add_chain(c, p.chain);
+  c.address(p.path = c.values(std::vector<int64_t>(kBatch * kPath, 1)));
+  for (const int64_t bad : {int64_t{-1}, kPath, INT64_MAX}) c.content(c.longs.back()[1], bad);
+  c.address(p.path_len = c.values(std::vector<int32_t>(kBatch, kPath)));
+  for (const int64_t bad : {int64_t{0}, kPath + 1}) c.content(c.ints.back()[1], bad);
+  c.address(p.bonus = c.values(std::vector<int64_t>(kBatch, 7)));
+  c.address(p.done = c.values(std::vector<int32_t>(kBatch, 0)));
+  for (kangaroo_slot_places* places : {&p.target, &p.adapter}) {
+    c.address(places->cache_seqlens = c.values(std::vector<int32_t>(kBatch, 7)));
+    c.address(places->positions = c.values(std::vector<int32_t>(kBatch * kReach, 7)));
+  }
+  c.size(p.nodes = kPath);
+  c.size(p.reach = kReach);
+  p.lag = 1;
+  p.limit = 100;
 }
 
 void add_compact_kv(Call& c, kangaroo_dtype dtype) {
@@ -319,7 +345,7 @@ std::deque<Call> every_call(kangaroo_dtype dtype) {
       add_rms_norm,       add_linear,         add_gated_mlp,       add_embedding,
       add_adapter_step,   add_rope_append_kv, add_adapter_refresh, add_tree_attention,
       add_decoder_layers, add_draft_tokens,   add_top1_confidence, add_topk_confidence,
-      add_verify_tree,    add_compact_kv};
+      add_verify_tree,    add_compact_kv,     add_commit_path};
   std::deque<Call> calls;
   for (const auto add : kAll) {
     calls.emplace_back();

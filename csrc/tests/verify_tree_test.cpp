@@ -17,7 +17,6 @@ void check(kangaroo_dtype dtype) {
     rows.set(node * kVocab + choices[node], 1.0f);
     rows.set(node * kVocab + kVocab - 1, 1.0f);  // a tie, which goes to the lower id
   }
-  rows.set(3 * kVocab + 36, NAN);  // counts as the largest
   const testing::Spread logits = testing::spread(rows, kBatch, kNodes);
   int64_t path[kBatch * kNodes];
   int32_t path_len[kBatch];
@@ -34,6 +33,19 @@ void check(kangaroo_dtype dtype) {
   EXPECT(path_len[1] == 1 && bonus[1] == 3);
   const int64_t expected[kBatch * kNodes] = {0, 2, 3, -1, -1, 0, -1, -1, -1, -1};
   EXPECT(std::memcmp(path, expected, sizeof expected) == 0);
+
+  // A draft that no number chose is no one's choice; what is in front of it stands.
+  for (const float odd : {NAN, INFINITY, -INFINITY}) {
+    for (int64_t id = 0; id < kVocab; ++id) rows.set(3 * kVocab + id, -INFINITY);
+    rows.set(3 * kVocab + tokens[4], odd);
+    for (int64_t id = 0; id < kVocab; ++id) rows.set(7 * kVocab + id, odd);
+    const testing::Spread odd_logits = testing::spread(rows, kBatch, kNodes);
+    p.logits = odd_logits.view;
+    EXPECT(kangaroo_verify_tree(&p) == KANGAROO_OK);
+    EXPECT(path_len[0] == 3 && bonus[0] == -1);
+    EXPECT(path_len[1] == 1 && bonus[1] == 3);  // not on its path
+    EXPECT(std::memcmp(path, expected, sizeof expected) == 0);
+  }
 }
 
 }  // namespace

@@ -9,10 +9,9 @@ class Verdict(NamedTuple):
     """What verification keeps of each sequence's tree.
 
     Attributes:
-        path:     [B, N] int64, accepted nodes, root first, strictly increasing; entries from
-            path_len on are -1.
+        path:     [B, N] int64, accepted nodes, root first, increasing; -1 from path_len on.
         path_len: [B] int32, at least 1.
-        bonus:    [B] int64, the target's own token after the last accepted node.
+        bonus:    [B] int64, the target's own token after the path; -1: no finite logit is largest.
     """
 
     path: Tensor
@@ -21,13 +20,21 @@ class Verdict(NamedTuple):
 
 
 class VerifyTree(Protocol):
-    def __call__(self, logits: Tensor, tokens: Tensor, parents: Tensor) -> Verdict:
-        """Walk from the root along the child that equals the target's argmax (ties to the lowest
-        id).
+    def __call__(
+        self,
+        logits: Tensor,
+        tokens: Tensor,
+        parents: Tensor,
+        num_nodes: Tensor | None = None,
+        *,
+        out: Verdict | None = None,
+    ) -> Verdict:
+        """Walk from the root along the child that equals the target's argmax. Ties: the lowest id.
 
         Args:
-            logits:  [B, N, V], the target's prediction after each node.
-            tokens:  [B, N] int64, tokens of the nodes; node 0 is the root.
-            parents: [B, N] int64, parents[b, i] < i; the root's is -1.
+            logits:    [B, N, V], the target's prediction after each node; NaN is the largest.
+            tokens, parents: [B, N] int64; parents[b, i] < i, that of the root, node 0, is -1.
+            num_nodes: [B] int32: so many of the N belong to the tree, at least 1; None: all.
+            out:       where the verdict is written and returned.
         """
         ...

@@ -11,17 +11,33 @@ def unsupported(target: Target) -> str | None:
     return None
 
 
-def verify_tree(logits: Tensor, tokens: Tensor, parents: Tensor) -> Verdict:
-    choices = logits.float().argmax(-1).tolist()
+def verify_tree(
+    logits: Tensor,
+    tokens: Tensor,
+    parents: Tensor,
+    num_nodes: Tensor | None = None,
+    *,
+    out: Verdict | None = None,
+) -> Verdict:
+    best = logits.float().max(-1)
+    choices = torch.where(best.values.isfinite(), best.indices, -1).tolist()
+    counts = [tokens.shape[1]] * len(tokens) if num_nodes is None else num_nodes.tolist()
+    trees = zip(choices, tokens.tolist(), parents.tolist(), counts, strict=True)
     paths, bonus = [], []
-    for choice, token, parent in zip(choices, tokens.tolist(), parents.tolist(), strict=True):
+    for choice, token, parent, count in trees:
         walked = [0]
-        for node in range(1, len(token)):  # parents come first, so one pass in order walks the tree
+        for node in range(1, count):  # parents come first, so one pass in order walks the tree
             if parent[node] == walked[-1] and token[node] == choice[walked[-1]]:
                 walked.append(node)
         paths.append(walked + [-1] * (len(token) - len(walked)))
         bonus.append(choice[walked[-1]])
-    path = torch.tensor(paths, device=logits.device)
-    return Verdict(
-        path, (path >= 0).sum(-1, dtype=torch.int32), torch.tensor(bonus, device=logits.device)
+    path, last = (
+        torch.tensor(paths, device=logits.device),
+        torch.tensor(bonus, device=logits.device),
     )
+    verdict = Verdict(path, (path >= 0).sum(-1, dtype=torch.int32), last)
+    if out is None:
+        return verdict
+    for place, values in zip(out, verdict, strict=True):
+        place.copy_(values)
+    return out

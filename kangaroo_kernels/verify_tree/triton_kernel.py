@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, sizes
+from kangaroo_kernels.checks import require, sizes, verdict_like
 from kangaroo_kernels.triton_math import COUNTS, DTYPES, pad_to_power_of_2, unsupported
 from kangaroo_kernels.verify_tree import Verdict
 
@@ -21,6 +21,7 @@ def _argmax_kernel(logits_ptr, top_ptr, token_ptr, vocab, BLOCK_V: tl.constexpr)
     token = tile * BLOCK_V + tl.arange(0, BLOCK_V)
     logits = tl.load(logits_ptr + row * vocab + token, mask=token < vocab, other=float("-inf"))
     logits = logits.to(tl.float32)
+    logits = tl.where(logits == logits, logits, float("inf"))  # either ends the walk
     place = row * tl.num_programs(1) + tile
     tl.store(top_ptr + place, tl.max(logits, axis=0))
     tl.store(token_ptr + place, tile * BLOCK_V + tl.argmax(logits, axis=0))
@@ -32,6 +33,7 @@ def _walk_kernel(
     choice_ptr,
     tokens_ptr,
     parents_ptr,
+    tree_sizes_ptr,  # None: all of num_nodes
     path_ptr,
     path_len_ptr,
     bonus_ptr,
@@ -47,12 +49,15 @@ def _walk_kernel(
     length = tl.full((), 1, tl.int32)
     choice = _choice(top_ptr, choice_ptr, sequence * num_nodes, tile, num_tiles, vocab)
     tl.store(path_ptr + sequence * num_nodes, last)
+    tree_size = num_nodes
+    if tree_sizes_ptr is not None:
+        tree_size = tl.load(tree_sizes_ptr + sequence)
     for node in range(1, num_nodes):
         place = sequence * num_nodes + node
         tl.store(path_ptr + place, tl.full((), -1, tl.int64))
         parent = tl.load(parents_ptr + place)
         token = tl.load(tokens_ptr + place)
-        if (parent == last) & (token == choice):
+        if (node < tree_size) & (parent == last) & (token == choice):
             last = tl.full((), 0, tl.int64) + node
             tl.store(path_ptr + sequence * num_nodes + length, last)
             length += 1
@@ -63,36 +68,41 @@ def _walk_kernel(
 
 @triton.jit
 def _choice(top_ptr, choice_ptr, row, tile, num_tiles, vocab):
-    """The lowest id of the highest logit."""
+    """The lowest id of the highest logit; -1 where that is not finite."""
     live = tile < num_tiles
     top = tl.load(top_ptr + row * num_tiles + tile, mask=live, other=float("-inf"))
-    highest = live & (top == tl.max(top, axis=0))
-    token = tl.load(choice_ptr + row * num_tiles + tile, mask=highest, other=vocab - 1)
-    return tl.min(token, axis=0).to(tl.int64)
+    best = tl.max(top, axis=0)
+    token = tl.load(choice_ptr + row * num_tiles + tile, mask=live & (top == best), other=vocab - 1)
+    return tl.where(tl.abs(best) < float("inf"), tl.min(token, axis=0), -1).to(tl.int64)
 
 
-def verify_tree(logits: Tensor, tokens: Tensor, parents: Tensor) -> Verdict:
-    batch, num_nodes, vocab = shape = sizes("logits", logits, 3)
-    if num_nodes < 1 or vocab < 1:
+def verify_tree(
+    logits: Tensor,
+    tokens: Tensor,
+    parents: Tensor,
+    num_nodes: Tensor | None = None,
+    *,
+    out: Verdict | None = None,
+) -> Verdict:
+    batch, width, vocab = shape = sizes("logits", logits, 3)
+    if width < 1 or vocab < 1:
         raise ValueError(f"logits: expected a root and a vocabulary, got {list(shape)}")
     if logits.dtype not in DTYPES:
         raise ValueError(f"logits: expected one of {DTYPES}, got {logits.dtype}")
     require("logits", logits, shape, logits.dtype, logits.device)
-    require("tokens", tokens, (batch, num_nodes), torch.int64, logits.device)
-    require("parents", parents, (batch, num_nodes), torch.int64, logits.device)
+    require("tokens", tokens, (batch, width), torch.int64, logits.device)
+    require("parents", parents, (batch, width), torch.int64, logits.device)
+    if num_nodes is not None:
+        require("num_nodes", num_nodes, (batch,), torch.int32, logits.device)
     num_tiles = triton.cdiv(vocab, BLOCK_V)
-    top = logits.new_empty(batch * num_nodes, num_tiles, dtype=torch.float32)
-    choice = logits.new_empty(batch * num_nodes, num_tiles, dtype=torch.int32)
-    verdict = Verdict(
-        path=tokens.new_empty(batch, num_nodes),
-        path_len=tokens.new_empty(batch, dtype=torch.int32),
-        bonus=tokens.new_empty(batch),
-    )
-    _argmax_kernel[(batch * num_nodes, num_tiles)](
+    top = logits.new_empty(batch * width, num_tiles, dtype=torch.float32)
+    choice = logits.new_empty(batch * width, num_tiles, dtype=torch.int32)
+    verdict = verdict_like(tokens, out)
+    _argmax_kernel[(batch * width, num_tiles)](
         logits, top, choice, vocab, BLOCK_V=BLOCK_V, num_warps=4, enable_fp_fusion=True
     )
     _walk_kernel[(batch,)](
-        top, choice, tokens, parents, *verdict, num_nodes, num_tiles, vocab,
+        top, choice, tokens, parents, num_nodes, *verdict, width, num_tiles, vocab,
         BLOCK=pad_to_power_of_2(num_tiles), num_warps=1, enable_fp_fusion=True,
     )  # fmt: skip
     return verdict

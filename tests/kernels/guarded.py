@@ -28,6 +28,7 @@ from kangaroo_kernels.kernel_set import IMPLS, MODULES, load_impl
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
 from tests.kernels.adapters import EPS, SIZES, refresh_inputs, step_inputs
+from tests.kernels.rounds import Ending
 
 PAGE = mmap.PAGESIZE
 ANONYMOUS_PRIVATE = 0x22
@@ -102,6 +103,9 @@ def calls(node_counts: tuple[int, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     tokens, parents = torch.tensor([[0, 36, 4]]), torch.tensor([[-1, 0, 1]])
     logits = torch.zeros(1, 3, 37).index_fill(2, torch.tensor([36]), 1.0)
     yield "verify_tree", {"logits": logits, "tokens": tokens, "parents": parents}
+    names = ("verdict", "chain", "exit_states", "places", "done")
+    ending = dict(zip(names, Ending.of([3], [[0, 5]]).args, strict=True))
+    yield "commit_path", {**ending, "lag": 1, "limit": 99}
 
 
 def adapter_calls(node_counts: tuple[int, ...]) -> Iterator[tuple[str, dict[str, Any]]]:

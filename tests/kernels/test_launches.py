@@ -18,6 +18,7 @@ from kangaroo_kernels.draft_head import DraftChain, DraftHead
 from kangaroo_kernels.kernel_set import load_impl
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
+from tests.kernels.rounds import Ending
 
 pytestmark = [
     pytest.mark.skipif(not find_spec("triton"), reason="Triton is not installed"),
@@ -82,6 +83,7 @@ def calls(heads: Heads, ffn: int, vocab: int) -> dict[str, tuple[int, Callable[[
         "adapter_refresh": (1, lambda op: op((x, x), deep, *where, rope, eps=EPS)),
         "verify_tree": (2, lambda op: op(new(1, 8, vocab), *tree)),
         "compact_kv": (1, lambda op: op(rows, tree[0], one, one)),
+        "commit_path": (1, lambda op: op(*Ending.of([9], [[0, 1]], c).args, lag=1, limit=99)),
     }
 
 

@@ -43,8 +43,8 @@ class Decoder:
         self.stream = torch.cuda.Stream()
         self.ahead, self.num_steps = ahead, num_steps
         sizes = (num_steps, ahead, len(ROOTS), toy.nodes)
-        outputs = tuple(t.data_ptr() for t in (toy.tokens, toy.path_len, toy.bonus))
-        outputs = (outputs[0], 0, *outputs[1:])
+        written = toy.path_len, toy.bonus, toy.num_nodes
+        outputs = (toy.tokens.data_ptr(), 0, *(t.data_ptr() for t in written))
         self.round = c.Round(
             getattr(c.RoundMode, mode.upper()),
             sizes,
@@ -92,12 +92,12 @@ class Decoder:
         while not all(done):
             while self.round.unread < self.ahead:
                 self.round.launch(handle)
-            _, tokens, done = self.round.wait()
+            _, tokens, done, *_ = self.round.wait()
             num_rounds += 1
             for row, new in zip(written, tokens, strict=True):
                 row += new
         while self.round.unread:
-            _, tokens, done = self.round.wait()
+            _, tokens, done, *_ = self.round.wait()
             assert all(done)
             assert not any(tokens)
         self.stream.synchronize()
@@ -110,6 +110,7 @@ def play(toy: Toy, budgets: Sequence[int]) -> list[list[int]]:
     written: list[list[int]] = [[] for _ in budgets]
     while not done.all():
         toy.stopped.copy_(done)
+        toy.num_nodes.fill_(1)
         for number in range(toy.nodes - 1):
             toy.step(number)
         toy.tail(done)

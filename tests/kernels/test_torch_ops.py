@@ -19,6 +19,7 @@ from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
 from tests.kernels.adapters import refresh_inputs, step_inputs
 from tests.kernels.heads import make_head
+from tests.kernels.rounds import Ending
 
 EPS = 1e-5
 HEADS = Heads(4, 2, 16)
@@ -73,6 +74,7 @@ def samples(dtype: torch.dtype) -> dict[str, tuple[tuple[Any, ...], dict[str, An
         "adapter_refresh": ((*flatten(refresh), EPS), {}),
         "verify_tree": ((torch.randn(2, 3, 40), *verified), {}),
         "compact_kv": ((rows, path, *lengths), {}),
+        "commit_path": (Ending.of([5, 7], [[0, 2], [0]]).flat, {"lag": 1, "limit": 99}),
     }
 
 

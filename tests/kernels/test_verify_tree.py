@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kangaroo_kernels.verify_tree import VerifyTree
+from kangaroo_kernels.verify_tree import Verdict, VerifyTree
 from tests.kernels import laws, naive
 
 VOCAB = 7
@@ -126,6 +127,36 @@ def test_large_vocabulary(verify_tree: VerifyTree) -> None:
     assert verdict.bonus.tolist() == choices[:, 2].tolist()
 
 
+def test_a_verdict_is_written_where_it_is_wanted(verify_tree: VerifyTree) -> None:
+    out = Verdict(torch.zeros(1, 3).long(), torch.zeros(1).int(), torch.zeros(1).long())
+    tokens, parents = torch.tensor([[0, 4, 2]]), torch.tensor([[-1, 0, 1]])
+    assert verify_tree(logits_for([[4, 1, 6]]), tokens, parents, out=out) is out
+    assert [part.tolist() for part in out] == [[[0, 1, -1]], [2], [1]]
+
+
+def test_padding_is_not_accepted(verify_tree: VerifyTree) -> None:
+    """Whatever it holds, it is no part of the tree."""
+    tokens = torch.tensor([[0, 4, 2]] * 3)
+    num_nodes = torch.tensor([1, 2, 3], dtype=torch.int32)
+    parents = torch.tensor([[-1, 0, 1]] * 3)
+    verdict = verify_tree(logits_for([[4, 2, 6]] * 3), tokens, parents, num_nodes)
+    assert verdict.path.tolist() == [[0, -1, -1], [0, 1, -1], [0, 1, 2]]
+    assert verdict.path_len.tolist() == [1, 2, 3]
+    assert verdict.bonus.tolist() == [4, 2, 6]
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_no_number_chooses_a_token(verify_tree: VerifyTree, dtype: torch.dtype, odd: float) -> None:
+    """Its draft is not accepted and there is no bonus token; what is off the path has no say."""
+    logits = torch.full((2, 3, 5000), -math.inf, dtype=dtype)
+    logits[:, 0, 4] = logits[:, 2, 1] = 0.0
+    logits[:, 1, 4500] = odd
+    tokens = torch.tensor([[0, 4, 4500], [0, 3, 4500]])
+    verdict = verify_tree(logits, tokens, torch.tensor([[-1, 0, 1]] * 2))
+    assert verdict.path.tolist() == [[0, 1, -1], [0, -1, -1]]
+    assert verdict.bonus.tolist() == [-1, 4]
+
+
 @pytest.mark.parametrize(
     ("name", "bad"),
     [
@@ -135,6 +166,8 @@ def test_large_vocabulary(verify_tree: VerifyTree) -> None:
         ("tokens", torch.zeros(1, 3, dtype=torch.int32)),
         ("parents", torch.zeros(1, 2, dtype=torch.int64)),
         ("parents", torch.zeros(1, 3, dtype=torch.int32)),
+        ("num_nodes", torch.ones(1, dtype=torch.int64)),
+        ("num_nodes", torch.ones(2, dtype=torch.int32)),
     ],
 )
 def test_bad_inputs(fast_verify_tree: VerifyTree, name: str, bad: torch.Tensor) -> None:

@@ -17,8 +17,10 @@ namespace {
 
 namespace py = pybind11;
 
-// (number, tokens of every sequence, whether each is done)
-using Read = std::tuple<int64_t, std::vector<std::vector<int64_t>>, std::vector<bool>>;
+// (number, tokens of every sequence, whether each is done, nodes of its tree and of its path)
+using Counts = std::vector<int32_t>;
+using Read =
+    std::tuple<int64_t, std::vector<std::vector<int64_t>>, std::vector<bool>, Counts, Counts>;
 
 // Owns the round, and knows the sizes of what it reads.
 class Round {
@@ -43,7 +45,9 @@ class Round {
       tokens.emplace_back(row, row + result.num_tokens[b]);
     }
     return Read{result.round, std::move(tokens),
-                std::vector<bool>(result.done, result.done + batch_)};
+                std::vector<bool>(result.done, result.done + batch_),
+                Counts(result.num_nodes, result.num_nodes + batch_),
+                Counts(result.path_len, result.path_len + batch_)};
   }
 
  private:
@@ -64,7 +68,7 @@ std::optional<Read> wait(const Round& round, int64_t timeout_us) {
 }
 
 std::unique_ptr<Round> create(kangaroo_round_mode mode, const std::array<int64_t, 4>& sizes,
-                              Address stopped, const std::array<Address, 4>& outputs,
+                              Address stopped, const std::array<Address, 5>& outputs,
                               const std::array<int64_t, 2>& strides,
                               const std::vector<int64_t>& eos_ids) {
   kangaroo_round_config config = {};
@@ -78,6 +82,7 @@ std::unique_ptr<Round> create(kangaroo_round_mode mode, const std::array<int64_t
   config.path = at<int64_t>(outputs[1]);
   config.path_len = at<int32_t>(outputs[2]);
   config.bonus = at<int64_t>(outputs[3]);
+  config.num_nodes = at<int32_t>(outputs[4]);
   config.token_stride = strides[0];
   config.path_stride = strides[1];
   config.eos_ids = eos_ids.data();
@@ -92,8 +97,8 @@ void register_round_cuda(py::module_& module) {
       .value("CONDITIONAL", KANGAROO_ROUND_CONDITIONAL)
       .value("NESTED", KANGAROO_ROUND_NESTED)
       .value("EARLY_RETURN", KANGAROO_ROUND_EARLY_RETURN);
-  // sizes: num_steps, ahead, batch, nodes; outputs: tokens, path or 0, path_len, bonus; strides: of
-  // tokens and of path.
+  // sizes: num_steps, ahead, batch, nodes; outputs: tokens, path or 0, path_len, bonus, num_nodes
+  // or 0; strides: of tokens and of path.
   py::class_<Round>(module, "Round")
       .def(py::init(&create), py::arg("mode"), py::arg("sizes"), py::arg("stopped"),
            py::arg("outputs"), py::arg("strides"), py::arg("eos_ids"))

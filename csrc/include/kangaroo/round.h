@@ -9,10 +9,10 @@
  * lies in one more IF node, which is skipped once every sequence is done.
  *
  * What the caller's kernels must honour, in every mode:
- *  - `stopped` is the round's to reset: open writes stopped[b] = done[b] before step 0. Steps set
- * it where drafting ends, and never clear it.
+ *  - `stopped` and `num_nodes` are the round's to reset: open writes stopped[b] = done[b] and
+ *    num_nodes[b] = 1 before step 0. Steps set `stopped` where drafting ends, and never clear it.
  *  - The rest of a chain is the caller's: step 0, or the tail for the next round, puts its root in
- *    tokens[b][0] and sets num_nodes.
+ *    tokens[b][0].
  *  - A sequence that is done may share a round with others that are not. Its path, its bonus token
  *    and its rows are ignored, but kernels must stay inside their buffers for it: the commit leaves
  *    the length of a sequence alone where done[b] is not 0.
@@ -64,6 +64,7 @@ typedef struct kangaroo_round_config {
   const int64_t* path;     /* [batch, nodes], rows path_stride apart; NULL: node j is path[j] */
   const int32_t* path_len; /* [batch] */
   const int64_t* bonus;    /* [batch] */
+  int32_t* num_nodes;      /* [batch], as in kangaroo_draft_chain; NULL: always `nodes` */
   int64_t token_stride;
   int64_t path_stride;
   const int64_t* eos_ids; /* [num_eos] on the host, copied: a token that ends its sequence */
@@ -76,6 +77,8 @@ typedef struct kangaroo_round_result {
   int32_t ready;             /* 0: the round is still running, and nothing else is set */
   int64_t round;             /* its number, from 0 */
   const int32_t* num_tokens; /* [batch]; 0 where the sequence was done before */
+  const int32_t* num_nodes;  /* [batch], of the tree; and of its path, from 1; unset where */
+  const int32_t* path_len;   /* num_tokens is 0 */
   const int32_t* done;       /* [batch], not 0: it will write no more */
   const int64_t* tokens;     /* [batch, nodes], the first num_tokens[b] of each row */
 } kangaroo_round_result;

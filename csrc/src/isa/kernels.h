@@ -94,7 +94,7 @@ struct TypedKernels {
   // out <- silu(gate) * up
   void (*silu_mul)(const float* gate, const float* up, int64_t count, void* out);
   void (*attend)(const AttentionTile& tile);
-  // Place of the largest; ties go to the first, NaN counts as the largest.
+  // Place of the largest; ties go to the first, NaN is the largest. -1 where it is not finite.
   int64_t (*argmax)(const void* values, int64_t count);
 };
 

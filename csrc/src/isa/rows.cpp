@@ -62,7 +62,8 @@ int64_t argmax(const void* values, int64_t count) {
       place = places[lane];
     }
   }
-  return place;
+  constexpr int32_t kInfinity = 0x7f800000;
+  return largest < kInfinity && largest > ~kInfinity ? place : -1;
 }
 
 SoftmaxPart softmax_part(const float* logits, int64_t count) {

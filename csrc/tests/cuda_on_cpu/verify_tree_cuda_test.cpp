@@ -56,7 +56,7 @@ int64_t argmax(const Array& logits, int64_t first, int64_t vocab) {
   for (int64_t id = 1; id < vocab && !std::isnan(logits[first + best]); ++id) {
     if (logits[first + id] > logits[first + best] || std::isnan(logits[first + id])) best = id;
   }
-  return best;
+  return std::isfinite(logits[first + best]) ? best : -1;
 }
 
 Verdict expected(const Case& c, Array logits, const Trees& trees) {
@@ -180,12 +180,13 @@ int main() {
     }
   }
   expect_choice({-1, 3, 3, 2}, 1);
-  expect_choice({1, NAN, 5, NAN}, 1);
-  expect_choice({-INFINITY, -INFINITY}, 0);
-  expect_choice({-INFINITY, INFINITY, INFINITY}, 1);
+  expect_choice({-INFINITY, -INFINITY, 4}, 2);
+  expect_choice({1, NAN, 5, NAN}, -1);
+  expect_choice({-INFINITY, -INFINITY}, -1);
+  expect_choice({-INFINITY, INFINITY, 5}, -1);
   expect_choice({-1, -0.0f, 0.0f}, 1);
   expect_choice({-1, 0.0f, -0.0f, -2}, 1);
-  expect_choice({-3, -NAN, 2}, 1);
+  expect_choice({-3, -NAN, 2}, -1);
   check_reads_the_path_alone();
   check_lies();
   check_refusals();

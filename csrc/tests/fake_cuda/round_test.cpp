@@ -89,6 +89,24 @@ void steps_stop() {
   fake::reset();
 }
 
+// Of rounds without an end every token but one of each was drafted; and more were, of which some
+// were wrong.
+void counts() {
+  for (const auto mode : kModes) {
+    Decoder decoder({mode, 4, 2, 2});
+    EXPECT(decoder.create() == KANGAROO_OK && decoder.capture() == KANGAROO_OK);
+    for (int64_t b = 0; b < 2; ++b) EXPECT(decoder.start(b, 1000) == KANGAROO_OK);
+    for (int i = 0; i < 20; ++i) EXPECT(decoder.step() == KANGAROO_OK);
+    for (std::size_t b = 0; b < 2; ++b) {
+      const auto written = static_cast<int32_t>(decoder.written[b].size());
+      EXPECT(decoder.num_accepted[b] == written - 20);
+      EXPECT(decoder.num_drafted[b] > decoder.num_accepted[b]);
+      EXPECT(decoder.num_drafted[b] < 20 * 4);
+    }
+    fake::reset();
+  }
+}
+
 void ends_and_budgets() {
   const auto greedy = toy::expected(10, {}, 20);
   for (const auto mode : kModes) {
@@ -241,6 +259,7 @@ int main() {
   graphs();
   same_tokens_in_every_mode();
   steps_stop();
+  counts();
   ends_and_budgets();
   launch_ahead();
   rounds_behind_the_end_do_nothing();

@@ -10,7 +10,6 @@ void begin_kernel(Work work) {
   Memory& m = *work.memory;
   for (int64_t b = 0; b < m.batch; ++b) {
     if (m.stopped[b] != 0) continue;
-    m.num_nodes[b] = 1;
     m.tokens[b * m.nodes] = m.root[b];
   }
 }
@@ -36,7 +35,6 @@ void tail_kernel(Work work) {
     if (m.done[b] != 0) continue;
     int64_t* const chain = &m.tokens[b * m.nodes];
     if (m.nodes == 1) {  // nothing was drafted
-      m.num_nodes[b] = 1;
       chain[0] = m.root[b];
     }
     int32_t len = 1;
@@ -51,7 +49,9 @@ Decoder::Decoder(const Shape& given) : shape(given) {
   memory.nodes = shape.num_steps + 1;
   for (int64_t b = 0; b < shape.batch; ++b) memory.root[b] = 10 + 7 * b;
   written.resize(static_cast<std::size_t>(shape.batch));
-  done.resize(static_cast<std::size_t>(shape.batch));
+  for (auto* counts : {&done, &num_drafted, &num_accepted}) {
+    counts->resize(static_cast<std::size_t>(shape.batch));
+  }
   fake::add_kernel("start", &kangaroo::_round_start_kernel);
   fake::add_kernel("open", &kangaroo::_round_open_kernel);
   fake::add_kernel("gate", &kangaroo::_round_gate_kernel);
@@ -78,6 +78,7 @@ kangaroo_round_config Decoder::config() const {
   c.tokens = m.tokens.data();
   c.path_len = m.path_len.data();
   c.bonus = m.bonus.data();
+  c.num_nodes = m.num_nodes.data();
   c.eos_ids = shape.eos_ids.data();
   c.num_eos = static_cast<int64_t>(shape.eos_ids.size());
   return c;
@@ -123,6 +124,9 @@ void Decoder::keep(const kangaroo_round_result& result) {
     const int64_t* const tokens = result.tokens + static_cast<int64_t>(b) * memory.nodes;
     written[b].insert(written[b].end(), tokens, tokens + result.num_tokens[b]);
     done[b] = result.done[b];
+    if (result.num_tokens[b] == 0) continue;
+    num_drafted[b] += result.num_nodes[b] - 1;
+    num_accepted[b] += result.path_len[b] - 1;
   }
   ++num_rounds;
 }

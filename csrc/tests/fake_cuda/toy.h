@@ -76,6 +76,8 @@ class Decoder {
   kangaroo_round* round = nullptr;
   std::vector<std::vector<int64_t>> written;
   std::vector<int32_t> done;
+  std::vector<int32_t> num_drafted;
+  std::vector<int32_t> num_accepted;
   int num_rounds = 0;
 };
 
