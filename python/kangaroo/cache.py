@@ -28,6 +28,20 @@ class Slots:
         self.committed = [0] * batch
         torch.add(self.positions, self._offsets, out=self.positions)
 
+    def chain(self, first: int, num_nodes: int) -> NodeBatch:
+        """Nodes [first, first + num_nodes) of chains, each seeing all before it."""
+        positions = self.positions[:, first : first + num_nodes].contiguous()
+        return NodeBatch(positions, self.cache_seqlens, first)
+
+    def follow(self, lengths: list[int]) -> None:
+        """The device has committed slots [0, lengths[b]) itself."""
+        self.committed = lengths
+
+    def rewind(self, lengths: list[int]) -> None:
+        """As :meth:`commit`, whatever the device has committed since."""
+        self.committed = []
+        self.commit(lengths)
+
     def commit(self, lengths: list[int]) -> None:
         """Slots [0, lengths[b]) of sequence b are history now; with another number of lengths,
         at most that of the beginning, there are as many sequences.
@@ -83,9 +97,7 @@ class SlotCache:
 
     def chain(self, num_nodes: int) -> NodeBatch:
         """The next `num_nodes` slots as a chain, each seeing all before it."""
-        slots, first = self.slots, self.num_nodes
-        positions = slots.positions[:, first : first + num_nodes].contiguous()
-        return NodeBatch(positions, slots.cache_seqlens, first)
+        return self.slots.chain(self.num_nodes, num_nodes)
 
     def commit(self, lengths: list[int], num_nodes: int = 0) -> None:
         """Slots [0, lengths[b]) are history now, and `num_nodes` slots behind them nodes."""

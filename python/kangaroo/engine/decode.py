@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite
 from time import perf_counter
 
 import torch
@@ -94,7 +93,7 @@ class Decoder:
         logits, h_deep = self.verify(state, trees)
         verdict, scores = self.judge(state, trees, logits)
         verified = perf_counter()
-        paths, tokens, num_accepted = kept(state, trees, logits, verdict)
+        paths, tokens, num_accepted = kept(state, trees, verdict)
         self.drafter.verified(state, trees, h_deep)
         state.commit(verdict, paths, tokens, self.model.kernels)
         seconds = (drafted - started, verified - drafted, perf_counter() - verified)
@@ -127,6 +126,7 @@ class Decoder:
             h = self.model.layers(self.model.embed(tokens), 0, exit_layer, state.shallow_kv, nodes)
             h_deep = self.model.layers(h, exit_layer, num_layers, state.deep_kv, nodes)
             self.drafter.prefill(state, h, h_deep)
+            state.exit_states[:, 0] = h[:, -1]
             own, done = state.adapter_kv, state.shallow_kv.slots.committed[0] + tokens.shape[1]
             state.settle([done], [own.slots.committed[0] + own.num_nodes])
         state.requests.append(request)
@@ -171,24 +171,24 @@ def scores_of(logits: Tensor, path: list[int], shaped: list[Tensor]) -> Tensor:
 
 
 def kept(
-    state: DecodeState, trees: list[DraftTree], logits: Tensor, verdict: Verdict
+    state: DecodeState, trees: list[DraftTree], verdict: Verdict
 ) -> tuple[list[list[int]], list[list[int]], list[int]]:
     """Of every sequence: the nodes that it keeps, its new tokens, equally many, and how many of
     them were drafted. What is left for it to say is counted down, once all criteria were asked.
 
     Raises:
-        ValueError: logits that are not finite.
+        ValueError: logits that are not finite; who has a sampler looks at them itself.
     """
     paths, lengths = verdict.path.tolist(), verdict.path_len.tolist()
     new, left, num_accepted = [], [], []
     for b, bonus in enumerate(verdict.bonus.tolist()):
         request, length = state.requests[b], lengths[b]
-        tokens = [trees[b].tokens[node] for node in paths[b][1:length]] + [bonus]
-        if request.sampler is None:  # who has one may repair logits, and looks at what it draws
-            chosen = zip(paths[b], tokens, strict=False)
-            check_finite([logits[b, node, token].item() for node, token in chosen])
+        tokens = [trees[b].tokens[node] for node in paths[b][1:length]]
+        tokens += [bonus] if bonus >= 0 else []
         history, device = request.tokens, verdict.path.device
         tokens, ended = until(history, tokens, request.eos_ids, request.criteria, device)
+        if bonus < 0 and not ended:
+            raise not_finite(len(history) + len(tokens))
         new.append(tokens)
         left.append(0 if ended else request.num_left - len(tokens))
         num_accepted.append(min(length - 1, len(tokens)))
@@ -197,10 +197,9 @@ def kept(
     return [path[: len(t)] for path, t in zip(paths, new, strict=True)], new, num_accepted
 
 
-def check_finite(chosen: list[float]) -> None:
-    """Refuse a token whose own logit, the greatest of its row, is no finite number."""
-    if not all(map(isfinite, chosen)):
-        raise ValueError(f"the logits are not finite: {chosen} are the greatest of their rows")
+def not_finite(num_tokens: int) -> ValueError:
+    """No token can follow `num_tokens`."""
+    return ValueError(f"the logits are not finite: the largest behind {num_tokens} tokens")
 
 
 def check_context(model: ModelConfig, request: Request) -> None:

@@ -14,8 +14,10 @@ from transformers.generation.streamers import BaseStreamer
 from kangaroo.config import DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.batch import Batch
+from kangaroo.engine.capture import captured_rounds
 from kangaroo.engine.decode import Decoder, check_context
-from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config, drafter_of
+from kangaroo.engine.decoders import Decoders
+from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config
 from kangaroo.engine.generation import Plan, plan, samplers
 from kangaroo.engine.inputs import InputIds, rows_of, unpadded
 from kangaroo.engine.loading import generation_config, load_engine
@@ -42,6 +44,7 @@ class KangarooForCausalLM:
     ):
         self.model, self.adapter = model, adapter
         self.path, self.generation_config = path, generation_config
+        self._decoders = Decoders(model, adapter, captured_rounds(model))
 
     @classmethod
     def from_pretrained(
@@ -197,9 +200,7 @@ class KangarooForCausalLM:
         Raises:
             ValueError: as :meth:`rounds`, or a capacity that cannot be.
         """
-        config = self.draft_config(**draft)
-        drafter = drafter_of(self.model, self.adapter, config, sampled=True, coupled=True)
-        decoder = Decoder(self.model, drafter, config, keep_logits=keep_logits)
+        decoder = self._decoders.of_batch(self.draft_config(**draft), keep_logits)
         return Batch(decoder, capacity, max_len)
 
     def request(
@@ -239,14 +240,11 @@ class KangarooForCausalLM:
             **{name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}
         )
         rows, requests, wanted = self._requests(input_ids, generation_config, options)
-        sampled, coupled = wanted.shaping.do_sample, rule != "rejection"
-        drafter = drafter_of(self.model, self.adapter, draft, sampled=sampled, coupled=coupled)
-        keep_logits = wanted.output_logits or wanted.output_logprobs
-        decoder = Decoder(
-            self.model,
-            drafter,
+        decoder = self._decoders.of(
             draft,
-            keep_logits=keep_logits,
+            sampled=wanted.shaping.do_sample,
+            coupled=rule != "rejection",
+            keep_logits=wanted.output_logits or wanted.output_logprobs,
             keep_scores=wanted.output_scores,
         )
         if past is not None:

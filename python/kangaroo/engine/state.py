@@ -57,7 +57,7 @@ class DecodeState:
         shallow_kv, deep_kv: the target's layers [0, E) and [E, L).
         adapter_kv: the adapter's own, written by the drafter.
         exit_states: [capacity, 1 + MAX_TREE_NODES, C], what verification and the adapter start
-            from: node n's is at n + 1; at 0 is that of the slot in front of the root.
+            from: node n's is at n + 1; at 0 is that of the slot in front of the root, if any.
     """
 
     requests: list[Request]
@@ -149,8 +149,7 @@ class DecodeState:
             kept = sum(root + node < seen for node in path)  # the adapter may lack the leaf
             seen_lens.append(min(seen, root + kept))
             request.tokens += tokens[b]
-            if seen_lens[b] == request.prefix_len - 1:
-                self.exit_states[b, 0] = self.exit_states[b, 1 + path[-1]]
+            self.exit_states[b, 0] = self.exit_states[b, 1 + path[-1]]
         self.settle(self.prefix_lens, seen_lens)
 
     def join(self, request: Request, other: DecodeState, other_row: int = 0) -> None:
@@ -186,6 +185,8 @@ class DecodeState:
         pairs = enumerate(zip(tokens[:-1], theirs[:-1], strict=False))
         common = min(len(tokens), len(theirs)) - 1
         kept = next((n for n, (a, b) in pairs if a != b), common)
+        if kept == len(tokens) - 1 != past.requests[0].prefix_len:
+            kept = max(kept - 1, 0)  # the exit state of the slot in front is computed again
         seen = past.adapter_kv.slots.committed[0]
         for name, cache, old in zip(CACHES, self.caches, past.caches, strict=True):
             wanted, got = len(cache.storage), len(old.storage)

@@ -1,0 +1,73 @@
+"""Kangaroo's chains where nothing is read back: the device itself says where a chain ends."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.engine.state import DecodeState
+from kangaroo.models.adapter import Adapter
+from kangaroo_kernels.draft_head import DraftChain
+
+
+class DeviceDrafter(KangarooDrafter):
+    """The chains of :class:`KangarooDrafter`, step by step, for capture: what a step does is the
+    same in every round. A step that is left out, because every chain has stopped, changes nothing
+    that is read.
+    """
+
+    @property
+    def lag(self) -> int:
+        """Slots that the adapter is behind where a round begins. A `paper` adapter always sees the
+        one in front of the root, again where it has seen it before: its row has the same bits then.
+        """
+        return int(self.adapter is not None and self.adapter.config.kind == "paper")
+
+    def new_chain(self, state: DecodeState) -> DraftChain:
+        """Chains of the root alone, for every sequence of `state`, with room for all drafts."""
+        shape, device = (len(state.requests), 1 + self.config.depth), state.exit_states.device
+        return DraftChain(
+            tokens=torch.zeros(shape, dtype=torch.int64, device=device),
+            positions=torch.zeros(shape, dtype=torch.int32, device=device),
+            num_nodes=torch.ones(shape[0], dtype=torch.int32, device=device),
+            stopped=torch.zeros(shape[0], dtype=torch.int32, device=device),
+            threshold=torch.full((shape[0],), self.config.confidence, device=device),
+        )
+
+    def root(self, state: DecodeState, chain: DraftChain) -> None:
+        """The roots through layers [0, E)."""
+        self._node(state, chain, 0)
+
+    def step(self, state: DecodeState, chain: DraftChain, node: int) -> None:
+        """Drafts behind `node`, and sends what it drafts through layers [0, E)."""
+        adapter = self.adapter
+        assert adapter is not None, "there are steps only where something drafts"
+        self.model.kernels.top1_confidence(
+            self._states(adapter, state, node),
+            self.head,
+            adapter.norm,
+            adapter.config.rms_norm_eps,
+            chain=chain,
+        )
+        self._node(state, chain, node + 1)
+
+    def refresh(self, state: DecodeState, h_deep: Tensor) -> None:
+        """What :meth:`verified` does: all nodes have last states h_deep [B, N, C]."""
+        if self.adapter is not None and self.adapter.config.kind == "deep_prefix":
+            nodes = state.adapter_kv.slots.chain(0, h_deep.shape[1])
+            states = state.hidden(0, h_deep.shape[1]), h_deep
+            self._write_verified(self.adapter, state, nodes, states)
+
+    def _node(self, state: DecodeState, chain: DraftChain, node: int) -> None:
+        state.shallow_kv.num_nodes = node
+        self._shallow(state, chain.tokens[:, node : node + 1].contiguous())
+
+    def _states(self, adapter: Adapter, state: DecodeState, node: int) -> Tensor:
+        """The adapter's states [B, 1 or 2, C] of what it has not seen, `node` the last."""
+        kv = state.adapter_kv
+        if node == 0:
+            h, nodes = state.hidden(-self.lag, 1), kv.slots.chain(0, 1 + self.lag)
+        else:
+            h, nodes = state.hidden(node, node + 1), state.shallow_kv.slots.chain(node, 1)
+        return adapter.step(h, kv, nodes, self.model.rope, self.model.kernels)

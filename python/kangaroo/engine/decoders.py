@@ -1,0 +1,68 @@
+"""Which decoder serves a call; the one that has captured rounds last serves again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kangaroo.config import DraftConfig
+from kangaroo.engine.decode import Decoder
+from kangaroo.engine.device_round import Pieces, Runtime
+from kangaroo.engine.drafting import drafter_of
+from kangaroo.engine.graphs import GraphDecoder
+from kangaroo.models.adapter import Adapter
+from kangaroo.models.llama import Llama
+
+
+class Decoders:
+    """Decoders of a target and its adapter.
+
+    Args:
+        runtime: runs rounds without the host, of greedy chains; None: the host runs all.
+    """
+
+    def __init__(
+        self,
+        model: Llama,
+        adapter: Adapter | None,
+        runtime: Callable[[Pieces], Runtime] | None = None,
+    ):
+        self.model, self.adapter = model, adapter
+        self.runtime = runtime
+        self._graphs: GraphDecoder | None = None
+
+    def of(
+        self,
+        draft: DraftConfig,
+        *,
+        sampled: bool,
+        coupled: bool = True,
+        keep_logits: bool = False,
+        keep_scores: bool = False,
+    ) -> Decoder:
+        """One for a call of generate.
+
+        Args:
+            sampled, coupled: as in :func:`kangaroo.engine.drafting.drafter_of`.
+            keep_logits, keep_scores: see Decoder; the host must look at every round then.
+        """
+        if self.runtime is not None and not (sampled or keep_logits or keep_scores):
+            if draft.draft != "tree":
+                return self._graphs_for(draft, self.runtime)
+        drafter = drafter_of(self.model, self.adapter, draft, sampled=sampled, coupled=coupled)
+        return Decoder(self.model, drafter, draft, keep_logits=keep_logits, keep_scores=keep_scores)
+
+    def of_batch(self, draft: DraftConfig, keep_logits: bool) -> Decoder:
+        """One for requests of any kind."""
+        if self.runtime is not None and draft.draft != "tree" and not keep_logits:
+            return self._new_graphs(draft, self.runtime)
+        return self.of(draft, sampled=True, keep_logits=keep_logits)
+
+    def _graphs_for(self, draft: DraftConfig, runtime: Callable[[Pieces], Runtime]) -> GraphDecoder:
+        if self._graphs is None or self._graphs.config != draft:
+            self._graphs = self._new_graphs(draft, runtime)
+        return self._graphs
+
+    def _new_graphs(self, draft: DraftConfig, runtime: Callable[[Pieces], Runtime]) -> GraphDecoder:
+        drafter = drafter_of(self.model, self.adapter, draft, sampled=True, coupled=True)
+        adapter = self.adapter if draft.depth else None
+        return GraphDecoder(self.model, adapter, draft, drafter, runtime)

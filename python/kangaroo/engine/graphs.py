@@ -1,0 +1,150 @@
+"""The decode loop where the device runs whole rounds: launched ahead, read from a ring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from operator import is_
+
+import torch
+
+from kangaroo.config import DraftConfig
+from kangaroo.draft.base import Drafter
+from kangaroo.draft.device import DeviceDrafter
+from kangaroo.engine.decode import Decoder, Round, not_finite
+from kangaroo.engine.device_round import ChainRounds, Outcome, Pieces, Runtime, Shape
+from kangaroo.engine.state import DecodeState, PastKeyValues, Request
+from kangaroo.engine.stopping import until
+from kangaroo.models.adapter import Adapter
+from kangaroo.models.llama import Llama
+
+MAX_EOS = 16  # what a round takes
+AHEAD = 2  # rounds: while one is read and kept, the next one runs
+
+
+class GraphDecoder(Decoder):
+    """Decoder whose rounds of greedy chains are single launches. Between calls of generate it keeps
+    what it has captured, and the caches; a call beside another has its own. A `Batch` has one for
+    itself.
+
+    What the device cannot decide alone, and the first round behind a prompt of one token, goes as
+    in Decoder. Rounds are launched ahead where a sequence is alone, ends by what the device knows,
+    and leaves nothing behind for a later call.
+
+    Args:
+        drafter: of the rounds that the host runs.
+        runtime: runs the others.
+
+    Attributes:
+        busy: it is decoding.
+    """
+
+    def __init__(
+        self,
+        model: Llama,
+        adapter: Adapter | None,
+        config: DraftConfig,
+        drafter: Drafter,
+        runtime: Callable[[Pieces], Runtime],
+    ):
+        self.device_drafter = DeviceDrafter(model, adapter, config)
+        super().__init__(model, drafter, config)
+        self.runtime, self.busy = runtime, False
+        self._captured: dict[Shape, ChainRounds] = {}
+        self._live: ChainRounds | None = None
+        self._requests: list[Request] = []
+        self._spare: DecodeState | None = None
+        self._ahead, self._steps_back = 1, False
+
+    @torch.inference_mode()
+    def generate(self, request: Request, past: PastKeyValues | None = None) -> Iterator[Round]:
+        """See Decoder."""
+        if self.busy:
+            adapter = self.device_drafter.adapter
+            beside = GraphDecoder(self.model, adapter, self.config, self.drafter, self.runtime)
+            yield from beside.generate(request, past)
+            return
+        self.busy = True
+        self._ahead = AHEAD if past is None and not request.criteria else 1
+        try:
+            yield from super().generate(request, past)
+        finally:
+            if self._live is not None:
+                self._live.drain()
+                self._spare = self._live.state if past is None else None
+            self._live, self._ahead, self.busy = None, 1, False
+
+    def new_state(self, batch: int, num_slots: int) -> DecodeState:
+        """See Decoder; the caches of the last call, where they are large enough."""
+        spare, self._spare = self._spare, None
+        if spare is None or (batch, num_slots) > (1, spare.shallow_kv.num_slots):
+            return super().new_state(batch, num_slots)
+        spare.requests.clear()
+        for cache in (spare.shallow_kv, spare.adapter_kv):
+            cache.slots.rewind([0])
+        return spare
+
+    def round(self, state: DecodeState) -> list[Round]:
+        """See Decoder."""
+        if not self._launches(state):
+            self._steps_back = False
+            return super().round(state)
+        outcome, seconds = self._rounds(state).next()
+        try:
+            return self._keep(state, outcome, seconds / len(state.requests))
+        except BaseException:
+            self._step_back(state)
+            raise
+
+    def _launches(self, state: DecodeState) -> bool:
+        """The device can run rounds of these sequences: it knows all that ends them."""
+        ends = {frozenset(request.eos_ids) for request in state.requests}
+        known = len(ends) == 1 and all(len(ids) <= MAX_EOS for ids in ends)
+        greedy = all(r.sampler is None and r.prefix_len > 0 for r in state.requests)
+        return known and greedy and not self._steps_back
+
+    def _rounds(self, state: DecodeState) -> ChainRounds:
+        """Of the sequences of `state`; captured at most once for as many."""
+        live, requests = self._live, state.requests
+        same = len(requests) == len(self._requests) and all(map(is_, requests, self._requests))
+        if live is not None and live.state is state and same:
+            return live
+        shape = Shape(len(requests), tuple(sorted(requests[0].eos_ids)), self._ahead)
+        if any(rounds.state is not state for rounds in self._captured.values()):
+            self._captured.clear()
+        if shape not in self._captured:
+            self._captured[shape] = ChainRounds(state, self.device_drafter, self.runtime, shape)
+        self._live, self._requests = self._captured[shape], list(requests)
+        self._live.begin()
+        return self._live
+
+    def _keep(self, state: DecodeState, outcome: Outcome, seconds: float) -> list[Round]:
+        """Of every sequence, what of a round is its own; the host's lengths follow the device's."""
+        device, kept = state.exit_states.device, []
+        for request, new in zip(state.requests, outcome.tokens, strict=True):
+            finite = [token for token in new if token >= 0]
+            kept.append(until(request.tokens, finite, request.eos_ids, request.criteria, device))
+            if len(finite) < len(new) and not kept[-1][1]:
+                raise not_finite(len(request.tokens) + len(finite))
+        rounds = []
+        for b, (request, (tokens, ended)) in enumerate(zip(state.requests, kept, strict=True)):
+            request.tokens += tokens
+            request.num_left = 0 if ended else request.num_left - len(tokens)
+            if len(tokens) < outcome.path_len[b]:  # its next root is inside the path
+                state.exit_states[b, 0] = state.exit_states[b, len(tokens)]
+            num_accepted = min(outcome.path_len[b] - 1, len(tokens))
+            # What the host has waited for is draft, verification and commit in one.
+            seconds_of = (0.0, seconds, 0.0)
+            rounds.append(Round(tokens, outcome.num_nodes[b] - 1, num_accepted, seconds_of))
+        lag, lengths = self.device_drafter.lag, [len(tokens) for tokens, _ in kept]
+        whole = lengths == list(outcome.path_len)
+        for slots, behind in ((state.shallow_kv.slots, 0), (state.adapter_kv.slots, lag)):
+            (slots.follow if whole else slots.rewind)([n - behind for n in state.prefix_lens])
+        return rounds
+
+    def _step_back(self, state: DecodeState) -> None:
+        """A round that could not be kept has not been. The adapter has seen the slot in front of
+        the root, whose exit state is lost: the next round does without.
+        """
+        for slots in (state.shallow_kv.slots, state.adapter_kv.slots):
+            slots.rewind(state.prefix_lens)
+        self._live, self._steps_back = None, True

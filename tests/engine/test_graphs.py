@@ -1,0 +1,260 @@
+"""Rounds that the device runs alone say, draft and keep what the loop does step by step."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import torch
+
+from kangaroo import KangarooForCausalLM
+from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.engine.batch import Batch
+from kangaroo.engine.decode import Decoder, Round
+from kangaroo.engine.decoders import Decoders
+from kangaroo.engine.graphs import AHEAD, GraphDecoder
+from kangaroo.engine.state import DecodeState, PastKeyValues, Request
+from kangaroo.models.llama import Llama
+from tests.engine.played import PlayedRounds
+from tests.engines import BACKENDS, SMALL, load, make_adapter, make_prompt, poison
+from tests.factories import make_checkpoint
+
+EXIT_LAYER, CONTEXT = 2, 130
+KINDS: tuple[AdapterKind | None, ...] = (None, *ADAPTER_KINDS)
+Counts = list[tuple[list[int], int, int]]
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Llama:
+    overrides = SMALL | {"num_hidden_layers": 3, "max_position_embeddings": CONTEXT}
+    path = make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **overrides)
+    return load(path, request.param)
+
+
+class PoisonedGraphs(GraphDecoder):
+    """Leaves NaN, before each round that the host begins, where no one has a right to read."""
+
+    def round(self, state: DecodeState) -> list[Round]:
+        if self._live is None:
+            fronts = state.exit_states[:, 0].clone()
+            poison(state)
+            state.exit_states[: len(state.requests), 0] = fronts[: len(state.requests)]
+        return super().round(state)
+
+
+def decoders(
+    model: Llama, kind: AdapterKind | None, **options: Any
+) -> tuple[Decoder, PoisonedGraphs]:
+    """Step by step, and by rounds of the device."""
+    config = DraftConfig(EXIT_LAYER, **(options if kind else {"max_depth": 0}))
+    adapter = make_adapter(model, kind, EXIT_LAYER) if kind else None
+    drafter = KangarooDrafter(model, adapter, config)
+    plain = Decoder(model, drafter, config)
+    return plain, PoisonedGraphs(model, adapter, config, drafter, PlayedRounds)
+
+
+def counts(rounds: list[Round]) -> Counts:
+    return [(r.tokens, r.num_drafted, r.num_accepted) for r in rounds]
+
+
+def request_of(model: Llama, prompt_len: int, num_new: int, **ends: Any) -> Request:
+    return Request(make_prompt(model, prompt_len, prompt_len), num_new, **ends)
+
+
+def decode(decoder: Decoder, request: Request, past: PastKeyValues | None = None) -> Counts:
+    return counts(list(decoder.generate(request, past)))
+
+
+def assert_same(ours: Counts, theirs: Counts, depth: int) -> None:
+    """Round by round. Only the host drafts less where few tokens are left."""
+    left = sum(len(tokens) for tokens, *_ in theirs)
+    assert [tokens for tokens, *_ in ours] == [tokens for tokens, *_ in theirs]
+    for mine, (tokens, num_drafted, num_accepted) in zip(ours, theirs, strict=True):
+        if left > depth:
+            assert mine[1:] == (num_drafted, num_accepted)
+        left -= len(tokens)
+
+
+@pytest.mark.parametrize("options", [{"confidence": 0.0}, {"confidence": 0.12, "max_depth": 9}])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prompt_len", [1, 2, 64])
+def test_every_round_is_that_of_the_loop(
+    model: Llama, kind: AdapterKind | None, options: dict[str, Any], prompt_len: int
+) -> None:
+    plain, graphs = decoders(model, kind, **options)
+    expected = decode(plain, request_of(model, prompt_len, 60))
+    for _ in range(2):  # and again with the caches and the graphs that are there
+        ours = decode(graphs, request_of(model, prompt_len, 60))
+        assert_same(ours, expected, plain.config.depth)
+    if kind:
+        accepted = sum(num_accepted for *_, num_accepted in expected)
+        assert 0 < accepted < sum(num_drafted for _, num_drafted, _ in expected)
+
+
+def test_the_device_leaves_out_what_no_chain_needs(model: Llama) -> None:
+    """Rounds are launched ahead, and none is run behind the end."""
+    _, graphs = decoders(model, "paper", confidence=0.12, max_depth=9)
+    ours = decode(graphs, request_of(model, 12, 60))
+    (rounds,) = graphs._captured.values()
+    assert isinstance(rounds.runtime, PlayedRounds)
+    assert rounds.ahead == AHEAD
+    assert rounds.runtime.num_launched == len(ours)
+    assert (
+        rounds.runtime.num_steps == sum(num_drafted for _, num_drafted, _ in ours) < 9 * len(ours)
+    )
+
+
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_every_end(model: Llama, kind: AdapterKind) -> None:
+    """By length, by token and by criterion, at every offset; one capture serves all lengths."""
+    plain, graphs = decoders(model, kind, confidence=0.0)
+    whole = [t for tokens, *_ in decode(plain, request_of(model, 20, 40)) for t in tokens]
+    for length in (*range(1, 9), 13, 29):
+        for ends in (
+            {},
+            {"eos_ids": frozenset({whole[length], whole[length + 2]})},
+            {"criteria": [lambda ids, _, n=length: ids.shape[1] >= 20 + n]},
+        ):
+            num_new = length if not ends else 40
+            tokens = [request_of(model, 20, num_new, **ends) for _ in range(2)]
+            decode(plain, tokens[0])
+            decode(graphs, tokens[1])
+            assert tokens[0].tokens == tokens[1].tokens
+            assert tokens[1].num_left == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_conversation(model: Llama, kind: AdapterKind | None) -> None:
+    """What is kept between calls is good for either way to decode, whatever ended the first."""
+    plain, graphs = decoders(model, kind, confidence=0.0)
+    for stop, rest in ((5, []), (6, [3, 4, 5]), (7, []), (8, [3])):
+        pasts = []
+        for first in (plain, graphs):
+            past, request = PastKeyValues(), request_of(model, 30, 40)
+            rounds = first.generate(request, past)
+            while len(request.tokens) < 30 + stop:
+                next(rounds)
+            rounds.close()  # type: ignore[attr-defined]
+            pasts.append(past)
+        again = request.tokens[: 30 + stop] + rest
+        expected = decode(plain, Request(list(again), 12))
+        for past in pasts:
+            for second in (plain, graphs):
+                ours = decode(second, Request(list(again), 12), PastKeyValues(past.state))
+                assert_same(ours, expected, plain.config.depth)
+
+
+def test_a_consumer_that_leaves_early_costs_the_next_one_nothing(model: Llama) -> None:
+    plain, graphs = decoders(model, "paper", confidence=0.0)
+    expected = decode(plain, request_of(model, 9, 50))
+    for _ in range(3):
+        rounds = graphs.generate(request_of(model, 33, 60))
+        next(rounds), next(rounds)
+        assert graphs.busy
+        rounds.close()  # type: ignore[attr-defined]
+        assert not graphs.busy
+        assert_same(decode(graphs, request_of(model, 9, 50)), expected, 6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches(model: Llama, kind: AdapterKind | None) -> None:
+    """Sequences join, leave, are cancelled and preempted; a criterion raises once; each says what
+    it says alone, with the drafts that it has alone but for the ends.
+    """
+    plain, graphs = decoders(model, kind, confidence=0.12)
+    lengths = [(1, 30), (2, 9), (40, 31), (63, 5), (17, 1), (70, 20), (5, 26)]
+    alone = [decode(plain, request_of(model, *each)) for each in lengths]
+    rng, batch = random.Random(5), Batch(graphs, 4, 100)
+    requests = [request_of(model, *each, criteria=[Faulty(rng)]) for each in lengths]
+    done: dict[int, list[Round]] = {batch.add(request): [] for request in requests}
+    num_faults = 0
+    while len(batch):
+        try:
+            for number, latest in batch.step().items():
+                done[number].append(latest)
+        except InterruptedError:
+            num_faults += 1
+        if batch.running and rng.random() < 0.2:
+            batch.preempt(rng.choice(batch.running))
+    for number, theirs in enumerate(alone):
+        tokens = [t for r in done[number] for t in r.tokens]
+        assert tokens == [t for each, *_ in theirs for t in each]
+    assert num_faults > 3
+    if kind:
+        ours = sum(r.num_accepted for rounds in done.values() for r in rounds)
+        assert ours > 0
+
+
+class Faulty:
+    """Raises now and then."""
+
+    def __init__(self, rng: random.Random):
+        self.rng = rng
+
+    def __call__(self, ids: torch.Tensor, scores: None) -> bool:
+        if self.rng.random() < 0.05:
+            raise InterruptedError
+        return False
+
+
+def test_logits_that_are_not_finite(model: Llama) -> None:
+    """An error where the loop has one, and the next call is as if nothing had been."""
+    plain, graphs = decoders(model, "deep_prefix", confidence=0.0)
+    expected = decode(plain, request_of(model, 9, 40))
+    whole = [t for tokens, *_ in expected for t in tokens]
+    culprit = model.weights.embed[whole[20]]
+    kept = culprit.clone()
+    for decoder in (plain, graphs):
+        request = request_of(model, 9, 40)
+        culprit.fill_(torch.nan)
+        with pytest.raises(ValueError, match="the logits are not finite"):
+            decode(decoder, request)
+        culprit.copy_(kept)
+        assert request.tokens[9:] == whole[: len(request.tokens) - 9]
+        assert_same(decode(decoder, request_of(model, 9, 40)), expected, 6)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_depth": 0}, {"stop_strings": ["return"]}])
+def test_generate(options: dict[str, Any]) -> None:
+    """Calls one after the other, side by side, and several prompts in one."""
+    plain = KangarooForCausalLM.from_pretrained("tiny-py", "paper")
+    launched = KangarooForCausalLM.from_pretrained("tiny-py", "paper")
+    launched._decoders = Decoders(launched.model, launched.adapter, PlayedRounds)
+    texts = ("def add(a, b):", "import os\n", "class A:\n    def __init__(self", "for i in range(")
+    prompts = [plain.tokenizer(text).input_ids for text in texts]
+    if options.get("stop_strings"):
+        options = {**options, "tokenizer": plain.tokenizer}
+    options = {**options, "max_new_tokens": 40}
+    expected = [plain.generate(prompt, **options) for prompt in prompts]
+    for prompt, ids in zip(prompts, expected, strict=True):
+        assert torch.equal(launched.generate(prompt, **options), ids)
+    rounds = [launched.rounds(prompt, **options) for prompt in prompts[:2]]
+    while any([next(each, None) for each in rounds]):
+        pass
+    for each, prompt, ids in zip(rounds, prompts, expected, strict=False):
+        assert prompt + each.tokens == ids[0].tolist()
+    assert torch.equal(launched.generate(prompts, **options), plain.generate(prompts, **options))
+    sampled = {**options, "do_sample": True, "seed": 3}
+    assert torch.equal(
+        launched.generate(prompts[0], **sampled), plain.generate(prompts[0], **sampled)
+    )
+
+
+def test_decoders_are_used_again(model: Llama) -> None:
+    """For the same way to draft, where it is greedy and no one looks at the logits."""
+    decoders = Decoders(model, make_adapter(model, "paper", EXIT_LAYER), PlayedRounds)
+    config = DraftConfig(EXIT_LAYER)
+    first = decoders.of(config, sampled=False)
+    assert isinstance(first, GraphDecoder)
+    assert decoders.of(config, sampled=False) is first
+    assert decoders.of(DraftConfig(EXIT_LAYER, max_depth=2), sampled=False) is not first
+    for kept in ("sampled", "keep_logits", "keep_scores"):
+        assert not isinstance(decoders.of(config, **{"sampled": False, kept: True}), GraphDecoder)
+    tree = DraftConfig(EXIT_LAYER, draft="tree")
+    assert not isinstance(decoders.of(tree, sampled=False), GraphDecoder)
+    assert isinstance(decoders.of_batch(config, keep_logits=False), GraphDecoder)
+    assert not isinstance(decoders.of_batch(config, keep_logits=True), GraphDecoder)
+    on_the_host = Decoders(model, None)
+    assert not isinstance(on_the_host.of(DraftConfig(1, max_depth=0), sampled=False), GraphDecoder)
