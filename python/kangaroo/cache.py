@@ -8,7 +8,7 @@ from torch import Tensor
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.tree_attention import KV_CHUNK
 
-REACH = 257  # slots behind the committed ones that may be written before the next commit
+REACH = 257  # slots behind the committed ones whose positions are at hand
 
 
 class Slots:
@@ -27,6 +27,14 @@ class Slots:
         self.cache_seqlens, self.positions = self._cache_seqlens, self._positions
         self.committed = [0] * batch
         torch.add(self.positions, self._offsets, out=self.positions)
+
+    def next(self, first: int, num_slots: int) -> Tensor:
+        """[B, num_slots] int32 positions from `first` slots behind the committed ones on."""
+        last = first + num_slots
+        if last <= REACH:
+            return self.positions[:, first:last].contiguous()
+        steps = torch.arange(first, last, dtype=torch.int32, device=self.positions.device)
+        return self.cache_seqlens[:, None] + steps
 
     def commit(self, lengths: list[int]) -> None:
         """Slots [0, lengths[b]) of sequence b are history now; with another number of lengths,
@@ -84,8 +92,8 @@ class SlotCache:
     def chain(self, num_nodes: int) -> NodeBatch:
         """The next `num_nodes` slots as a chain, each seeing all before it."""
         slots, first = self.slots, self.num_nodes
-        positions = slots.positions[:, first : first + num_nodes].contiguous()
-        return NodeBatch(positions, slots.cache_seqlens, first)
+        positions = slots.next(first, num_nodes)
+        return NodeBatch(positions, slots.cache_seqlens, first, committed=slots.committed)
 
     def commit(self, lengths: list[int], num_nodes: int = 0) -> None:
         """Slots [0, lengths[b]) are history now, and `num_nodes` slots behind them nodes."""
