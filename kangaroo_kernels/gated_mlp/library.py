@@ -8,7 +8,6 @@ from torch import Tensor
 
 from kangaroo_kernels.checks import require_mlp
 from kangaroo_kernels.kernel_set import Target
-from kangaroo_kernels.reference_math import rms_normalize
 
 
 def unsupported(target: Target) -> str | None:
@@ -25,7 +24,7 @@ def gated_mlp(
     out: Tensor | None = None,
 ) -> Tensor:
     out = require_mlp(x, gate_up, down, norm_weight, out)
-    rows = rms_normalize(x.flatten(0, 1), norm_weight, eps)
+    rows = F.rms_norm(x.flatten(0, 1), norm_weight.shape, norm_weight, eps)
     gate, up = F.linear(rows, gate_up).chunk(2, dim=-1)
     gated = F.silu(gate, inplace=True).mul_(up)
     torch.mm(gated, down.T, out=out.flatten(0, 1))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kangaroo_kernels.checks import require_linear
 from kangaroo_kernels.kernel_set import Target
-from kangaroo_kernels.reference_math import WIDE_ROWS, rms_normalize
+from kangaroo_kernels.reference_math import WIDE_ROWS
 
 
 def unsupported(target: Target) -> str | None:
@@ -26,7 +26,7 @@ def linear(
     out: Tensor | None = None,
 ) -> Tensor:
     out = require_linear(x, weight, bias, norm_weight, residual, out)
-    rows = x if norm_weight is None else rms_normalize(x, norm_weight, eps)
+    rows = x if norm_weight is None else F.rms_norm(x, norm_weight.shape, norm_weight, eps)
     _multiply(rows.flatten(0, 1), weight, out.flatten(0, 1))
     for behind in (bias, residual):
         if behind is not None:

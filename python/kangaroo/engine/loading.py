@@ -13,7 +13,7 @@ from kangaroo.models.adapter_io import load_adapter
 from kangaroo.models.families import hf_config, model_config
 from kangaroo.models.fingerprint import fingerprint
 from kangaroo.models.llama import Llama
-from kangaroo.models.weights import load_target
+from kangaroo.models.weights import OnProgress, load_target
 from kangaroo_kernels import Backend, KernelSet, Target
 from kangaroo_kernels.kernel_set import LIBRARY_OPS
 
@@ -28,6 +28,7 @@ def load_engine(
     dtype: torch.dtype | str | None,
     device: torch.device | str,
     backend: Backend | str,
+    on_progress: OnProgress | None = None,
 ) -> tuple[Path, Llama, Adapter | None]:
     """Folder, target and adapter; see :meth:`KangarooForCausalLM.from_pretrained`."""
     path = target_path(target)
@@ -41,7 +42,7 @@ def load_engine(
     if home is not None:
         exit_layer = read_description(home / CONFIG).adapter.exit_layer
         loaded = load_adapter(home, number, place, fingerprint(path, exit_layer))
-    weights = load_target(path, config, number, place)
+    weights = load_target(path, config, number, place, on_progress)
     return path, Llama(config, weights, kernels, prefill), loaded
 
 
