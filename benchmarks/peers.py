@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.harness import Setting
-from kangaroo_kernels.nodes import NodeBatch
-from kangaroo_kernels.reference_math import visible_slots
+from kangaroo_kernels.reference_math import visible
 from kangaroo_kernels.testing import AttentionInputs
 from kangaroo_kernels.tree_attention import KV_CHUNK
+from kangaroo_kernels.tree_attention.library import grouped_mask, grouped_sdpa
 
 PACKAGES = {"flash-attn": "flash_attn", "FlashInfer": "flashinfer", "Liger": "liger_kernel"}
 Peers = dict[str, Callable[..., object]]
@@ -82,26 +82,14 @@ def attention_peers(setting: Setting, inputs: AttentionInputs) -> Peers:
     return peers
 
 
-def visible(nodes: NodeBatch, used: int) -> Tensor:
-    """[B, N, used] bool."""
-    return torch.stack([visible_slots(nodes, b, used) for b in range(len(nodes.cache_seqlens))])
-
-
 def sdpa(inputs: AttentionInputs, used: int) -> Callable[..., object]:
-    """scaled_dot_product_attention over the slots in use: the heads of a group are rows of their
-    key head, for with `enable_gqa` a mask leaves only the slow path; a single node needs no mask.
-    """
-    batch, num_nodes, h_q, head_dim = inputs.q.shape
-    h_kv = inputs.k_cache.shape[1]
-    rows = (batch, num_nodes, h_kv, h_q // h_kv, head_dim)
-    whole = num_nodes == 1 and bool((inputs.nodes.cache_seqlens == used - 1).all())
-    mask = visible(inputs.nodes, used).repeat_interleave(h_q // h_kv, dim=1)[:, None]
+    """scaled_dot_product_attention over the slots in use; a single node needs no mask."""
+    whole = inputs.q.shape[1] == 1 and bool((inputs.nodes.cache_seqlens == used - 1).all())
+    group = inputs.q.shape[2] // inputs.k_cache.shape[1]
+    mask = None if whole else grouped_mask(inputs.nodes, used, group)
 
     def run(q: Tensor, k_cache: Tensor, v_cache: Tensor) -> Tensor:
-        k, v = k_cache[:, :, :used], v_cache[:, :, :used]
-        q = q.view(rows).transpose(1, 2).flatten(2, 3)
-        out = F.scaled_dot_product_attention(q, k, v, None if whole else mask, scale=inputs.scale)
-        return out.unflatten(2, (num_nodes, -1)).transpose(1, 2).flatten(2, 3)
+        return grouped_sdpa(q, k_cache[:, :, :used], v_cache[:, :, :used], mask, inputs.scale)
 
     return run
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels.draft_head import MAX_K, QUANTIZED, DraftChain, DraftHead
-from kangaroo_kernels.nodes import NodeBatch
+from kangaroo_kernels.nodes import MAX_TREE_NODES, NodeBatch
+from kangaroo_kernels.tree_attention import KV_CHUNK
 from kangaroo_kernels.verify_tree import Verdict
 
 
@@ -95,6 +96,82 @@ def require_slots(nodes: NodeBatch, num_slots: int) -> None:
         raise ValueError(f"nodes.first_node: expected at least 0, got {nodes.first_node}")
     require("cache_seqlens", seqlens, (batch,), torch.int32, nodes.positions.device)
     require_within("cache_seqlens", seqlens, 0, num_slots - behind + 1)
+
+
+def require_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    norm_weight: Tensor | None,
+    residual: Tensor | None,
+    out: Tensor | None,
+) -> Tensor:
+    """Arguments of linear; returns `out`, new where it is not given."""
+    batch, num_nodes, width = sizes("x", x, 3)
+    num_out = sizes("weight", weight, 2)[0]
+    require_like(
+        x,
+        (
+            ("x", x, (batch, num_nodes, width)),
+            ("weight", weight, (num_out, width)),
+            ("bias", bias, (num_out,)),
+            ("norm_weight", norm_weight, (width,)),
+            ("residual", residual, (batch, num_nodes, num_out)),
+        ),
+    )
+    if out is None:
+        return x.new_empty(batch, num_nodes, num_out)
+    dtype = torch.float32 if out.dtype == torch.float32 else x.dtype
+    require("out", out, (batch, num_nodes, num_out), dtype, x.device)
+    return out
+
+
+def require_mlp(
+    x: Tensor, gate_up: Tensor, down: Tensor, norm_weight: Tensor, out: Tensor | None
+) -> Tensor:
+    """Arguments of gated_mlp; returns `out`, new where it is not given."""
+    shape = sizes("x", x, 3)
+    width, inner = shape[2], sizes("gate_up", gate_up, 2)[0] // 2
+    require_like(
+        x,
+        (
+            ("x", x, shape),
+            ("gate_up", gate_up, (2 * inner, width)),
+            ("down", down, (width, inner)),
+            ("norm_weight", norm_weight, (width,)),
+            ("out", out, shape),
+        ),
+    )
+    return x.new_empty(shape) if out is None else out
+
+
+def require_attention(q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch) -> None:
+    """Arguments of tree_attention."""
+    batch, num_nodes, h_q, _ = sizes("q", q, 4)
+    h_kv, num_slots, head_dim = sizes("k_cache", k_cache, 4)[1:]
+    q_shape, cache = (batch, num_nodes, h_q, head_dim), (batch, h_kv, num_slots, head_dim)
+    like = (("q", q, q_shape), ("k_cache", k_cache, cache), ("v_cache", v_cache, cache))
+    require_like(k_cache, like)
+    require("nodes.positions", nodes.positions, (batch, num_nodes), torch.int32, q.device)
+    require_slots(nodes, num_slots)
+    require_cache(k_cache, h_q, nodes)
+
+
+def require_cache(k_cache: Tensor, h_q: int, nodes: NodeBatch) -> None:
+    """What attention asks of heads, slots and nodes, once shapes and dtypes are known to agree."""
+    _, h_kv, num_slots, _ = k_cache.shape
+    if h_q % h_kv:
+        raise ValueError(f"q: expected heads in multiples of the cache's {h_kv}, got {h_q}")
+    if num_slots % KV_CHUNK:
+        raise ValueError(f"k_cache: expected slots in multiples of {KV_CHUNK}, got {num_slots}")
+    if nodes.ancestors is None:
+        return
+    at = nodes.positions.shape
+    require("nodes.ancestors", nodes.ancestors, at, torch.int64, k_cache.device)
+    if nodes.first_node + at[1] > MAX_TREE_NODES:
+        raise ValueError(
+            f"nodes: expected at most {MAX_TREE_NODES} in a tree, got {nodes.first_node + at[1]}"
+        )
 
 
 def require_head(head: DraftHead, h: Tensor, k: int) -> None:

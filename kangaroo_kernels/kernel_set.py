@@ -38,6 +38,7 @@ class Backend(str, Enum):
     NATIVE = "native"
     TRITON = "triton"
     CUDA = "cuda"
+    LIBRARY = "library"
 
 
 class UnsupportedError(RuntimeError):
@@ -56,11 +57,17 @@ class Target:
 # One row per op, its implementations in order of preference under "auto".
 IMPLS: Mapping[str, tuple[Backend, ...]] = {
     "embedding": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
-    "linear": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
+    "linear": (
+        Backend.NATIVE,
+        Backend.TRITON,
+        Backend.REFERENCE,
+        Backend.CUDA,
+        Backend.LIBRARY,
+    ),
     "rms_norm": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "rope_append_kv": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
-    "tree_attention": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
-    "gated_mlp": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "tree_attention": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.LIBRARY),
+    "gated_mlp": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.LIBRARY),
     "top1_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
     "topk_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "adapter_step": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
@@ -74,18 +81,28 @@ MODULES = {
     Backend.NATIVE: "native",
     Backend.TRITON: "triton_kernel",
     Backend.CUDA: "cuda_kernel",
+    Backend.LIBRARY: "library",
 }
 
 # What a decoder layer is made of, and what a draft needs besides.
 LAYER_OPS = ("linear", "rope_append_kv", "tree_attention", "gated_mlp")
 DRAFT_OPS = ("embedding", "adapter_step", "top1_confidence")
 
-# What "auto" never takes: what is slow, or may be, must be asked for.
-SLOW: Mapping[str, Mapping[Backend, str]] = {
-    "cpu": {Backend.TRITON: "its interpreter is slow, so only on request: backend='triton'"},
+# Libraries choose their order of summation by the number of rows. That is no way to decode, but
+# prefill may be done so: with speculation on or off it is the same prefill.
+LIBRARY_OPS = tuple(op for op, row in IMPLS.items() if Backend.LIBRARY in row)
+NEIGHBOURS = "a row's bits depend on its neighbours, so only on request: backend='library'"
+
+# What "auto" never takes: what is slow, or may be, or breaks a law, must be asked for.
+ON_REQUEST: Mapping[str, Mapping[Backend, str]] = {
+    "cpu": {
+        Backend.TRITON: "its interpreter is slow, so only on request: backend='triton'",
+        Backend.LIBRARY: NEIGHBOURS,
+    },
     "gpu": {
         Backend.REFERENCE: "slow on a GPU, so only on request: backend='reference'",
         Backend.CUDA: "not yet measured faster than Triton, so only on request: backend='cuda'",
+        Backend.LIBRARY: NEIGHBOURS,
     },
 }
 
@@ -129,15 +146,15 @@ def _refusal(op: str, backend: Backend, target: Target) -> str | None:
 
 
 def auto_backend(op: str, target: Target) -> Backend:
-    """The first of the op's row that can run on `target` and is not slow there.
+    """The first of the op's row that can run on `target` and need not be asked for there.
 
     Raises:
         UnsupportedError: there is none; the message has every reason.
     """
-    slow = SLOW["cpu" if target.device.type == "cpu" else "gpu"]
+    on_request = ON_REQUEST["cpu" if target.device.type == "cpu" else "gpu"]
     reasons = {}
     for backend in IMPLS[op]:  # one by one: Triton is not imported where C++ serves
-        reason = slow.get(backend) or _refusal(op, backend, target)
+        reason = on_request.get(backend) or _refusal(op, backend, target)
         if reason is None:
             return backend
         reasons[backend] = reason

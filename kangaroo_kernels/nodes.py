@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,12 +25,22 @@ class NodeBatch:
         ancestors:     [B, N] int64 bit masks, bit j: tree node j is the node itself or its
             ancestor;
                        None: the tree is a chain, so node i sees every node up to itself.
+        committed:     [B], what the host knows `cache_seqlens` to be; None: it does not.
     """
 
     positions: Tensor
     cache_seqlens: Tensor
     first_node: int = 0
     ancestors: Tensor | None = None
+    committed: Sequence[int] | None = None
+
+    def sequence(self, b: int) -> NodeBatch:
+        """The nodes of sequence b alone."""
+        own = slice(b, b + 1)
+        ancestors = None if self.ancestors is None else self.ancestors[own]
+        committed = None if self.committed is None else self.committed[own]
+        positions, cache_seqlens = self.positions[own], self.cache_seqlens[own]
+        return NodeBatch(positions, cache_seqlens, self.first_node, ancestors, committed)
 
 
 class SlotPlaces(NamedTuple):

@@ -129,6 +129,12 @@ def visible_slots(nodes: NodeBatch, b: int, num_slots: int) -> Tensor:
     return (node < 0) | ((node < 64) & (bits == 1))
 
 
+def visible(nodes: NodeBatch, num_slots: int) -> Tensor:
+    """[B, N, num_slots] bool: the same for all sequences."""
+    num_sequences = len(nodes.cache_seqlens)
+    return torch.stack([visible_slots(nodes, b, num_slots) for b in range(num_sequences)])
+
+
 def tree_attention(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale: float
 ) -> Tensor:

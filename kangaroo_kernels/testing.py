@@ -194,7 +194,7 @@ def chain_nodes(cache_seqlens: Sequence[int], num_nodes: int, first_node: int = 
     """The nodes `first_node` to `first_node + num_nodes - 1` of one chain per sequence."""
     seqlens = torch.tensor(cache_seqlens, dtype=torch.int32)
     steps = torch.arange(first_node, first_node + num_nodes, dtype=torch.int32)
-    return NodeBatch(seqlens[:, None] + steps, seqlens, first_node)
+    return NodeBatch(seqlens[:, None] + steps, seqlens, first_node, committed=cache_seqlens)
 
 
 def tree_nodes(parents: Tensor, cache_seqlens: Sequence[int], first_node: int = 0) -> NodeBatch:
@@ -203,7 +203,8 @@ def tree_nodes(parents: Tensor, cache_seqlens: Sequence[int], first_node: int = 
     masks = ancestor_masks(parents)
     depths = ((masks[:, :, None] >> torch.arange(64)) & 1).sum(-1, dtype=torch.int32) - 1
     positions = (seqlens[:, None] + depths)[:, first_node:].contiguous()
-    return NodeBatch(positions, seqlens, first_node, masks[:, first_node:].contiguous())
+    masks = masks[:, first_node:].contiguous()
+    return NodeBatch(positions, seqlens, first_node, masks, cache_seqlens)
 
 
 def attention_inputs(

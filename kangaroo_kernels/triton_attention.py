@@ -17,9 +17,8 @@ import triton.language as tl
 from torch import Tensor
 
 from kangaroo_kernels import triton_math
-from kangaroo_kernels.checks import require
 from kangaroo_kernels.kernel_set import Target
-from kangaroo_kernels.nodes import MAX_TREE_NODES, NodeBatch
+from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.tree_attention import KV_CHUNK
 from kangaroo_kernels.triton_math import COUNTS, ROW_TILE, exact_dot, pad_to_power_of_2
 
@@ -254,24 +253,3 @@ def attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale:
         num_warps=4, enable_fp_fusion=True,
     )  # fmt: skip
     return out
-
-
-def check_cache(k_cache: Tensor, h_q: int, nodes: NodeBatch) -> None:
-    """What attention asks of heads, slots and nodes, once shapes and dtypes are known to agree.
-
-    Raises:
-        ValueError: names argument, expected and got.
-    """
-    _, h_kv, num_slots, _ = k_cache.shape
-    if h_q % h_kv:
-        raise ValueError(f"q: expected heads in multiples of the cache's {h_kv}, got {h_q}")
-    if num_slots % KV_CHUNK:
-        raise ValueError(f"k_cache: expected slots in multiples of {KV_CHUNK}, got {num_slots}")
-    if nodes.ancestors is None:
-        return
-    at = nodes.positions.shape
-    require("nodes.ancestors", nodes.ancestors, at, torch.int64, k_cache.device)
-    if nodes.first_node + at[1] > MAX_TREE_NODES:
-        raise ValueError(
-            f"nodes: expected at most {MAX_TREE_NODES} in a tree, got {nodes.first_node + at[1]}"
-        )

@@ -105,6 +105,15 @@ def test_the_furthest_chain() -> None:
     assert cache.chain(REACH).positions.tolist() == [list(range(REACH))]
 
 
+def test_a_chain_beyond_the_positions_at_hand() -> None:
+    cache = SlotCache((2, 2, 1), 2 * REACH, 8, LIKE)
+    cache.commit([5, 3], num_nodes=2)
+    nodes = cache.chain(REACH - 1)
+    assert nodes.positions.dtype == torch.int32
+    assert nodes.positions.tolist() == [list(range(n + 2, n + 1 + REACH)) for n in (5, 3)]
+    assert nodes.committed == nodes.cache_seqlens.tolist() == [5, 3]
+
+
 def test_a_copied_sequence() -> None:
     """Its live slots and nothing else."""
     source, cache = (SlotCache((2, 3, 1), 10, 8, LIKE) for _ in range(2))

@@ -8,9 +8,9 @@ import triton.language as tl
 from torch import Tensor
 
 from kangaroo_kernels.adapter_weights import StepWeights
-from kangaroo_kernels.checks import require_like, sizes
+from kangaroo_kernels.checks import require_cache, require_like, sizes
 from kangaroo_kernels.nodes import NodeBatch
-from kangaroo_kernels.triton_attention import attend, check_cache, unsupported
+from kangaroo_kernels.triton_attention import attend, unsupported
 from kangaroo_kernels.triton_gemm import Epilogue, Tiling, product
 from kangaroo_kernels.triton_math import COUNTS, ROW_TILE, sums_of_products
 from kangaroo_kernels.triton_rope import check_places, interleaved, place_heads
@@ -89,7 +89,7 @@ def adapter_step(
         ),
     )
     check_places(rope, nodes, (batch, num_nodes), k_cache)
-    check_cache(k_cache, h_q, nodes)
+    require_cache(k_cache, h_q, nodes)
     q = h.new_empty(batch, num_nodes, h_q, head_dim)
     if num_nodes == 0:
         return torch.empty_like(h)

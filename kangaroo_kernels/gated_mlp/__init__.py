@@ -18,7 +18,7 @@ class GatedMLP(Protocol):
     ) -> Tensor:
         """x + (silu(g) * u) W_down^T with [g; u] = rms_norm(x) W_gate_up^T (SwiGLU).
 
-        A row's bits do not depend on the other rows or on their number.
+        A row's bits do not depend on the other rows or on their number; by `library` they do.
 
         Args:
             x:           [B, N, C]

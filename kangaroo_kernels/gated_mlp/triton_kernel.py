@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from kangaroo_kernels.checks import require_like, sizes
+from kangaroo_kernels.checks import require_mlp
 from kangaroo_kernels.triton_gemm import Epilogue, product
 from kangaroo_kernels.triton_math import unsupported
 
@@ -18,20 +18,8 @@ def gated_mlp(
     *,
     out: Tensor | None = None,
 ) -> Tensor:
-    shape = sizes("x", x, 3)
-    width, inner = shape[2], sizes("gate_up", gate_up, 2)[0] // 2
-    require_like(
-        x,
-        (
-            ("x", x, shape),
-            ("gate_up", gate_up, (2 * inner, width)),
-            ("down", down, (width, inner)),
-            ("norm_weight", norm_weight, (width,)),
-            ("out", out, shape),
-        ),
-    )
-    gated = x.new_empty(*shape[:2], inner)
-    out = x.new_empty(shape) if out is None else out
+    out = require_mlp(x, gate_up, down, norm_weight, out)
+    gated = x.new_empty(*x.shape[:2], down.shape[1])
     product(x, gate_up, Epilogue(norm_weight, eps, gated=True), gated)
     product(gated, down, Epilogue(residual=x), out)
     return out

@@ -19,7 +19,7 @@ class Linear(Protocol):
     ) -> Tensor:
         """residual + rms_norm(x) W^T + bias; the absent parts are left out.
 
-        A row's bits do not depend on the other rows or on their number.
+        A row's bits do not depend on the other rows or on their number; by `library` they do.
 
         Args:
             x:           [B, N, C]

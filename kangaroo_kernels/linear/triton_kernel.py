@@ -1,9 +1,8 @@
 """linear in Triton."""
 
-import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, require_like, sizes
+from kangaroo_kernels.checks import require_linear
 from kangaroo_kernels.triton_gemm import Epilogue, product
 from kangaroo_kernels.triton_math import unsupported
 
@@ -20,22 +19,6 @@ def linear(
     residual: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Tensor:
-    batch, num_nodes, width = sizes("x", x, 3)
-    num_out = sizes("weight", weight, 2)[0]
-    require_like(
-        x,
-        (
-            ("x", x, (batch, num_nodes, width)),
-            ("weight", weight, (num_out, width)),
-            ("bias", bias, (num_out,)),
-            ("norm_weight", norm_weight, (width,)),
-            ("residual", residual, (batch, num_nodes, num_out)),
-        ),
-    )
-    if out is None:
-        out = x.new_empty(batch, num_nodes, num_out)
-    dtype = torch.float32 if out.dtype == torch.float32 else x.dtype
-    require("out", out, (batch, num_nodes, num_out), dtype, x.device)
-    around = Epilogue(norm_weight, eps, bias, residual)
-    product(x, weight, around, out)
+    out = require_linear(x, weight, bias, norm_weight, residual, out)
+    product(x, weight, Epilogue(norm_weight, eps, bias, residual), out)
     return out

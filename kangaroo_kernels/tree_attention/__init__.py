@@ -19,7 +19,8 @@ class TreeAttention(Protocol):
         The prefix is never masked. A row's bits depend on its own visible slots alone: neither on
         the other nodes nor on what the rest of the cache holds. They are summed in path order, the
         j-th ancestor as if it stood in slot `cache_seqlens + j`: a node of a tree has the bits of
-        the chain that leads to it, and of the next root once that chain is committed.
+        the chain that leads to it, and of the next root once that chain is committed. `library`
+        promises nothing of bits.
 
         Args:
             q:       [B, N, H_q, D], RoPE applied; H_q a multiple of H_kv.

@@ -8,7 +8,7 @@ from torch import Tensor
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.tree_attention import KV_CHUNK
 
-REACH = 257  # slots behind the committed ones that may be written before the next commit
+REACH = 257  # slots behind the committed ones whose positions are at hand
 
 
 class Slots:
@@ -30,8 +30,13 @@ class Slots:
 
     def chain(self, first: int, num_nodes: int) -> NodeBatch:
         """Nodes [first, first + num_nodes) of chains, each seeing all before it."""
-        positions = self.positions[:, first : first + num_nodes].contiguous()
-        return NodeBatch(positions, self.cache_seqlens, first)
+        seqlens, last = self.cache_seqlens, first + num_nodes
+        if last <= REACH:
+            positions = self.positions[:, first:last].contiguous()
+        else:
+            steps = torch.arange(first, last, dtype=torch.int32, device=seqlens.device)
+            positions = seqlens[:, None] + steps
+        return NodeBatch(positions, seqlens, first, committed=self.committed)
 
     def follow(self, lengths: list[int]) -> None:
         """The device has committed slots [0, lengths[b]) itself."""

@@ -11,7 +11,14 @@ import typer
 from rich.color import ColorSystem
 from rich.console import Console, RenderableType
 from rich.control import strip_control_codes
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.style import Style
 from typer.core import TyperGroup
 
@@ -95,16 +102,17 @@ def write_json(content: dict[str, Any]) -> None:
     typer.echo(json.dumps(content, default=str))
 
 
-def progress(*columns: str) -> Progress:
-    """A bar on standard error, if that is a terminal."""
+def progress(*columns: str, num_bytes: bool = False) -> Progress:
+    """A bar on standard error, if that is a terminal; one of bytes goes when it is done."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        DownloadColumn() if num_bytes else MofNCompleteColumn(),
         TimeRemainingColumn(),
         *columns,
         console=console,
+        transient=num_bytes,
         disable=not console.is_terminal,
     )
 

@@ -1,5 +1,5 @@
 """A test that takes an op, e.g. `linear`, runs with every implementation of it; Triton's on the GPU
-or, where there is none, in its interpreter.
+or, where there is none, in its interpreter; libraries' on the GPU or else on the CPU.
 """
 
 from __future__ import annotations
@@ -30,13 +30,17 @@ def _faithful_interpreter() -> Iterator[None]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`linear`: all implementations; `fast_linear`: no reference; with `dtype`: in every dtype."""
+    """`linear`: all implementations; `fast_linear`: no reference; with `dtype`: in every dtype.
+    Tests marked `bitwise` leave out libraries.
+    """
     dtypes = DTYPES if "dtype" in metafunc.fixturenames else (torch.float32,)
     for name in metafunc.fixturenames:
         op = name.removeprefix("fast_")
         if op not in IMPLS:
             continue
         backends = [b for b in IMPLS[op] if b != Backend.REFERENCE or op == name]
+        if metafunc.definition.get_closest_marker("bitwise") is not None:
+            backends = [b for b in backends if b != Backend.LIBRARY]
         thorough = metafunc.definition.get_closest_marker("thorough") is not None
         if len(dtypes) > 1:
             params = [parameter(op, b, d, thorough) for b in backends for d in dtypes]
@@ -52,12 +56,14 @@ def implementations(op: str, backends: list[Backend], thorough: bool = False) ->
 
 
 def seeded(ops: Iterable[str]) -> list[Any]:
-    """Pytest parameters: (op, implementation, dtype), all but the reference in every dtype."""
+    """Pytest parameters: (op, implementation, dtype), all but the reference and libraries in every
+    dtype.
+    """
     return [
         pytest.param(op, *p.values, marks=p.marks, id=f"{op}-{p.id}")
         for op in ops
         for backend in IMPLS[op]
-        if backend != Backend.REFERENCE
+        if backend not in (Backend.REFERENCE, Backend.LIBRARY)
         for p in (parameter(op, backend, dtype) for dtype in DTYPES)
     ]
 
@@ -67,7 +73,8 @@ def parameter(op: str, backend: Backend, dtype: torch.dtype, thorough: bool = Fa
 
     What is marked `thorough` takes minutes in the interpreter, which is asked for by `-m fuzz`.
     """
-    on_gpu = backend == Backend.CUDA or (backend == Backend.TRITON and torch.cuda.is_available())
+    anywhere = backend in (Backend.TRITON, Backend.LIBRARY)
+    on_gpu = backend == Backend.CUDA or (anywhere and torch.cuda.is_available())
     device = torch.device("cuda" if on_gpu and torch.cuda.is_available() else "cpu")
     marks = [pytest.mark.gpu] if on_gpu else []
     if thorough and backend == Backend.TRITON and INTERPRETED:

@@ -38,6 +38,7 @@ def test_error_budget(gated_mlp: GatedMLP, dtype: torch.dtype, shape: tuple[int,
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (192, 515)])
+@pytest.mark.bitwise
 @pytest.mark.thorough
 def test_row_invariance(gated_mlp: GatedMLP, dtype: torch.dtype, shape: tuple[int, int]) -> None:
     weights = make_weights(shape, dtype)
@@ -46,6 +47,7 @@ def test_row_invariance(gated_mlp: GatedMLP, dtype: torch.dtype, shape: tuple[in
 
 
 @pytest.mark.parametrize("num_nodes", [1, 5, 16, 65])
+@pytest.mark.bitwise
 @pytest.mark.thorough
 def test_thread_invariance(gated_mlp: GatedMLP, dtype: torch.dtype, num_nodes: int) -> None:
     weights = make_weights((192, 512), dtype)

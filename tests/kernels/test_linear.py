@@ -77,6 +77,7 @@ def test_the_norm_of_large_and_small_rows(linear: Linear, dtype: torch.dtype, si
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (512, 192), (1001, 9)])
+@pytest.mark.bitwise
 @pytest.mark.thorough
 def test_row_invariance(linear: Linear, dtype: torch.dtype, shape: tuple[int, int]) -> None:
     x, weight, bias, norm_weight, _ = make_inputs(1, 100, shape, dtype)
@@ -87,6 +88,7 @@ def test_row_invariance(linear: Linear, dtype: torch.dtype, shape: tuple[int, in
 
 
 @pytest.mark.parametrize("num_nodes", [1, 5, 16, 65])
+@pytest.mark.bitwise
 @pytest.mark.thorough
 def test_thread_invariance(linear: Linear, dtype: torch.dtype, num_nodes: int) -> None:
     x, weight, bias, norm_weight, residual = make_inputs(1, num_nodes, (192, 1000), dtype)

@@ -108,6 +108,7 @@ def test_peaked_and_huge_scores(tree_attention: TreeAttention) -> None:
 
 @pytest.mark.parametrize("heads", HEADS, ids=str)
 @pytest.mark.parametrize("kind", ["chain", "tree"])
+@pytest.mark.bitwise
 @pytest.mark.thorough
 def test_a_node_alone_and_among_others(
     tree_attention: TreeAttention, heads: Heads, kind: str
@@ -117,6 +118,7 @@ def test_a_node_alone_and_among_others(
     check_row_invariance(tree_attention, inputs)
 
 
+@pytest.mark.bitwise
 @pytest.mark.thorough
 def test_a_node_alone_and_among_others_in(
     tree_attention: TreeAttention, dtype: torch.dtype
@@ -143,6 +145,7 @@ def check_row_invariance(tree_attention: TreeAttention, inputs: AttentionInputs)
 
 @pytest.mark.parametrize("junk", [0.0, 1e4, float("inf"), float("nan")])
 @pytest.mark.parametrize("heads", HEADS, ids=str)
+@pytest.mark.bitwise
 @pytest.mark.thorough
 def test_invisible_slots_do_not_show(
     tree_attention: TreeAttention, heads: Heads, junk: float
@@ -161,6 +164,7 @@ def test_invisible_slots_do_not_show(
 
 
 @pytest.mark.parametrize("heads", HEADS, ids=str)
+@pytest.mark.bitwise
 @pytest.mark.thorough
 def test_a_chain_is_a_tree_of_width_one(
     tree_attention: TreeAttention, dtype: torch.dtype, heads: Heads
@@ -176,6 +180,7 @@ def test_a_chain_is_a_tree_of_width_one(
 
 
 @pytest.mark.parametrize("sizes", [[50, 50], [1, 99], [64, 36], [33, 1, 16, 17, 3, 30], [1] * 100])
+@pytest.mark.bitwise
 @pytest.mark.thorough
 def test_prefill_in_pieces(tree_attention: TreeAttention, sizes: list[int]) -> None:
     """One call of 100 nodes and calls of any sizes, as parts of a chain or each committed first."""
@@ -204,6 +209,7 @@ def test_capacity_does_not_show(tree_attention: TreeAttention) -> None:
 
 
 @pytest.mark.parametrize("num_nodes", [1, 3])
+@pytest.mark.bitwise
 @pytest.mark.thorough
 def test_thread_invariance(tree_attention: TreeAttention, num_nodes: int) -> None:
     inputs = testing.attention_inputs(MHA, testing.chain_nodes((200, 3), num_nodes))

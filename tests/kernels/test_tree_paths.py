@@ -19,6 +19,8 @@ from tests.kernels import naive
 PREFIXES = (0, 5, 60, 250, 256)
 NUM_NODES = 9
 
+pytestmark = pytest.mark.bitwise
+
 
 def as_chain(inputs: AttentionInputs, node: int) -> AttentionInputs:
     """The cache and the queries as if the node's ancestors had been the only nodes."""

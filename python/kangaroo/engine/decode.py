@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import torch
 from torch import Tensor
 
-from kangaroo.cache import REACH
 from kangaroo.config import DraftConfig, ModelConfig
 from kangaroo.draft.base import Drafter
 from kangaroo.draft.tree import DraftTree, tensors
@@ -19,8 +19,11 @@ from kangaroo.models.llama import Llama
 from kangaroo_kernels import UnsupportedError
 from kangaroo_kernels.verify_tree import Verdict
 
-# Prompt tokens per pass: bounds the memory of activations. The adapter may be a slot behind.
-PREFILL_CHUNK = REACH - 1
+# Prompt tokens per pass: bounds the memory of activations, which do not grow with the prompt. The
+# largest are the MLP's gates and ups: 1024 x 28672 numbers, 58.7 MB, for Llama-3.1-8B in 16 bits.
+# With so many rows a GPU's libraries are bound by arithmetic; the kernels of rounds read the
+# weights once a tile of rows, so for them a longer pass saves nothing.
+PREFILL_CHUNK, LIBRARY_CHUNK = 256, 1024
 
 
 @dataclass(frozen=True)
@@ -121,10 +124,12 @@ class Decoder:
             start = state.resume(past.state, request.tokens)
         exit_layer, num_layers = self.config.exit_layer, self.model.config.num_layers
         history = torch.tensor([request.tokens[start:-1]], device=state.exit_states.device)
-        for tokens in history.split(PREFILL_CHUNK, dim=1) if history.numel() else ():
+        layers = partial(self.model.layers, prefill=True)
+        chunk = PREFILL_CHUNK if self.model.prefill_kernels is None else LIBRARY_CHUNK
+        for tokens in history.split(chunk, dim=1) if history.numel() else ():
             nodes = state.shallow_kv.chain(tokens.shape[1])
-            h = self.model.layers(self.model.embed(tokens), 0, exit_layer, state.shallow_kv, nodes)
-            h_deep = self.model.layers(h, exit_layer, num_layers, state.deep_kv, nodes)
+            h = layers(self.model.embed(tokens), 0, exit_layer, state.shallow_kv, nodes)
+            h_deep = layers(h, exit_layer, num_layers, state.deep_kv, nodes)
             self.drafter.prefill(state, h, h_deep)
             state.exit_states[:, 0] = h[:, -1]
             own, done = state.adapter_kv, state.shallow_kv.slots.committed[0] + tokens.shape[1]

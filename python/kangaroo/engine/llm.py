@@ -28,6 +28,7 @@ from kangaroo.engine.stats import Rounds
 from kangaroo.engine.work import Work
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
+from kangaroo.models.weights import OnProgress
 from kangaroo_kernels import Backend, UnsupportedError
 
 
@@ -55,6 +56,7 @@ class KangarooForCausalLM:
         dtype: torch.dtype | str | None = None,
         device: torch.device | str = "cpu",
         backend: Backend | str = "auto",
+        on_progress: OnProgress | None = None,
     ) -> KangarooForCausalLM:
         """Load a target and the adapter that drafts for it.
 
@@ -66,13 +68,14 @@ class KangarooForCausalLM:
                 elsewhere "auto".
             device: where to run.
             backend: of the kernels: "auto", "reference", "native", "triton" or "cuda".
+            on_progress: is called with the bytes of weights that have been read, and all there are.
 
         Raises:
             ValueError: a folder, file, tensor or argument is missing or wrong, or the adapter was
                 made for another target.
             UnsupportedError: the family, the dtype, the device or the backend is not supported.
         """
-        path, model, loaded = load_engine(target, adapter, dtype, device, backend)
+        path, model, loaded = load_engine(target, adapter, dtype, device, backend, on_progress)
         return cls(model, loaded, path, generation_config(path))
 
     @property
@@ -117,12 +120,11 @@ class KangarooForCausalLM:
             options: fields of GenerationConfig (`max_new_tokens`, `eos_token_id`, `do_sample`,
                 `temperature`, `return_dict_in_generate`, `output_logits`, ...), `logits_processor`,
                 `prefix_allowed_tokens_fn`, `presence_penalty` and `frequency_penalty` (OpenAI's),
-                `stopping_criteria` (each is called for one sequence at
-                a time, [1, T] without padding), an `attention_mask` [B, T], `past_key_values`, of
-                :meth:`prefill` or an earlier call: what the prompt begins with is taken from there,
-                and what one sequence comes to is left there; `output_logprobs`, and Kangaroo's own
-                `draft`, `max_depth`, `confidence`, `seed`, `draft_sampling`; see
-                :meth:`rounds`.
+                `stopping_criteria` (each is called for one sequence at a time, [1, T] without
+                padding), an `attention_mask` [B, T], `past_key_values`, of :meth:`prefill` or an
+                earlier call: what the prompt begins with is taken from there, and what one sequence
+                comes to is left there; `output_logprobs`, and Kangaroo's own `draft`, `max_depth`,
+                `confidence`, `seed`, `draft_sampling`; see :meth:`rounds`.
 
         Returns:
             [B * num_return_sequences, T + new] int64 on the device of `input_ids`, an

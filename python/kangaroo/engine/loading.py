@@ -13,8 +13,9 @@ from kangaroo.models.adapter_io import load_adapter
 from kangaroo.models.families import hf_config, model_config
 from kangaroo.models.fingerprint import fingerprint
 from kangaroo.models.llama import Llama
-from kangaroo.models.weights import load_target
+from kangaroo.models.weights import OnProgress, load_target
 from kangaroo_kernels import Backend, KernelSet, Target
+from kangaroo_kernels.kernel_set import LIBRARY_OPS
 
 TINY_PY = "tiny-py"
 TINY_PY_ADAPTER = "deep_prefix"
@@ -27,19 +28,31 @@ def load_engine(
     dtype: torch.dtype | str | None,
     device: torch.device | str,
     backend: Backend | str,
+    on_progress: OnProgress | None = None,
 ) -> tuple[Path, Llama, Adapter | None]:
     """Folder, target and adapter; see :meth:`KangarooForCausalLM.from_pretrained`."""
     path = target_path(target)
     place = torch_device(device)
     config = model_config(path)
     number = torch_dtype(dtype, place, path)
-    kernels = KernelSet.resolve(Target(place, number, config.head_dim), backend)
+    on = Target(place, number, config.head_dim)
+    kernels, prefill = KernelSet.resolve(on, backend), prefill_kernels(on, backend)
     home = adapter_home(target, adapter)
     loaded = None
     if home is not None:
         exit_layer = read_description(home / CONFIG).adapter.exit_layer
         loaded = load_adapter(home, number, place, fingerprint(path, exit_layer))
-    return path, Llama(config, load_target(path, config, number, place), kernels), loaded
+    weights = load_target(path, config, number, place, on_progress)
+    return path, Llama(config, weights, kernels, prefill), loaded
+
+
+def prefill_kernels(target: Target, backend: Backend | str) -> KernelSet | None:
+    """On a GPU kernels for a few rows would read the weights again and again: there prefill goes
+    through libraries, unless a backend was asked for. None: as decoding.
+    """
+    if backend != "auto" or target.device.type == "cpu":
+        return None
+    return KernelSet.resolve(target, **dict.fromkeys(LIBRARY_OPS, Backend.LIBRARY))
 
 
 def target_path(target: str | Path) -> Path:

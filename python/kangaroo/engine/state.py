@@ -116,9 +116,10 @@ class DecodeState:
         """
         if is_chain(trees):
             return cache.chain(num_nodes)
-        seqlens, first = cache.slots.cache_seqlens, cache.num_nodes
+        slots, first = cache.slots, cache.num_nodes
+        seqlens = slots.cache_seqlens
         depths, ancestors = places(trees, first, first + num_nodes, seqlens.device)
-        return NodeBatch(depths + seqlens[:, None], seqlens, first, ancestors)
+        return NodeBatch(depths + seqlens[:, None], seqlens, first, ancestors, slots.committed)
 
     def forget_nodes(self) -> None:
         """Nothing of a round that has failed is left."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-FLOAT_DTYPES = ("F64", "F32", "F16", "BF16")
+FLOAT_DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of a number
+# Pages of a mapped file count as the process's own memory once they have been read.
+MAPPED_BYTES = 64 * 2**20
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -30,6 +33,12 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
+class _Stored(NamedTuple):
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
 class TensorFiles:
     """Named tensors, whichever file each is in. Opening reads headers; `read` reads one tensor.
 
@@ -44,28 +53,51 @@ class TensorFiles:
             ValueError: a file is absent, truncated or corrupt, or two hold the same tensor.
         """
         self.names: dict[Path, frozenset[str]] = {}
-        self._home: dict[str, tuple[Path, Any]] = {}
+        self._stored: dict[str, _Stored] = {}
+        self._mapped: dict[Path, Any] = {}
+        self._mapped_bytes = 0
         for file in files:
             handle = _open(file)
             self.names[file] = frozenset(handle.keys())
             for name in handle.keys():
-                if name in self._home:
-                    raise ValueError(f"{file}: tensor {name} is in {self._home[name][0].name} too")
-                self._home[name] = (file, handle)
+                if name in self:
+                    raise ValueError(f"{file}: tensor {name} is in {self.file(name).name} too")
+                header = handle.get_slice(name)
+                shape, dtype = tuple(header.get_shape()), str(header.get_dtype())
+                self._stored[name] = _Stored(file, shape, dtype)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._home
+        return name in self._stored
+
+    def file(self, name: str) -> Path:
+        """Where the tensor is."""
+        return self._stored[name].file
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._home[name][1].get_slice(name).get_shape())
+        """As stored."""
+        return self._stored[name].shape
 
     def dtype(self, name: str) -> str:
         """As safetensors spells it: "F32", "BF16", ..."""
-        return str(self._home[name][1].get_slice(name).get_dtype())
+        return self._stored[name].dtype
+
+    def num_bytes(self, name: str) -> int:
+        """Size of a floating-point tensor as stored."""
+        return math.prod(self.shape(name)) * FLOAT_DTYPES[self.dtype(name)]
 
     def read(self, name: str) -> Tensor:
-        """The tensor as stored, on the CPU; perhaps a view of the file, so copy what is kept."""
-        tensor: Tensor = self._home[name][1].get_tensor(name)
+        """The tensor as stored, on the CPU; perhaps a view of the file, so copy what is kept.
+
+        Beside the tensors that the caller keeps, at most MAPPED_BYTES and the tensor are in memory.
+        """
+        if self._mapped_bytes > MAPPED_BYTES:
+            self._mapped.clear()
+            self._mapped_bytes = 0
+        file = self.file(name)
+        if file not in self._mapped:
+            self._mapped[file] = _open(file)
+        tensor: Tensor = self._mapped[file].get_tensor(name)
+        self._mapped_bytes += tensor.nbytes
         return tensor
 
     def check(self, expected: Mapping[str, tuple[int, ...]], ignored: frozenset[str]) -> None:
@@ -78,12 +110,12 @@ class TensorFiles:
         missing = [name for name in expected if name not in self]
         if missing:
             raise ValueError(f"{where}: missing tensor {missing[0]}{_and_more(missing)}")
-        surplus = sorted(self._home.keys() - expected.keys() - ignored)
+        surplus = sorted(self._stored.keys() - expected.keys() - ignored)
         if surplus:
-            file = self._home[surplus[0]][0]
+            file = self.file(surplus[0])
             raise ValueError(f"{file}: surplus tensor {surplus[0]}{_and_more(surplus)}")
         for name, shape in expected.items():
-            what = f"{self._home[name][0]}: tensor {name}:"
+            what = f"{self.file(name)}: tensor {name}:"
             if self.shape(name) != shape:
                 raise ValueError(f"{what} expected shape {shape}, got {self.shape(name)}")
             if self.dtype(name) not in FLOAT_DTYPES:

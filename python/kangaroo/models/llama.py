@@ -35,10 +35,23 @@ def rope_table(config: ModelConfig, device: torch.device) -> Tensor:
 
 
 class Llama:
-    """Weights and the kernels that run them. Holds nothing of any sequence."""
+    """Weights and the kernels that run them. Holds nothing of any sequence.
 
-    def __init__(self, config: ModelConfig, weights: LlamaWeights, kernels: KernelSet):
+    Attributes:
+        kernels: decode, and prefill too where `prefill_kernels` are None; these need not be
+            row-invariant.
+        fused: whole layers in one call, where `kernels` have that.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: LlamaWeights,
+        kernels: KernelSet,
+        prefill_kernels: KernelSet | None = None,
+    ):
         self.config, self.weights, self.kernels = config, weights, kernels
+        self.prefill_kernels = prefill_kernels
         self.rope = rope_table(config, weights.norm.device)
         self.fused = kernels.decoder_layers(weights.layers, self.rope, config.rms_norm_eps)
 
@@ -54,20 +67,36 @@ class Llama:
         kv: SlotCache,
         nodes: NodeBatch,
         out: Tensor | None = None,
+        *,
+        prefill: bool = False,
     ) -> Tensor:
         """Run layers [start, stop) on h [B, N, C] and append their keys and values to `kv`, which
         begins at `start`; at least one layer. The result is written to `out` [B, N, C] where it is
-        given.
+        given. `prefill`: by the kernels that are for it.
         """
-        h = (self.fused or self._op_by_op)(h, start, stop, kv.rows, nodes, out)
+        where = start, stop, kv.rows, nodes, out
+        if prefill and self.prefill_kernels is not None:
+            h = self._op_by_op(h, *where, kernels=self.prefill_kernels)
+        elif self.fused is not None:
+            h = self.fused(h, *where)
+        else:
+            h = self._op_by_op(h, *where, kernels=self.kernels)
         kv.num_nodes += h.shape[1]
         return h
 
     def _op_by_op(
-        self, h: Tensor, start: int, stop: int, kv: Tensor, nodes: NodeBatch, out: Tensor | None
+        self,
+        h: Tensor,
+        start: int,
+        stop: int,
+        kv: Tensor,
+        nodes: NodeBatch,
+        out: Tensor | None,
+        *,
+        kernels: KernelSet,
     ) -> Tensor:
         """See the contract of decoder_layers."""
-        kernels, eps, scale = self.kernels, self.config.rms_norm_eps, self.config.head_dim**-0.5
+        eps, scale = self.config.rms_norm_eps, self.config.head_dim**-0.5
         for index in range(start, stop):
             w = self.weights.layers[index]
             k_cache, v_cache = kv[2 * (index - start)], kv[2 * (index - start) + 1]

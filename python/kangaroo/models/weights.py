@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -18,14 +18,21 @@ EMBED, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.w
 HARMLESS_SUFFIX = "rotary_emb.inv_freq"  # a buffer that old checkpoints carry; config.json rules
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
+OnProgress = Callable[[int, int], None]  # stored bytes that have been read, and of how many
 
 
 def load_target(
-    path: Path, config: ModelConfig, dtype: torch.dtype, device: torch.device
+    path: Path,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    on_progress: OnProgress | None = None,
 ) -> LlamaWeights:
     """Weights of the checkpoint in folder `path`, converted, contiguous, projections fused.
 
-    Host memory peaks at the model (when `device` is the host) plus one layer.
+    Tensors go to `device` one by one: beside the model, if that is where it is, the host's memory
+    holds the largest tensor as stored and as converted, and MAPPED_BYTES of files.
+    `on_progress(done, total)` is called behind each, in stored bytes.
 
     Raises:
         ValueError: there are no safetensors; a file is absent, truncated or corrupt, or disagrees
@@ -34,7 +41,8 @@ def load_target(
     """
     files = open_checkpoint(path)
     check_target(files, config)
-    read = _Reader(files, dtype, device)
+    total = sum(map(files.num_bytes, target_shapes(config)))
+    read = _Reader(files, dtype, device, on_progress, total)
     embed = read((EMBED,))
     return LlamaWeights(
         embed=embed,
@@ -98,7 +106,7 @@ def check_target(files: TensorFiles, config: ModelConfig) -> None:
         expected[HEAD] = expected[EMBED]
     files.check(expected, frozenset(ignored))
     if stored_twice and not torch.equal(files.read(HEAD), files.read(EMBED)):
-        where = next(file for file, names in files.names.items() if HEAD in names)
+        where = files.file(HEAD)
         raise ValueError(
             f"{where}: tensor {HEAD} differs from {EMBED}, but config.json has tie_word_embeddings"
         )
@@ -137,10 +145,20 @@ def _layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 class _Reader:
-    """Fuses stored tensors along their rows, straight into the destination."""
+    """Fuses stored tensors along their rows, straight into the destination; tells how many of
+    `total` bytes it has read.
+    """
 
-    def __init__(self, files: TensorFiles, dtype: torch.dtype, device: torch.device):
+    def __init__(
+        self,
+        files: TensorFiles,
+        dtype: torch.dtype,
+        device: torch.device,
+        on_progress: OnProgress | None,
+        total: int,
+    ):
         self._files, self._dtype, self._device = files, dtype, device
+        self._on_progress, self._done, self._total = on_progress, 0, total
         self._pages = HugePages()
 
     def __call__(self, names: Sequence[str]) -> Tensor:
@@ -152,6 +170,9 @@ class _Reader:
             fused = torch.empty(shape, dtype=self._dtype, device=self._device)
         for name, rows in zip(names, torch.split(fused, num_rows), strict=True):
             rows.copy_(self._files.read(name))
+            self._done += self._files.num_bytes(name)
+            if self._on_progress is not None:
+                self._on_progress(self._done, self._total)
         return fused
 
 
