@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +21,18 @@ QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 
 
+class TensorSource(Protocol):
+    """Tensors by the names that they have in a checkpoint."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Without reading it."""
+        ...
+
+    def read(self, name: str) -> Tensor:
+        """In any floating dtype and on any device; perhaps not to be written to."""
+        ...
+
+
 def load_target(
     path: Path, config: ModelConfig, dtype: torch.dtype, device: torch.device
 ) -> LlamaWeights:
@@ -34,7 +47,14 @@ def load_target(
     """
     files = open_checkpoint(path)
     check_target(files, config)
-    read = _Reader(files, dtype, device)
+    return read_target(files, config, dtype, device)
+
+
+def read_target(
+    source: TensorSource, config: ModelConfig, dtype: torch.dtype, device: torch.device
+) -> LlamaWeights:
+    """Weights of a target whose tensors are known to be as `config` says."""
+    read = _Reader(source, dtype, device)
     embed = read((EMBED,))
     return LlamaWeights(
         embed=embed,
@@ -139,19 +159,19 @@ def _layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 class _Reader:
     """Fuses stored tensors along their rows, straight into the destination."""
 
-    def __init__(self, files: TensorFiles, dtype: torch.dtype, device: torch.device):
-        self._files, self._dtype, self._device = files, dtype, device
+    def __init__(self, source: TensorSource, dtype: torch.dtype, device: torch.device):
+        self._source, self._dtype, self._device = source, dtype, device
         self._pages = HugePages()
 
     def __call__(self, names: Sequence[str]) -> Tensor:
-        num_rows = [self._files.shape(name)[0] for name in names]
-        shape = (sum(num_rows), *self._files.shape(names[0])[1:])
+        num_rows = [self._source.shape(name)[0] for name in names]
+        shape = (sum(num_rows), *self._source.shape(names[0])[1:])
         if self._device.type == "cpu":
             fused = self._pages.empty(shape, self._dtype)
         else:
             fused = torch.empty(shape, dtype=self._dtype, device=self._device)
         for name, rows in zip(names, torch.split(fused, num_rows), strict=True):
-            rows.copy_(self._files.read(name))
+            rows.copy_(self._source.read(name))
         return fused
 
 
