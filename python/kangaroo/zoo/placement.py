@@ -167,9 +167,9 @@ def place_heads(small: Attention, wide: Attention, dims: Tensor) -> Heads:
         wide_kv_head = kv_head * copies + place // wide_group
         kv[wide_kv_head] = kv_head
         q[wide_kv_head * wide_group + place % wide_group] = head
-    scale = math.sqrt(wide.head_dim / small.head_dim)
-    each = [q, kv, kv.repeat_interleave(wide_group)]
-    return Heads(*(_rows(heads, dims, small.head_dim) for heads in each), query_scale=scale)
+    values = kv.repeat_interleave(wide_group)
+    q_rows, kv_rows, value_rows = (_rows(h, dims, small.head_dim) for h in (q, kv, values))
+    return Heads(q_rows, kv_rows, value_rows, math.sqrt(wide.head_dim / small.head_dim))
 
 
 def _rows(heads: Tensor, dims: Tensor, head_dim: int) -> Tensor:
