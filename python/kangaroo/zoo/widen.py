@@ -13,6 +13,7 @@ from typing import Annotated
 import torch
 import typer
 from safetensors.torch import save_file
+from torch import Tensor
 
 from kangaroo import terminal
 from kangaroo.config import ModelConfig
@@ -91,19 +92,22 @@ def _write_tensors(out: Path, widening: Widening) -> Written:
     weight_map: dict[str, str] = {}
     with terminal.progress() as bar:
         for number, names in enumerate(bar.track(files, description="writing"), start=1):
-            tensors = {name: widening.read(name) for name in names}
             file = f"model-{number:05}-of-{len(files):05}.safetensors"
-            save_file(tensors, out / file, metadata={"format": "pt"})
+            _write_shard(out / file, {name: widening.read(name) for name in names}, written)
             weight_map |= dict.fromkeys(names, file)
-            for name, tensor in tensors.items():
-                written.num_parameters += tensor.numel()
-                written.num_bytes += tensor.nbytes
-                if name != EMBED:
-                    written.num_read += tensor.numel()
-                    written.num_zeros += tensor.numel() - int(tensor.count_nonzero())
     index = {"metadata": {"total_size": written.num_bytes}, "weight_map": weight_map}
     (out / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return written
+
+
+def _write_shard(file: Path, tensors: dict[str, Tensor], written: Written) -> None:
+    save_file(tensors, file, metadata={"format": "pt"})
+    for name, tensor in tensors.items():
+        written.num_parameters += tensor.numel()
+        written.num_bytes += tensor.nbytes
+        if name != EMBED:
+            written.num_read += tensor.numel()
+            written.num_zeros += tensor.numel() - int(tensor.count_nonzero())
 
 
 def _write_adapter(out: Path, path: Path, folder: Path, widening: Widening) -> tuple[int, int]:
@@ -148,7 +152,7 @@ def main(
         path, sizes, number = target_path(target), SHAPES[shape], DTYPES[dtype]
         widening = Widening(path, sizes, number, CPU, shallow_layers=shallow_layers, seed=seed)
         written = write_folder(out, path, widening)
-    except (ValueError, UnsupportedError) as error:
+    except (ValueError, UnsupportedError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
     terminal.show(*_lines(out, widening, written))
 
