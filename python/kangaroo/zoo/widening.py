@@ -1,14 +1,18 @@
 """A trained small model as a large one of the same function: real text and acceptance at the bytes
 and the arithmetic of the large shape.
 
-Extra dimensions of the residual stream are exactly zero behind every layer. For that the block
-(extra outputs, true inputs) of a matrix is zero, and so are the heads and MLP units that the small
-model does not have; their queries, keys and gates may be anything. Extra layers have extra outputs
-alone, so they add zero. All other extra entries are drawn, as wide as the matrix's own. The head is
-never tied: in a tied one all extra columns would be zeros.
+Extra dimensions of the residual stream are exactly zero behind every layer (but one, see Padding).
+For that the block (extra outputs, true inputs) of a matrix is zero, and so are the values of extra
+heads and the products of extra MLP units, whatever their keys and gates are. An extra query head
+over a true head of values is not heard: its columns of the output projection are zeros. All outputs
+of an extra layer are extra, so it adds zero. All other extra entries are drawn, as wide as the
+matrix's own. The head is never tied: in a tied one all extra columns would be zeros.
 
 Exact, up to the order of summation, where C' / C and D' / D are powers of four (placement.py); else
-norm weights or queries carry a factor that is no power of two, and are rounded to their dtype.
+norm weights or queries carry a factor that is no power of two, and are rounded to their dtype. In
+native kernels the order is the small model's too where head_dim stays and the small sizes are
+multiples of a vector: logits are equal bit for bit.
+
 Tokens that the small model does not have get logits of -gain^2 c sqrt(C') / |h|, h being the last
 state, beside the few units that all have: -10^6 at |h| = 10^4 in float32 and bfloat16, hundreds in
 float16. Their probability is exactly 0 in float32, so they are never chosen, and confidence is the
@@ -47,10 +51,8 @@ from kangaroo.zoo.wide_config import check_shape, config_of, wide_content
 from kangaroo_kernels import Backend, KernelSet, Target
 
 CPU = torch.device("cpu")
-HARMLESS = (
-    "self_attn.k_proj",
-    "mlp.gate_proj",
-)  # extra keys and gates meet zeros, whatever they are
+# Their extra outputs meet zeros, whatever they are: queries, or what the gate is multiplied by.
+HARMLESS = ("self_attn.k_proj", "mlp.gate_proj")
 
 
 class Widening:
@@ -136,9 +138,10 @@ class Widening:
         )
         heads = place_heads(small.config, config, self._dims)
         tensors = {}
+        gains = {"norm": self._residual.padding.gain}
         for name, p in small.named_parameters():
             if p.ndim == 1:
-                tensors[name] = self._norm(p, self._residual.padding.gain if name == "norm" else 0)
+                tensors[name] = self._norm(p, gains.get(name, 0.0))
             else:
                 tensors[name] = self._adapter_matrix(name, p, small.config, heads)
         with torch.device("meta"):
@@ -260,11 +263,8 @@ def widened(
     """
     path, home = target_path(target), adapter_home(target, adapter)
     widening = Widening(path, shape, dtype, device, shallow_layers=shallow_layers, seed=seed)
-    wide = (
-        None
-        if home is None
-        else widening.adapter(load_bound_adapter(home, path, torch.float32, torch.device("cpu")))
-    )
+    small = None if home is None else load_bound_adapter(home, path, torch.float32, CPU)
+    wide = None if small is None else widening.adapter(small)
     kernels = KernelSet.resolve(Target(device, dtype, widening.wide.head_dim), backend)
     return Llama(widening.wide, read_target(widening, widening.wide, dtype, device), kernels), wide
 
