@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind
-from kangaroo.engine.loading import target_path
+from kangaroo.engine.loading import load_bound_adapter, target_path
 from kangaroo.evals.prompts import held_out_prompts
 from kangaroo.models.weights import EMBED, HEAD, NORM, target_shapes
 from kangaroo.zoo.shapes import SHAPES, Shape
@@ -213,6 +213,15 @@ def test_what_cannot_be_widened(folders: dict[str, Path], tmp_path: Path) -> Non
     for family in ("llama-bias", "qwen3", "mistral"):
         path = make_checkpoint(tmp_path / family, family, num_hidden_layers=1)
         refused("model_type: .* cannot be widened", path)
+
+
+def test_an_adapter_whose_eps_is_too_small(folders: dict[str, Path]) -> None:
+    path = folders["llama"]
+    adapter = load_bound_adapter(path / "adapters" / "paper", path, torch.float32, CPU)
+    adapter.config = replace(adapter.config, rms_norm_eps=1e-12)
+    shape = CASES["more tokens alone"].shape
+    with pytest.raises(ValueError, match="rms_norm_eps: expected at least .*, got 1.0e-12"):
+        Widening(path, shape, torch.float16, CPU).adapter(adapter)
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -1,7 +1,7 @@
 """Where a small model's numbers stand in a large one of the same function, and what scales them.
 
-An axis is described by its origins, [wide size] int64: for every index the small model's index that
-stands there, or -1 for what the small model does not have.
+An axis is described by its origins, [wide size] int64 on the CPU: for every index the small model's
+index that stands there, or -1 for what the small model does not have.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Heads:
 
 def prefix(small_size: int, wide_size: int) -> Tensor:
     """Origins of an axis that begins with the small model's."""
-    index = torch.arange(wide_size)
+    index = torch.arange(wide_size, device="cpu")
     return torch.where(index < small_size, index, EXTRA)
 
 
@@ -132,7 +132,7 @@ def rotated_dims(small: ModelConfig, wide: ModelConfig) -> Tensor:
         UnsupportedError: a frequency is missing, so that no weights could give the same rotation.
     """
     half, wide_half = small.head_dim // 2, wide.head_dim // 2
-    dims = torch.full((wide.head_dim,), EXTRA)
+    dims = _all_extra(wide.head_dim)
     for pair, frequency in enumerate(small.rope_inv_freq):
         if frequency not in wide.rope_inv_freq:
             raise UnsupportedError(
@@ -161,7 +161,7 @@ def place_heads(small: Attention, wide: Attention, dims: Tensor) -> Heads:
     if small.num_kv_heads * copies > wide.num_kv_heads:
         least = small.num_kv_heads * copies
         raise ValueError(f"num_kv_heads: expected at least {least}, got {wide.num_kv_heads}")
-    q, kv = torch.full((wide.num_heads,), EXTRA), torch.full((wide.num_kv_heads,), EXTRA)
+    q, kv = _all_extra(wide.num_heads), _all_extra(wide.num_kv_heads)
     for head in range(small.num_heads):
         kv_head, place = divmod(head, group)
         wide_kv_head = kv_head * copies + place // wide_group
@@ -170,6 +170,10 @@ def place_heads(small: Attention, wide: Attention, dims: Tensor) -> Heads:
     values = kv.repeat_interleave(wide_group)
     q_rows, kv_rows, value_rows = (_rows(h, dims, small.head_dim) for h in (q, kv, values))
     return Heads(q_rows, kv_rows, value_rows, math.sqrt(wide.head_dim / small.head_dim))
+
+
+def _all_extra(wide_size: int) -> Tensor:
+    return torch.full((wide_size,), EXTRA, device="cpu")
 
 
 def _rows(heads: Tensor, dims: Tensor, head_dim: int) -> Tensor:
