@@ -65,7 +65,8 @@ class Widening:
 
     Args:
         path: folder of the small target.
-        shape: sizes; the family stays the small model's.
+        shape: sizes alone: the family stays the small model's, so at those of Qwen3 there are no
+            norms of queries and keys.
         dtype, device: of what is made. Drawn numbers differ between kinds of devices.
         shallow_layers: how many of the extra layers stand in front of all others, so that an
             adapter's exit layer is as much deeper; the rest stand behind all others.
