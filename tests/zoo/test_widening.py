@@ -224,6 +224,18 @@ def test_an_adapter_whose_eps_is_too_small(folders: dict[str, Path]) -> None:
         Widening(path, shape, torch.float16, CPU).adapter(adapter)
 
 
+def test_the_adapters_own_settings(folders: dict[str, Path]) -> None:
+    path = folders["llama-tied"]
+    adapter = load_bound_adapter(path / "adapters" / "deep_prefix", path, torch.float32, CPU)
+    own = {"max_depth": 3, "confidence": 0.25}
+    adapter.config = replace(adapter.config, rms_norm_eps=2.0**-10, **own)
+    shape = replace(SMALL, hidden_size=256, num_layers=5, num_heads=8)
+    config = Widening(path, shape, torch.float32, CPU, shallow_layers=1).adapter(adapter).config
+    assert config == replace(
+        adapter.config, exit_layer=3, hidden_size=256, num_heads=8, rms_norm_eps=2.0**-12
+    )
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_tiny_py_fits_into_every_shape(name: str) -> None:
     shape = SHAPES[name]
