@@ -55,7 +55,7 @@ class Written:
 
 def write_folder(out: Path, path: Path, widening: Widening) -> Written:
     """Write the widened target of folder `path`, its tokenizer and its adapters to folder `out`,
-    whole or not at all; one layer at a time is in memory.
+    whole or not at all; one file at a time is in memory (and once more while it is written).
 
     Raises:
         ValueError: `out` exists and is not empty, or an adapter cannot be read or widened.
