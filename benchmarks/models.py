@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kangaroo.zoo import shapes
+from kangaroo.zoo.shapes import Shape
 from kangaroo_kernels.testing import Heads
 
 EPS = 1e-5
@@ -24,11 +26,13 @@ class Model:
         return (self.heads.h_q + 2 * self.heads.h_kv) * self.heads.head_dim
 
 
-TINY_PY = Model("tiny-py", 192, Heads(3, 3, 64), 512, 4096)
-LLAMA_1B = Model("Llama-3.2-1B", 2048, Heads(32, 8, 64), 8192, 128256)
-VICUNA_7B = Model("Vicuna-7B", 4096, Heads(32, 32, 128), 11008, 32000)
-LLAMA_8B = Model("Llama-3.1-8B", 4096, Heads(32, 8, 128), 14336, 128256)
-QWEN3_8B = Model("Qwen3-8B", 4096, Heads(32, 8, 128), 12288, 151936)
+def _model(shape: Shape) -> Model:
+    heads = Heads(shape.num_heads, shape.num_kv_heads, shape.head_dim)
+    return Model(shape.name, shape.hidden_size, heads, shape.intermediate_size, shape.vocab_size)
+
+
+TINY_PY, LLAMA_1B, VICUNA_7B = map(_model, (shapes.TINY_PY, shapes.LLAMA_1B, shapes.VICUNA_7B))
+LLAMA_8B, QWEN3_8B = map(_model, (shapes.LLAMA_8B, shapes.QWEN3_8B))
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ LAYERS: list[set[str]] = [
     {"kangaroo.draft"},
     {"kangaroo.engine"},
     {"kangaroo", "kangaroo.train", "kangaroo.evals", "kangaroo.zoo", "kangaroo.environment"},
-    {"kangaroo.cli", "kangaroo.reports", "kangaroo.terminal"},
+    {"kangaroo.cli", "kangaroo.reports", "kangaroo.terminal", "kangaroo.zoo.widen"},
 ]
 
 

@@ -38,10 +38,7 @@ def load_engine(
     on = Target(place, number, config.head_dim)
     kernels, prefill = KernelSet.resolve(on, backend), prefill_kernels(on, backend)
     home = adapter_home(target, adapter)
-    loaded = None
-    if home is not None:
-        exit_layer = read_description(home / CONFIG).adapter.exit_layer
-        loaded = load_adapter(home, number, place, fingerprint(path, exit_layer))
+    loaded = None if home is None else load_bound_adapter(home, path, number, place)
     weights = load_target(path, config, number, place, on_progress)
     return path, Llama(config, weights, kernels, prefill), loaded
 
@@ -53,6 +50,18 @@ def prefill_kernels(target: Target, backend: Backend | str) -> KernelSet | None:
     if backend != "auto" or target.device.type == "cpu":
         return None
     return KernelSet.resolve(target, **dict.fromkeys(LIBRARY_OPS, Backend.LIBRARY))
+
+
+def load_bound_adapter(
+    home: Path, target: Path, dtype: torch.dtype, device: torch.device
+) -> Adapter:
+    """The adapter in folder `home`, which must have been made for the target in folder `target`.
+
+    Raises:
+        ValueError: as load_adapter.
+    """
+    exit_layer = read_description(home / CONFIG).adapter.exit_layer
+    return load_adapter(home, dtype, device, fingerprint(target, exit_layer))
 
 
 def target_path(target: str | Path) -> Path:

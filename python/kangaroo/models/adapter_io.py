@@ -92,7 +92,7 @@ def load_adapter(
         name: torch.empty(p.shape, dtype=dtype, device=device).copy_(files.read(name))
         for name, p in adapter.named_parameters()
     }
-    return _filled(adapter, tensors)
+    return filled(adapter, tensors)
 
 
 def init_adapter(model_dir: Path, exit_layer: int, out: Path, kind: AdapterKind, seed: int) -> None:
@@ -133,11 +133,12 @@ def convert_adapter(source_dir: Path, model_dir: Path, exit_layer: int, out: Pat
     )
     with torch.device("meta"):
         adapter = Adapter(config)
-    _filled(adapter, read_published(source_dir, source))
+    filled(adapter, read_published(source_dir, source))
     save_adapter(out, adapter, target, fingerprint(model_dir, exit_layer))
 
 
-def _filled(adapter: Adapter, tensors: Mapping[str, Tensor]) -> Adapter:
+def filled(adapter: Adapter, tensors: Mapping[str, Tensor]) -> Adapter:
+    """`adapter` with these tensors by name, none copied; in eval mode, no gradients."""
     adapter.load_state_dict(tensors, strict=True, assign=True)
     return adapter.requires_grad_(False).eval()
 

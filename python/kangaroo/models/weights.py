@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +20,18 @@ HARMLESS_SUFFIX = "rotary_emb.inv_freq"  # a buffer that old checkpoints carry; 
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 GATE_UP = ("mlp.gate_proj", "mlp.up_proj")
 OnProgress = Callable[[int, int], None]  # stored bytes that have been read, and of how many
+
+
+class TensorSource(Protocol):
+    """Tensors by the names that they have in a checkpoint."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Without reading it."""
+        ...
+
+    def read(self, name: str) -> Tensor:
+        """In any floating dtype and on any device; perhaps not to be written to."""
+        ...
 
 
 def load_target(
@@ -41,8 +54,18 @@ def load_target(
     """
     files = open_checkpoint(path)
     check_target(files, config)
-    total = sum(map(files.num_bytes, target_shapes(config)))
-    read = _Reader(files, dtype, device, on_progress, total)
+    source: TensorSource = files
+    if on_progress is not None:
+        total = sum(map(files.num_bytes, target_shapes(config)))
+        source = _Reported(files, on_progress, total)
+    return read_target(source, config, dtype, device)
+
+
+def read_target(
+    source: TensorSource, config: ModelConfig, dtype: torch.dtype, device: torch.device
+) -> LlamaWeights:
+    """Weights of a target whose tensors are known to be as `config` says."""
+    read = _Reader(source, dtype, device)
     embed = read((EMBED,))
     return LlamaWeights(
         embed=embed,
@@ -144,35 +167,39 @@ def _layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-class _Reader:
-    """Fuses stored tensors along their rows, straight into the destination; tells how many of
-    `total` bytes it has read.
-    """
+class _Reported:
+    """Files that tell how many of `total` bytes have been read."""
 
-    def __init__(
-        self,
-        files: TensorFiles,
-        dtype: torch.dtype,
-        device: torch.device,
-        on_progress: OnProgress | None,
-        total: int,
-    ):
-        self._files, self._dtype, self._device = files, dtype, device
-        self._on_progress, self._done, self._total = on_progress, 0, total
+    def __init__(self, files: TensorFiles, on_progress: OnProgress, total: int):
+        self._files, self._on_progress, self._total = files, on_progress, total
+        self._done = 0
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._files.shape(name)
+
+    def read(self, name: str) -> Tensor:
+        tensor = self._files.read(name)
+        self._done += self._files.num_bytes(name)
+        self._on_progress(self._done, self._total)
+        return tensor
+
+
+class _Reader:
+    """Fuses stored tensors along their rows, straight into the destination."""
+
+    def __init__(self, source: TensorSource, dtype: torch.dtype, device: torch.device):
+        self._source, self._dtype, self._device = source, dtype, device
         self._pages = HugePages()
 
     def __call__(self, names: Sequence[str]) -> Tensor:
-        num_rows = [self._files.shape(name)[0] for name in names]
-        shape = (sum(num_rows), *self._files.shape(names[0])[1:])
+        num_rows = [self._source.shape(name)[0] for name in names]
+        shape = (sum(num_rows), *self._source.shape(names[0])[1:])
         if self._device.type == "cpu":
             fused = self._pages.empty(shape, self._dtype)
         else:
             fused = torch.empty(shape, dtype=self._dtype, device=self._device)
         for name, rows in zip(names, torch.split(fused, num_rows), strict=True):
-            rows.copy_(self._files.read(name))
-            self._done += self._files.num_bytes(name)
-            if self._on_progress is not None:
-                self._on_progress(self._done, self._total)
+            rows.copy_(self._source.read(name))
         return fused
 
 

@@ -1,0 +1,1 @@
+"""The embedded model, and small models as large ones."""
