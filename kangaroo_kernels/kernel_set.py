@@ -17,6 +17,7 @@ from kangaroo_kernels.adapter_step import AdapterStep
 from kangaroo_kernels.adapter_weights import DrafterWeights
 from kangaroo_kernels.compact_kv import CompactKV
 from kangaroo_kernels.decoder_layers import DecoderLayers
+from kangaroo_kernels.draft_logits import DraftLogits
 from kangaroo_kernels.draft_tokens import DraftTokens
 from kangaroo_kernels.embedding import Embedding
 from kangaroo_kernels.gated_mlp import GatedMLP
@@ -62,6 +63,7 @@ IMPLS: Mapping[str, tuple[Backend, ...]] = {
     "gated_mlp": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "top1_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
     "topk_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "draft_logits": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "adapter_step": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "adapter_refresh": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "verify_tree": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
@@ -156,6 +158,7 @@ class KernelSet:
     gated_mlp: GatedMLP
     top1_confidence: Top1Confidence
     topk_confidence: TopkConfidence
+    draft_logits: DraftLogits
     adapter_step: AdapterStep
     adapter_refresh: AdapterRefresh
     verify_tree: VerifyTree

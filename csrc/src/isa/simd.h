@@ -84,6 +84,31 @@ KANGAROO_INLINE Ints rounded_bits(Floats value) {
   return value == value ? rounded : (bits >> 16) | 0x40;
 }
 
+// Of pairs of bfloat16 the first ones, and the second.
+KANGAROO_INLINE Floats even_lanes(const Bf16* w) {
+  typedef int32_t Unaligned __attribute__((vector_size(4 * kLanes), aligned(2), may_alias));
+  return reinterpret_cast<Floats>(*reinterpret_cast<const Unaligned*>(w) << 16);
+}
+
+KANGAROO_INLINE Floats odd_lanes(const Bf16* w) {
+  typedef int32_t Unaligned __attribute__((vector_size(4 * kLanes), aligned(2), may_alias));
+  const Ints pairs = *reinterpret_cast<const Unaligned*>(w);
+  return reinterpret_cast<Floats>(pairs & static_cast<int32_t>(0xffff0000));
+}
+
+// kLanes integers of 8 bits, exactly; of a step of twice as many the even ones, then the odd ones.
+KANGAROO_INLINE Floats lanes_of(const int8_t* w) {
+  typedef int8_t Unaligned __attribute__((vector_size(kLanes), aligned(1), may_alias));
+  return __builtin_convertvector(
+      __builtin_convertvector(*reinterpret_cast<const Unaligned*>(w), Ints), Floats);
+}
+
+KANGAROO_INLINE Floats paired_lanes_of(const int8_t* w, int part) {
+  typedef int16_t Unaligned __attribute__((vector_size(2 * kLanes), aligned(1), may_alias));
+  const Ints pairs = __builtin_convertvector(*reinterpret_cast<const Unaligned*>(w), Ints);
+  return __builtin_convertvector(part == 0 ? pairs << 24 >> 24 : pairs >> 8, Floats);
+}
+
 KANGAROO_INLINE void store(Bf16* to, Floats value) {
   *reinterpret_cast<HalvesUnaligned*>(to) = __builtin_convertvector(rounded_bits(value), Halves);
 }

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from kangaroo.config import DraftConfig
+from kangaroo.draft.head import drafting_head
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.batch import Batch
 from kangaroo.engine.decode import Decoder, check_context
 from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config, drafter_of
 from kangaroo.engine.generation import Plan, plan, samplers
 from kangaroo.engine.inputs import InputIds, rows_of, unpadded
-from kangaroo.engine.loading import generation_config, load_engine
+from kangaroo.engine.loading import generation_config, load_engine, load_head, load_tokenizer
 from kangaroo.engine.options import OUTPUTS
 from kangaroo.engine.outputs import GenerateOutput
 from kangaroo.engine.state import PastKeyValues, Request
 from kangaroo.engine.stats import Rounds
-from kangaroo.engine.work import Work
+from kangaroo.engine.work import Work, past_of
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
 from kangaroo_kernels import Backend, UnsupportedError
+from kangaroo_kernels.draft_head import DraftHead
 
 
 class KangarooForCausalLM:
@@ -35,12 +38,19 @@ class KangarooForCausalLM:
     Attributes:
         path: the target's folder; its tokenizer is loaded from there when first used.
         generation_config: the defaults of :meth:`generate`, the folder's own.
+        head: what drafts are taken from; None: the target's own head.
     """
 
     def __init__(
-        self, model: Llama, adapter: Adapter | None, path: Path, generation_config: GenerationConfig
+        self,
+        model: Llama,
+        adapter: Adapter | None,
+        path: Path,
+        generation_config: GenerationConfig,
+        head: DraftHead | None = None,
     ):
         self.model, self.adapter = model, adapter
+        self.head = drafting_head(model.weights.lm_head) if head is None else head
         self.path, self.generation_config = path, generation_config
 
     @classmethod
@@ -52,6 +62,8 @@ class KangarooForCausalLM:
         dtype: torch.dtype | str | None = None,
         device: torch.device | str = "cpu",
         backend: Backend | str = "auto",
+        draft_head: str | None = None,
+        draft_vocab: str | Path | Sequence[int] | None = None,
     ) -> KangarooForCausalLM:
         """Load a target and the adapter that drafts for it.
 
@@ -63,6 +75,10 @@ class KangarooForCausalLM:
                 elsewhere "auto".
             device: where to run.
             backend: of the kernels: "auto", "reference", "native", "triton" or "cuda".
+            draft_head: "int8" or "float8": drafts come from a copy of the head of a byte an
+                element; fewer bytes and perhaps fewer accepted drafts, the same output.
+            draft_vocab: tokens that may be drafted, in increasing order, or a file of
+                `kangaroo draft-vocab`; likewise.
 
         Raises:
             ValueError: a folder, file, tensor or argument is missing or wrong, or the adapter was
@@ -70,7 +86,8 @@ class KangarooForCausalLM:
             UnsupportedError: the family, the dtype, the device or the backend is not supported.
         """
         path, model, loaded = load_engine(target, adapter, dtype, device, backend)
-        return cls(model, loaded, path, generation_config(path))
+        head = load_head(path, model, loaded, draft_head, draft_vocab)
+        return cls(model, loaded, path, generation_config(path), head)
 
     @property
     def device(self) -> torch.device:
@@ -78,20 +95,8 @@ class KangarooForCausalLM:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The folder's tokenizer.
-
-        Raises:
-            ValueError: there is none that transformers can read.
-        """
-        try:
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                self.path, local_files_only=True, trust_remote_code=False
-            )
-        except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{self.path}: no usable tokenizer: {' '.join(str(error).split())}"
-            ) from error
-        return tokenizer
+        """The folder's tokenizer; ValueError: there is none that transformers can read."""
+        return load_tokenizer(self.path)
 
     def generate(
         self,
@@ -198,7 +203,8 @@ class KangarooForCausalLM:
             ValueError: as :meth:`rounds`, or a capacity that cannot be.
         """
         config = self.draft_config(**draft)
-        drafter = drafter_of(self.model, self.adapter, config, sampled=True, coupled=True)
+        parts = self.model, self.adapter, config, self.head
+        drafter = drafter_of(*parts, sampled=True, coupled=True)
         decoder = Decoder(self.model, drafter, config, keep_logits=keep_logits)
         return Batch(decoder, capacity, max_len)
 
@@ -228,19 +234,15 @@ class KangarooForCausalLM:
         options: dict[str, Any],
     ) -> Work:
         """Refuse what cannot be done; nothing is computed before the first round is asked for."""
-        past, rule = options.pop("past_key_values", None), options.get("draft_sampling")
-        if past is not None and not isinstance(past, PastKeyValues):
-            raise UnsupportedError(
-                f"past_key_values: expected kangaroo's own PastKeyValues, got {type(past).__name__}"
-            )
-        if past is not None and past.owner not in (None, self):
-            raise ValueError("past_key_values: expected those of this model, got another's")
+        past = past_of(options.pop("past_key_values", None), self)
+        rule = options.get("draft_sampling")
         draft = self.draft_config(
             **{name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}
         )
         rows, requests, wanted = self._requests(input_ids, generation_config, options)
         sampled, coupled = wanted.shaping.do_sample, rule != "rejection"
-        drafter = drafter_of(self.model, self.adapter, draft, sampled=sampled, coupled=coupled)
+        parts = self.model, self.adapter, draft, self.head
+        drafter = drafter_of(*parts, sampled=sampled, coupled=coupled)
         keep_logits = wanted.output_logits or wanted.output_logprobs
         decoder = Decoder(
             self.model,
