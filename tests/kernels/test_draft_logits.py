@@ -51,9 +51,9 @@ def test_quantized_heads(draft_logits: DraftLogits, dtype: torch.dtype, kind: st
 @pytest.mark.parametrize("kind", ["plain", "int8", "int8 ids"])
 def test_the_largest_is_that_of_top1(draft_logits: DraftLogits, kind: str) -> None:
     """Of one backend: so what is drawn and what is chosen come from the same rows."""
-    backend = Backend(draft_logits.__module__.split(".")[-1].removesuffix("_kernel"))
-    top1 = load_impl("top1_confidence", backend, Target(torch.device("cpu"), torch.float32, 64))
     inputs = make_inputs(2, 3, (65, 300), kind=kind)
+    backend = Backend(draft_logits.__module__.split(".")[-1].split("_")[0])
+    top1 = load_impl("top1_confidence", backend, Target(inputs["h"].device, torch.float32, 64))
     logits, (tokens, _) = draft_logits(**inputs, eps=EPS), top1(**inputs, eps=EPS)
     best, ids = logits.argmax(-1), inputs["head"].token_ids
     assert tokens.equal(best if ids is None else ids[best].long())

@@ -76,3 +76,15 @@ def whole_rows(logits: Tensor, head: DraftHead) -> Tensor:
     rows = logits.new_full((*logits.shape[:2], len(head.weight)), OUTSIDE)
     rows[..., head.token_ids.long()] = logits
     return rows
+
+
+def vocabulary_first(shares: Tensor, head: DraftHead) -> Tensor:
+    """`shares` [N, V] of probability; in rows where a token of the head has one, -1 for all that
+    are no tokens of the head: they rank behind those that cannot be either.
+    """
+    if head.token_ids is None:
+        return shares
+    ids = head.token_ids.long()
+    outside = torch.ones_like(shares, dtype=torch.bool)
+    outside[:, ids] = False
+    return shares.masked_fill(outside & (shares[:, ids] > 0).any(-1, keepdim=True), -1.0)

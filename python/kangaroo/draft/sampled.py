@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.growth import Ranking
-from kangaroo.draft.head import whole_rows
+from kangaroo.draft.head import vocabulary_first, whole_rows
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
@@ -73,11 +73,8 @@ class SampledBranchingDrafter(BranchingDrafter):
             shares = sampler.shares(histories, logits)
         else:
             shares = logits.softmax(-1)
-        if (ids := self.head.token_ids) is not None:  # no other token, even where nothing is left
-            shares = shares[:, ids.long()]
-        best = shares.topk(self.num_ranked)
-        tokens = best.indices if ids is None else ids[best.indices]
-        return list(zip(tokens.tolist(), best.values.tolist(), strict=True))
+        best = vocabulary_first(shares, self.head).topk(self.num_ranked)
+        return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
 def head_logits(drafter: KangarooDrafter, adapter: Adapter, h: Tensor) -> Tensor:
