@@ -54,6 +54,21 @@ def test_the_output_is_the_same(folder: Path, kind: str, extras: dict[str, Any])
         assert output.speculation.num_drafted > 0
 
 
+@pytest.mark.parametrize("call", [*CALLS[:1], {"draft": "tree", "draft_top_k": 1}, *CALLS[2:]])
+def test_drafts_come_from_it(folder: Path, call: dict[str, Any]) -> None:
+    """Where one token alone may be drafted, and it is never right, nothing is accepted."""
+    options = {"max_new_tokens": 16, "eos_token_id": None, "return_dict_in_generate": True} | call
+    if call.get("draft") == "tree":
+        options["draft_top_k"] = 1
+    plain: Any = KangarooForCausalLM.from_pretrained(folder, "paper").generate(PROMPT, **options)
+    never = min(set(range(VOCAB_SIZE)) - set(plain.sequences.flatten().tolist()))
+    llm = KangarooForCausalLM.from_pretrained(folder, "paper", draft_vocab=[never])
+    output: Any = llm.generate(PROMPT, **options)
+    assert output.sequences.equal(plain.sequences)
+    assert output.speculation.num_drafted > 0
+    assert output.speculation.num_accepted == 0 < plain.speculation.num_accepted
+
+
 def test_bytes_of_a_step(folder: Path) -> None:
     llms = [KangarooForCausalLM.from_pretrained(folder, "paper", **extras) for extras in EXTRAS]
     int8, some, both = (bytes_per_step(llm.head) for llm in llms)

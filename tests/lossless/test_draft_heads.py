@@ -32,7 +32,7 @@ from tests.factories import make_checkpoint
 from tests.lossless.test_bits import PROMPT_LEN, check
 
 NUM_TOKENS = 20
-SOME = [*range(0, 40, 3), 41, 42, 60]
+SOME = [*range(2, 40, 3), 41, 42, 60]
 HEADS = {
     "int8": ("int8", None),
     "float8": ("float8", None),
@@ -97,7 +97,7 @@ def test_the_same_bits(
     num_accepted = 0
     for drafter in drafters(model, kind, head):
         if isinstance(drafter, SampledDrafter | SampledBranchingDrafter):
-            sampler = sampler_of(temperature=0.7, top_k=12)
+            sampler = sampler_of(temperature=0.7, top_k=2)  # fewer than are ranked
         grown = watched(drafter, monkeypatch)
         run = decoder_of(drafter, sampler).run(prompt, NUM_TOKENS)
         check(run, autoregressive(model, prompt, NUM_TOKENS, sampler))
