@@ -46,16 +46,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--prompt-len", type=int, default=80, help="tokens")
     parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--texts", type=int, default=200, help="of the training text, counted")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1024, 512, 256])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/draft_extras.jsonl")
     return parser.parse_args()
 
 
-def vocabularies(llm: KangarooForCausalLM, sizes: list[int]) -> tuple[list[int], dict[int, Any]]:
-    """How often each token is in the training text, and the most frequent ones by their number."""
+def vocabularies(
+    llm: KangarooForCausalLM, num_texts: int, sizes: list[int]
+) -> tuple[list[int], dict[int, Any]]:
+    """How often each token is in some of the training texts, evenly along their order; and the most
+    frequent ones by their number.
+    """
     texts, _ = corpus.split(corpus.stdlib_files())
-    stream = corpus.token_stream(llm.tokenizer, texts)
+    stream = corpus.token_stream(llm.tokenizer, texts[:: max(1, len(texts) // num_texts)])
     counts = torch.bincount(stream, minlength=llm.model.config.vocab_size)
     counts[llm.tokenizer.bos_token_id] = 0
     ends = eos_list(llm.generation_config.eos_token_id)
@@ -90,7 +95,7 @@ def main() -> int:
     logging.disable_progress_bar()
     own = KangarooForCausalLM.from_pretrained(given.model, ADAPTER_KINDS[0])
     prompts = held_out_prompts(own.tokenizer, given.prompts, given.prompt_len)
-    counts, ids = vocabularies(own, given.sizes)
+    counts, ids = vocabularies(own, given.texts, given.sizes)
     extras: dict[str, dict[str, Any]] = {"head": {}, "int8": {"draft_head": "int8"}}
     extras |= {f"{size} tokens": {"draft_vocab": some} for size, some in ids.items()}
     largest = max(ids)
@@ -108,7 +113,7 @@ def main() -> int:
                 )
     coverage = {size: sum(counts[i] for i in some) / sum(counts) for size, some in ids.items()}
     for size, share in coverage.items():
-        print(f"{size} tokens: {100 * share:.1f} % of the training text")
+        print(f"{size} tokens: {100 * share:.1f} % of the counted text")
     same = sum(row["identical"] for row in results) / len(results)
     bars = [Bar("runs with the ids of plain decoding", same, 1.0)]
     print(*bars, sep="\n")

@@ -1,5 +1,5 @@
-/* What top1_confidence and topk_confidence share: the head that drafts are taken from, and the
- * chains of drafts that they append to. */
+/* What top1_confidence, topk_confidence and draft_logits share: the head that drafts are taken
+ * from, and the chains of drafts that they append to. */
 #ifndef KANGAROO_DRAFT_HEAD_H_
 #define KANGAROO_DRAFT_HEAD_H_
 
