@@ -81,10 +81,8 @@ def generate(
     ids = llm.tokenizer(text)["input_ids"]
     if compare:
         _compare(llm, ids, options, repeats, as_json)
-    elif as_json:
-        _generate_as_json(llm, ids, options)
     else:
-        _stream(llm, ids, options)
+        (_generate_as_json if as_json else _stream)(llm, ids, options)
 
 
 @app.command()
