@@ -135,6 +135,7 @@ def draft_calls(model: Model, n: int, new: Callable[..., torch.Tensor], sm: int)
         where = model.name + kind
         yield Call("top1_confidence", where, (x, head, norm, EPS), {"chain": chain})
         yield Call("topk_confidence", where, (x, head, norm, EPS, 10))
+        yield Call("draft_logits", where, (x, head, norm, EPS))
 
 
 def draft_heads(

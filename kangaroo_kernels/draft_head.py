@@ -9,6 +9,7 @@ from torch import Tensor
 
 QUANTIZED = (torch.int8, torch.float8_e4m3fn)
 MAX_K = 16  # tokens of topk_confidence
+ROWS_AT_ONCE = 4096  # of a weight that is copied: only they are made wide
 
 
 class DraftHead(NamedTuple):
@@ -58,8 +59,13 @@ def quantize(weight: Tensor, dtype: torch.dtype, token_ids: Tensor | None = None
     """
     if dtype not in QUANTIZED:
         raise ValueError(f"dtype: expected one of {QUANTIZED}, got {dtype}")
+    copy = torch.empty_like(weight, dtype=dtype, memory_format=torch.contiguous_format)
+    scale = torch.empty(len(weight), dtype=torch.float32, device=weight.device)
     info = torch.iinfo(dtype) if dtype == torch.int8 else torch.finfo(dtype)
-    rows = weight.float()
-    scale = rows.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / info.max
-    rows = rows / scale[:, None]
-    return DraftHead((rows.round() if dtype == torch.int8 else rows).to(dtype), scale, token_ids)
+    for first in range(0, len(weight), ROWS_AT_ONCE):
+        some = slice(first, first + ROWS_AT_ONCE)
+        rows = weight[some].float()
+        scale[some] = rows.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / info.max
+        rows = rows / scale[some, None]
+        copy[some] = (rows.round() if dtype == torch.int8 else rows).to(dtype)
+    return DraftHead(copy, scale, token_ids)

@@ -18,6 +18,7 @@ from kangaroo_kernels.adapter_weights import DrafterWeights
 from kangaroo_kernels.commit_path import CommitPath
 from kangaroo_kernels.compact_kv import CompactKV
 from kangaroo_kernels.decoder_layers import DecoderLayers
+from kangaroo_kernels.draft_logits import DraftLogits
 from kangaroo_kernels.draft_tokens import DraftTokens
 from kangaroo_kernels.embedding import Embedding
 from kangaroo_kernels.gated_mlp import GatedMLP
@@ -70,6 +71,7 @@ IMPLS: Mapping[str, tuple[Backend, ...]] = {
     "gated_mlp": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.LIBRARY),
     "top1_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
     "topk_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "draft_logits": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "adapter_step": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "adapter_refresh": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "verify_tree": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
@@ -175,6 +177,7 @@ class KernelSet:
     gated_mlp: GatedMLP
     top1_confidence: Top1Confidence
     topk_confidence: TopkConfidence
+    draft_logits: DraftLogits
     adapter_step: AdapterStep
     adapter_refresh: AdapterRefresh
     verify_tree: VerifyTree

@@ -128,15 +128,19 @@ def nodes_address(nodes: NodeBatch, at: tuple[int, int]) -> tuple[int, int, int,
     )
 
 
-def head_address(head: DraftHead, h: Tensor, k: int) -> tuple[int, int, int, int]:
-    """Weight, token ids, and how many rows and ids there are; for `k` tokens behind `h`.
+def head_address(head: DraftHead, h: Tensor, k: int) -> tuple[int, int, int, int, int]:
+    """Weight, token ids or 0, how many rows and ids there are, scale or 0; for `k` tokens behind
+    `h`.
 
     Raises:
-        UnsupportedError: the head is quantized.
+        UnsupportedError: the head is in float8.
         ValueError: see `require_head`.
     """
     require_head(head, h, k)
-    if head.weight.dtype not in DTYPES:
-        raise UnsupportedError(f"head: no native op reads {head.weight.dtype}")
+    if head.weight.dtype not in (*DTYPES, torch.int8):
+        raise UnsupportedError(
+            f"head: no native op reads {head.weight.dtype}; on the CPU they read torch.int8"
+        )
     ids = 0 if head.token_ids is None else head.token_ids.data_ptr()
-    return head.weight.data_ptr(), ids, len(head.weight), head.num_ids
+    scale = 0 if head.scale is None else head.scale.data_ptr()
+    return head.weight.data_ptr(), ids, len(head.weight), head.num_ids, scale

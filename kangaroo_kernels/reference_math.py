@@ -60,25 +60,31 @@ def linear(
     return result if out is None else out.copy_(result)
 
 
-def rank_tokens(
-    h: Tensor, head: DraftHead, norm_weight: Tensor, eps: float, k: int
-) -> tuple[Tensor, Tensor]:
-    """The k best tokens and their probabilities; see the contract of topk_confidence."""
+def draft_logits(h: Tensor, head: DraftHead, norm_weight: Tensor, eps: float) -> Tensor:
+    """See the contract of draft_logits."""
     rows = rms_normalize(h.flatten(0, 1), norm_weight, eps)
-    ids = None if head.token_ids is None else head.token_ids.long()
     weight, scale = head.weight, head.scale
-    if ids is not None:
+    if head.token_ids is not None:
+        ids = head.token_ids.long()
         weight, scale = weight[ids], None if scale is None else scale[ids]
     logits = wide_linear(rows, weight)
     if scale is not None:
         logits = logits * scale
+    return logits.view(*h.shape[:2], -1)
+
+
+def rank_tokens(
+    h: Tensor, head: DraftHead, norm_weight: Tensor, eps: float, k: int
+) -> tuple[Tensor, Tensor]:
+    """The k best tokens and their probabilities; see the contract of topk_confidence."""
+    logits = draft_logits(h, head, norm_weight, eps).flatten(0, 1)
     # What is no number, or -inf, ranks below all others.
     logits = logits.nan_to_num(torch.finfo(torch.float32).min, posinf=float("inf"))
     best = logits.sort(dim=-1, descending=True, stable=True).indices[
         :, :k
     ]  # ties: the lowest first
     probabilities = logits.softmax(-1).gather(-1, best)
-    tokens = best if ids is None else ids[best]
+    tokens = best if head.token_ids is None else head.token_ids.long()[best]
     return tokens.view(*h.shape[:2], k), probabilities.view(*h.shape[:2], k)
 
 

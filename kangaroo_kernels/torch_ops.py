@@ -162,6 +162,18 @@ def _topk_confidence(h: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
 
 
 @_op(
+    f"draft_logits(Tensor h, {_HEAD}, Tensor norm_weight, float eps) -> Tensor",
+    lambda h, weight, scale, token_ids, *_: h.new_empty(
+        *h.shape[:2], len(weight if token_ids is None else token_ids), dtype=torch.float32
+    ),
+)
+def _draft_logits(h: Tensor, *rest: Any) -> Tensor:
+    *head, norm_weight, eps = rest
+    logits: Tensor = _serve("draft_logits", h)(h, DraftHead(*head), norm_weight, eps)
+    return logits
+
+
+@_op(
     f"adapter_step(Tensor h, Tensor input_norm, Tensor qkv, Tensor o, {_CACHES}, {_NODES}, "
     "Tensor rope, float eps) -> Tensor",
     lambda h, *_: h.new_empty(h.shape),

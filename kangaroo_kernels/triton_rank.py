@@ -1,5 +1,5 @@
 """The k best tokens of the vocabulary in two launches, shared by top1_confidence and
-topk_confidence.
+topk_confidence; and what draft_logits shares with them.
 
 A program of the first multiplies a tile of the head and keeps the tile's k best and its part of the
 softmax's sum: logits live in registers only. A program of the second merges the sorted lists of one
@@ -21,6 +21,38 @@ from kangaroo_kernels.triton_math import COUNTS, ROW_TILE, pad_to_power_of_2, su
 BLOCK_V = 64
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # finite, in float32
 FLOAT8_CAPABILITY = (8, 9)
+
+
+@triton.jit
+def tile_logits(
+    h_ptr,
+    norm_ptr,
+    weight_ptr,
+    scale_ptr,
+    ids_ptr,
+    row,
+    row_live,
+    column,
+    num_ids,
+    eps,
+    width: tl.constexpr,
+    vocab: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    """Logits [rows, columns] of rows of h, float32; the columns' tokens, and which are any."""
+    token = column
+    known = column < num_ids
+    if ids_ptr is not None:
+        token = tl.load(ids_ptr + column, mask=known, other=0)
+        known &= (token >= 0) & (token < vocab)  # memory stays whole
+    logits, squares = sums_of_products(
+        h_ptr, norm_ptr, weight_ptr, row, row_live, token, known, 0, width, width, width, True,
+        BLOCK_K,
+    )  # fmt: skip
+    if scale_ptr is not None:
+        logits *= tl.load(scale_ptr + token, mask=known, other=0.0)[None, :]
+    logits *= tl.rsqrt(squares / width + eps)[:, None]
+    return logits, token, known
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -47,18 +79,10 @@ def _score_kernel(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_live = row < num_rows
     lane = tl.arange(0, BLOCK_V)
-    token = tile * BLOCK_V + lane
-    known = token < num_ids
-    if ids_ptr is not None:
-        token = tl.load(ids_ptr + token, mask=known, other=0)
-        known &= (token >= 0) & (token < vocab)  # memory stays whole
-    logits, squares = sums_of_products(
-        h_ptr, norm_ptr, weight_ptr, row, row_live, token, known, 0, width, width, width, True,
-        BLOCK_K,
+    logits, token, known = tile_logits(
+        h_ptr, norm_ptr, weight_ptr, scale_ptr, ids_ptr, row, row_live, tile * BLOCK_V + lane,
+        num_ids, eps, width, vocab, BLOCK_K,
     )  # fmt: skip
-    if scale_ptr is not None:
-        logits *= tl.load(scale_ptr + token, mask=known, other=0.0)[None, :]
-    logits *= tl.rsqrt(squares / width + eps)[:, None]
     # The lowest finite number ranks below all others, and -inf is what may not be drafted, or was.
     logits = tl.where(logits > LOWEST, logits, LOWEST)
     logits = tl.where(row_live[:, None] & known[None, :], logits, float("-inf"))
@@ -153,6 +177,24 @@ def _append(
                 tl.store(stopped_ptr + sequence, tl.where(goes_on, 0, 1))
 
 
+def require_ranked(h: Tensor, head: DraftHead, norm_weight: Tensor, k: int) -> None:
+    """Refuse what no kernel here can read.
+
+    Raises:
+        ValueError: names argument, expected and got.
+        UnsupportedError: a head in float8 on a GPU that cannot read it.
+    """
+    width = sizes("h", h, 3)[2]
+    require_like(h, (("h", h, h.shape), ("norm_weight", norm_weight, (width,))))
+    require_head(head, h, k)
+    if head.weight.dtype == torch.float8_e4m3fn and h.is_cuda:
+        if (capability := torch.cuda.get_device_capability(h.device)) < FLOAT8_CAPABILITY:
+            raise UnsupportedError(
+                f"head: float8_e4m3fn needs compute capability {FLOAT8_CAPABILITY}, "
+                f"not {capability}"
+            )
+
+
 def rank_tokens(
     h: Tensor,
     head: DraftHead,
@@ -164,20 +206,11 @@ def rank_tokens(
     """The k best tokens and their probabilities, each [B, N, k]; the best one of the last node
     joins `chain`.
 
-    Raises:
-        ValueError: names argument, expected and got.
-        UnsupportedError: a head in float8 on a GPU that cannot read it.
+    Raises: as :func:`require_ranked`.
     """
-    batch, num_nodes, width = sizes("h", h, 3)
-    require_like(h, (("h", h, h.shape), ("norm_weight", norm_weight, (width,))))
-    require_head(head, h, k)
+    require_ranked(h, head, norm_weight, k)
     require_chain(chain, h)
-    if head.weight.dtype == torch.float8_e4m3fn and h.is_cuda:
-        if (capability := torch.cuda.get_device_capability(h.device)) < FLOAT8_CAPABILITY:
-            raise UnsupportedError(
-                f"head: float8_e4m3fn needs compute capability {FLOAT8_CAPABILITY}, "
-                f"not {capability}"
-            )
+    batch, num_nodes, width = h.shape
     num_rows, num_tiles = batch * num_nodes, triton.cdiv(head.num_ids, BLOCK_V)
     best = h.new_empty(batch, num_nodes, k, dtype=torch.int64)
     confidence = h.new_empty(batch, num_nodes, k, dtype=torch.float32)

@@ -46,8 +46,8 @@ def stand_ins(setting: Setting, model: Model) -> Iterator[Case]:
     c, v, dtype = model.hidden, model.vocab, setting.dtype
     weight = random_weight(v, c, dtype)
     heads = {"a quarter": DraftHead(weight, token_ids=torch.arange(0, v, 4).int())}
-    if setting.device.type == "cuda":
-        heads |= {str(d).removeprefix("torch."): quantize(weight, d) for d in QUANTIZED}
+    copies = QUANTIZED if setting.device.type == "cuda" else (torch.int8,)
+    heads |= {str(d).removeprefix("torch."): quantize(weight, d) for d in copies}
     for name, head in heads.items():
         element = head.weight.dtype.itemsize
         scales = 0 if head.scale is None else 4 * head.num_ids

@@ -86,12 +86,13 @@ inline kangaroo_slot_cache cache_of(const Cache& described, int dtype) {
   return cache;
 }
 
-// (weight, token_ids or 0, vocab, num_ids)
-using Head = std::tuple<Address, Address, int64_t, int64_t>;
+// (weight, token_ids or 0, vocab, num_ids, scale of an int8 weight or 0)
+using Head = std::tuple<Address, Address, int64_t, int64_t, Address>;
 
 inline kangaroo_draft_head head_of(const Head& head, int dtype, int64_t width) {
-  const auto [weight, token_ids, vocab, num_ids] = head;
-  return {matrix(weight, dtype, vocab, width), at<int32_t>(token_ids), num_ids};
+  const auto [weight, token_ids, vocab, num_ids, scale] = head;
+  const int kind = scale ? static_cast<int>(KANGAROO_INT8) : dtype;
+  return {matrix(weight, kind, vocab, width), at<int32_t>(token_ids), num_ids, at<float>(scale)};
 }
 
 // (tokens, positions, num_nodes, stopped, threshold, batch, capacity)
@@ -137,6 +138,7 @@ void register_adapter_step(pybind11::module_& module);
 void register_commit_path(pybind11::module_& module);
 void register_compact_kv(pybind11::module_& module);
 void register_decoder_layers(pybind11::module_& module);
+void register_draft_logits(pybind11::module_& module);
 void register_draft_tokens(pybind11::module_& module);
 void register_embedding(pybind11::module_& module);
 void register_gated_mlp(pybind11::module_& module);

@@ -24,6 +24,7 @@ PYBIND11_MODULE(_C, module) {
   register_commit_path(module);
   register_compact_kv(module);
   register_decoder_layers(module);
+  register_draft_logits(module);
   register_draft_tokens(module);
   register_embedding(module);
   register_gated_mlp(module);

@@ -13,28 +13,27 @@ constexpr int64_t kOutputStep = 12;
 // Laying out an element, or a norm of it, costs about this many multiply-adds.
 constexpr int64_t kPackWork = 4;
 
-}  // namespace
-
-char* panel(kangaroo_dtype dtype, int64_t num_rows, int64_t width) {
+char* panel(const Layout& layout, int64_t num_rows, int64_t width) {
   constexpr int64_t kRounding = 64;  // more than any panel adds to rows or width
   int64_t bytes = 0;
   if (__builtin_mul_overflow(num_rows + kRounding, (width + kRounding), &bytes) ||
       bytes > INT64_MAX / int64_t{sizeof(float)}) {
     throw std::bad_alloc();
   }
-  return static_cast<char*>(
-      scratch_bytes(Scratch::kPanel, kernels(dtype).panel_bytes(num_rows, width)));
+  return static_cast<char*>(scratch_bytes(Scratch::kPanel, layout.panel_bytes(num_rows, width)));
 }
 
-const char* packed(const kangaroo_states& x, const void* norm, float eps, int32_t num_threads) {
+}  // namespace
+
+const char* packed(const kangaroo_states& x, const Layout& layout, const void* norm, float eps,
+                   int32_t num_threads) {
   const int64_t num_rows = x.batch * x.nodes;
-  char* to = panel(x.dtype, num_rows, x.width);
-  const TypedKernels& k = kernels(x.dtype);
+  char* to = panel(layout, num_rows, x.width);
   const Rows rows = rows_of(x);
   const int64_t grain = grain_for(num_rows, kPackWork * x.width, 1, num_threads);
   parallel_for(num_rows, grain, num_threads, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      k.pack({rows.at(row), norm, eps, 1.0f, x.width}, row, num_rows, to);
+      layout.pack({rows.at(row), norm, eps, 1.0f, x.width}, row, num_rows, to);
     }
   });
   return to;

@@ -21,10 +21,13 @@ inline Rows no_rows() { return {nullptr, 1, 0, 0}; }
 
 // Lays out rows [batch, nodes, width] for a product, normalised where there is a norm; in this
 // thread's scratch, until the next call.
-const char* packed(const kangaroo_states& x, const void* norm, float eps, int32_t num_threads);
+const char* packed(const kangaroo_states& x, const Layout& layout, const void* norm, float eps,
+                   int32_t num_threads);
 
-// Room for a panel of so many rows, for those who fill it themselves.
-char* panel(kangaroo_dtype dtype, int64_t num_rows, int64_t width);
+inline const char* packed(const kangaroo_states& x, const void* norm, float eps,
+                          int32_t num_threads) {
+  return packed(x, kernels(x.dtype).layout, norm, eps, num_threads);
+}
 
 // All outputs of the product, split between threads by output.
 void multiply(const Gemm& gemm, kangaroo_dtype dtype, bool to_float, int32_t num_threads);

@@ -24,10 +24,10 @@ Bits noise(int64_t count, unsigned seed) {
 }
 
 Floats run(const Bits& x, const Bits& weight, int64_t rows, int64_t width, int64_t outs) {
-  std::vector<char> panel(k.panel_bytes(rows, width) + 64, static_cast<char>(0xff));  // NaN
+  std::vector<char> panel(k.layout.panel_bytes(rows, width) + 64, static_cast<char>(0xff));  // NaN
   char* const aligned = panel.data() + (64 - reinterpret_cast<std::uintptr_t>(panel.data()) % 64);
   for (int64_t row = 0; row < rows; ++row) {
-    k.pack({x.data() + row * width, nullptr, 0.0f, 1.0f, width}, row, rows, aligned);
+    k.layout.pack({x.data() + row * width, nullptr, 0.0f, 1.0f, width}, row, rows, aligned);
   }
   Floats out(static_cast<std::size_t>(rows * outs), NAN);
   kangaroo::Gemm gemm = {};

@@ -8,6 +8,7 @@
 #include "kangaroo/cuda.h"
 #include "kangaroo/decoder_layers.h"
 #include "kangaroo/draft_head.h"
+#include "kangaroo/draft_logits.h"
 #include "kangaroo/embedding.h"
 #include "kangaroo/gated_mlp.h"
 #include "kangaroo/linear.h"

@@ -4,6 +4,7 @@
 #include "kangaroo/adapter_step.h"
 #include "kangaroo/commit_path.h"
 #include "kangaroo/decoder_layers.h"
+#include "kangaroo/draft_logits.h"
 #include "kangaroo/draft_tokens.h"
 #include "kangaroo/embedding.h"
 #include "kangaroo/gated_mlp.h"
@@ -199,6 +200,15 @@ void add_head(Call& c, kangaroo_draft_head& head) {
   c.content(c.ints.back()[0], -1);
 }
 
+// Bytes have no alignment that could be spoiled.
+void add_int8_head(Call& c, kangaroo_draft_head& head) {
+  head.weight = new_matrix(c, kVocab, kWidth);
+  head.weight.dtype = KANGAROO_INT8;
+  c.address(head.scale = c.floats(kVocab));
+  for (int64_t* dim : {&head.weight.rows, &head.weight.width}) c.size(*dim);
+  c.stride(head.weight.row_stride, false);
+}
+
 // Of one sequence; nobody spoils the mask, which a chain has not.
 void add_chain_nodes(Call& c, kangaroo_nodes& n, int64_t count, int64_t first_node) {
   std::vector<int32_t> positions;
@@ -264,15 +274,26 @@ void add_top1_confidence(Call& c, kangaroo_dtype dtype) {
   add_last(c, p);
 }
 
+template <void (*kAddHead)(Call&, kangaroo_draft_head&)>
 void add_topk_confidence(Call& c, kangaroo_dtype dtype) {
   auto& p = params_of(c, "topk_confidence", dtype, kangaroo_topk_confidence);
   c.add(p.h = new_states(c, kWidth), false);
-  add_head(c, p.head);
+  kAddHead(c, p.head);
   c.add(p.norm = new_vector(c, kWidth));
   p.k = 3;
   c.address(p.tokens = c.values(std::vector<int64_t>(static_cast<std::size_t>(kRows * p.k), 7)));
   c.address(p.confidence = c.floats(kRows * p.k));
   c.size(p.k);
+  add_last(c, p);
+}
+
+void add_draft_logits(Call& c, kangaroo_dtype dtype) {
+  auto& p = params_of(c, "draft_logits", dtype, kangaroo_draft_logits);
+  c.add(p.h = new_states(c, kWidth), false);
+  add_head(c, p.head);
+  c.add(p.norm = new_vector(c, kWidth));
+  const Tensor& out = c.tensor(KANGAROO_FLOAT32, kRows * p.head.num_ids);
+  c.add(p.out = states_of(out, kBatch, kNodes), true);
   add_last(c, p);
 }
 
@@ -342,10 +363,12 @@ void add_compact_kv(Call& c, kangaroo_dtype dtype) {
 
 std::deque<Call> every_call(kangaroo_dtype dtype) {
   constexpr void (*kAll[])(Call&, kangaroo_dtype) = {
-      add_rms_norm,       add_linear,         add_gated_mlp,       add_embedding,
-      add_adapter_step,   add_rope_append_kv, add_adapter_refresh, add_tree_attention,
-      add_decoder_layers, add_draft_tokens,   add_top1_confidence, add_topk_confidence,
-      add_verify_tree,    add_compact_kv,     add_commit_path};
+      add_rms_norm,        add_linear,          add_gated_mlp,
+      add_embedding,       add_adapter_step,    add_rope_append_kv,
+      add_adapter_refresh, add_tree_attention,  add_decoder_layers,
+      add_draft_tokens,    add_top1_confidence, add_topk_confidence<add_head>,
+      add_verify_tree,     add_compact_kv,      add_topk_confidence<add_int8_head>,
+      add_draft_logits,    add_commit_path};
   std::deque<Call> calls;
   for (const auto add : kAll) {
     calls.emplace_back();

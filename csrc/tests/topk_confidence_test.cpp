@@ -1,14 +1,17 @@
-// topk_confidence against a sorted double loop; ties; a draft vocabulary; the same bits for every
-// number of rows and threads.
+// topk_confidence against a sorted double loop; ties; a draft vocabulary; a head in int8; the same
+// bits for every number of rows and threads.
 #include "kangaroo/topk_confidence.h"
 
 #include <algorithm>
 #include <numeric>
 
 #include "exact.h"
+#include "heads.h"
 
 using testing::Exact;
 using testing::Exacts;
+using testing::Head;
+using testing::make_head;
 using testing::noise;
 using testing::Tensor;
 
@@ -25,7 +28,7 @@ struct Topk {
   }
 };
 
-Topk run(const Tensor& h, const Tensor& head, const std::vector<int32_t>& ids, int64_t k,
+Topk run(const Tensor& h, const Head& head, const std::vector<int32_t>& ids, int64_t k,
          int32_t threads) {
   const int64_t rows = h.size() / kWidth;
   const auto count = static_cast<std::size_t>(rows * k);
@@ -33,9 +36,7 @@ Topk run(const Tensor& h, const Tensor& head, const std::vector<int32_t>& ids, i
   const Tensor norm(h.dtype, kWidth, 0.5f);
   kangaroo_topk_confidence_params p = {};
   p.h = states_of(h, 1, rows);
-  p.head.weight = matrix_of(head, head.size() / kWidth);
-  p.head.token_ids = ids.empty() ? nullptr : ids.data();
-  p.head.num_ids = static_cast<int64_t>(ids.size());
+  p.head = head.view(ids);
   p.norm = vector_of(norm);
   p.tokens = out.tokens.data();
   p.confidence = out.confidence.data();
@@ -71,14 +72,13 @@ void check_row(const Topk& out, int64_t row, int64_t k, const Exact* logits,
   }
 }
 
-void check(kangaroo_dtype dtype, int64_t vocab, int64_t rows, int64_t k,
+void check(kangaroo_dtype dtype, const Head& head, int64_t rows, int64_t k,
            const std::vector<int32_t>& ids) {
+  const int64_t vocab = head.vocab;
   const Tensor h = noise(dtype, rows * kWidth, 1);
-  Tensor head = noise(dtype, vocab * kWidth, 2);
-  for (int64_t tied = 7; tied < vocab; tied += 7) head.put(tied * kWidth, head, 0, kWidth);
   const Topk out = run(h, head, ids, k, 1);
   const Tensor normed = testing::normed(h, Tensor(dtype, kWidth, 0.5f), 1e-5f);
-  const Exacts logits = product(testing::exact(normed), head, vocab);
+  const Exacts logits = head.logits(testing::exact(normed));
   std::vector<int64_t> order(ids.begin(), ids.end());
   if (ids.empty()) {
     order.resize(static_cast<std::size_t>(vocab));
@@ -94,19 +94,22 @@ void check(kangaroo_dtype dtype, int64_t vocab, int64_t rows, int64_t k,
   EXPECT(out == run(h, head, ids, k, 3));
 }
 
-void check_all(kangaroo_dtype dtype) {
+void check_all(kangaroo_dtype dtype, bool int8) {
   std::vector<int32_t> some;
   for (int32_t id = 3; id < 900; id += id % 5 == 0 ? 9 : 1) some.push_back(id);
+  const Head large = make_head(dtype, 1000, kWidth, int8),
+             middle = make_head(dtype, 239, kWidth, int8);
+  const Head small = make_head(dtype, 40, kWidth, int8);
   for (const int64_t rows : {1, 3, 17}) {
     for (const int64_t k : {1, 4, 16}) {
-      check(dtype, 1000, rows, k, {});
-      check(dtype, 239, rows, k, {});
-      check(dtype, 1000, rows, k, some);
-      check(dtype, 40, rows, k, {0, 1, 5, 6, 7, 8, 9, 11, 13, 17, 19, 23, 29, 31, 37, 39});
+      check(dtype, large, rows, k, {});
+      check(dtype, middle, rows, k, {});
+      check(dtype, large, rows, k, some);
+      check(dtype, small, rows, k, {0, 1, 5, 6, 7, 8, 9, 11, 13, 17, 19, 23, 29, 31, 37, 39});
     }
   }
   const Tensor h = noise(dtype, kWidth, 1);
-  const Tensor head = noise(dtype, 20 * kWidth, 2);
+  const Head head = make_head(dtype, 20, kWidth, int8);
   run(h, head, {}, 16, 1);
   run(h, head, {1, 2, 3}, 4, 1);
 }
@@ -115,7 +118,9 @@ void check_all(kangaroo_dtype dtype) {
 
 int main() {
   testing::for_each_isa([] {
-    for (const kangaroo_dtype dtype : testing::kDtypes) check_all(dtype);
+    for (const kangaroo_dtype dtype : testing::kDtypes) {
+      for (const bool int8 : {false, true}) check_all(dtype, int8);
+    }
   });
   return testing::result();
 }

@@ -17,7 +17,7 @@ class NativeDrafts:
 
     Raises:
         ValueError: shapes or dtypes that disagree.
-        UnsupportedError: a quantized head.
+        UnsupportedError: a head in float8.
     """
 
     def __init__(self, layers: NativeLayers, weights: DrafterWeights):

@@ -37,7 +37,7 @@ def top1_confidence(
         C.top1_confidence_cuda(
             number,
             start_of(h),
-            (start_of(head.weight), start_of(head.token_ids), len(head.weight), num_ids),
+            (start_of(head.weight), start_of(head.token_ids), len(head.weight), num_ids, 0),
             start_of(norm_weight),
             start_of(tokens),
             start_of(confidence),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kangaroo import cli_adapters, cli_export, cli_verify, terminal
+from kangaroo import cli_adapters, cli_export, cli_verify, cli_vocab, terminal
 from kangaroo import cli_options as opt
 from kangaroo.cli_loading import load
 
@@ -56,6 +56,8 @@ def generate(
     top_k: opt.TopK = None,
     max_nodes: opt.MaxNodes = None,
     exit_layer: opt.ExitLayer = None,
+    draft_head: opt.DraftHead = None,
+    draft_vocab: opt.DraftVocab = None,
     dtype: opt.Dtype = None,
     device: opt.Device = "cpu",
     backend: opt.Backend = "auto",
@@ -69,7 +71,8 @@ def generate(
     if the ids differ.
     """
     text = _prompt(prompt, prompt_file, model)
-    llm = load(model, adapter, dtype=dtype, device=device, backend=backend)
+    place: dict[str, Any] = {"dtype": dtype, "device": device, "backend": backend}
+    llm = load(model, adapter, **place, draft_head=draft_head, draft_vocab=draft_vocab)
     drafting: dict[str, Any] = {"draft": draft, "max_depth": max_depth, "confidence": confidence}
     drafting |= {"draft_top_k": top_k, "max_nodes": max_nodes, "exit_layer": exit_layer}
     sampling = _sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
@@ -78,10 +81,8 @@ def generate(
     ids = llm.tokenizer(text)["input_ids"]
     if compare:
         _compare(llm, ids, options, repeats, as_json)
-    elif as_json:
-        _generate_as_json(llm, ids, options)
     else:
-        _stream(llm, ids, options)
+        (_generate_as_json if as_json else _stream)(llm, ids, options)
 
 
 @app.command()
@@ -104,6 +105,8 @@ def bench(
     top_k: opt.TopK = None,
     max_nodes: opt.MaxNodes = None,
     exit_layer: opt.ExitLayer = None,
+    draft_head: opt.DraftHead = None,
+    draft_vocab: opt.DraftVocab = None,
     dtype: opt.Dtype = None,
     device: opt.Device = "cpu",
     backend: opt.Backend = "auto",
@@ -118,7 +121,8 @@ def bench(
     from kangaroo.evals.prompts import read_prompts
 
     texts = read_prompts(prompts)
-    llm = load(model, adapter, dtype=dtype, device=device, backend=backend)
+    place: dict[str, Any] = {"dtype": dtype, "device": device, "backend": backend}
+    llm = load(model, adapter, **place, draft_head=draft_head, draft_vocab=draft_vocab)
     drafting: dict[str, Any] = {"draft": draft, "max_depth": max_depth, "confidence": confidence}
     drafting |= {"draft_top_k": top_k, "max_nodes": max_nodes, "exit_layer": exit_layer}
     sampling = _sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
@@ -149,6 +153,7 @@ def env(
 app.command()(cli_adapters.train)
 app.command()(cli_adapters.init_adapter)
 app.command()(cli_adapters.convert_adapter)
+app.command()(cli_vocab.draft_vocab)
 app.command()(cli_export.export)
 app.command()(cli_verify.verify)
 
@@ -227,12 +232,14 @@ def _stream(llm: KangarooForCausalLM, ids: list[int], options: dict[str, Any]) -
 
 
 def _generate_as_json(llm: KangarooForCausalLM, ids: list[int], options: dict[str, Any]) -> None:
+    from kangaroo.draft.head import describe
     from kangaroo.engine.detokenize import text_of
     from kangaroo.evals.paired import run_once
 
     run = run_once(llm, ids, **options)
     text = text_of(llm.tokenizer, ids, run.token_ids)
-    terminal.write_json({"text": text, "seed": options.get("seed")} | run.as_dict())
+    told = {"text": text, "seed": options.get("seed"), "draft_head": describe(llm.head)}
+    terminal.write_json(told | run.as_dict())
 
 
 def _compare(

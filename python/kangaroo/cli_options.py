@@ -34,6 +34,18 @@ Adapter = Annotated[
         help="Folder of the adapter; for tiny-py also paper or deep_prefix (default).",
     ),
 ]
+DraftHead = Annotated[
+    str | None,
+    typer.Option(
+        help="Draft from a copy of the head in int8 or float8.", show_default="the head itself"
+    ),
+]
+DraftVocab = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Draft these tokens alone, of draft-vocab.", show_default="all"
+    ),
+]
 MaxNewTokens = Annotated[int, typer.Option(help="Tokens to generate at most.")]
 Draft = Annotated[
     str | None, typer.Option(help="What to draft: off, chain or tree.", show_default="chain")

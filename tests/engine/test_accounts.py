@@ -61,7 +61,7 @@ def perfect(monkeypatch: pytest.MonkeyPatch, full: list[int]) -> None:
     plain = drafting.chain_drafter
     tokens = PROMPT[0].tolist() + full
 
-    def make(model: Any, adapter: Any, config: Any) -> Any:
+    def make(model: Any, adapter: Any, config: Any, **_: Any) -> Any:
         drafter = plain(model, adapter, config)
         return drafter if adapter is None else PerfectDrafter(model, adapter, config, tokens)
 

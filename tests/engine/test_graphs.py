@@ -10,6 +10,7 @@ import torch
 
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft.head import drafting_head
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.batch import Batch
 from kangaroo.engine.decode import Decoder, Round
@@ -52,7 +53,7 @@ def decoders(
     adapter = make_adapter(model, kind, EXIT_LAYER) if kind else None
     drafter = KangarooDrafter(model, adapter, config)
     plain = Decoder(model, drafter, config)
-    return plain, PoisonedGraphs(model, adapter, config, drafter, PlayedRounds)
+    return plain, PoisonedGraphs(drafter, PlayedRounds)
 
 
 def counts(rounds: list[Round]) -> Counts:
@@ -221,7 +222,7 @@ def test_generate(options: dict[str, Any]) -> None:
     """Calls one after the other, side by side, and several prompts in one."""
     plain = KangarooForCausalLM.from_pretrained("tiny-py", "paper")
     launched = KangarooForCausalLM.from_pretrained("tiny-py", "paper")
-    launched._decoders = Decoders(launched.model, launched.adapter, PlayedRounds)
+    launched._decoders = Decoders(launched.model, launched.adapter, launched.head, PlayedRounds)
     texts = ("def add(a, b):", "import os\n", "class A:\n    def __init__(self", "for i in range(")
     prompts = [plain.tokenizer(text).input_ids for text in texts]
     if options.get("stop_strings"):
@@ -244,7 +245,8 @@ def test_generate(options: dict[str, Any]) -> None:
 
 def test_decoders_are_used_again(model: Llama) -> None:
     """For the same way to draft, where it is greedy and no one looks at the logits."""
-    decoders = Decoders(model, make_adapter(model, "paper", EXIT_LAYER), PlayedRounds)
+    adapter, head = make_adapter(model, "paper", EXIT_LAYER), drafting_head(model.weights.lm_head)
+    decoders = Decoders(model, adapter, head, PlayedRounds)
     config = DraftConfig(EXIT_LAYER)
     first = decoders.of(config, sampled=False)
     assert isinstance(first, GraphDecoder)
@@ -256,5 +258,5 @@ def test_decoders_are_used_again(model: Llama) -> None:
     assert not isinstance(decoders.of(tree, sampled=False), GraphDecoder)
     assert isinstance(decoders.of_batch(config, keep_logits=False), GraphDecoder)
     assert not isinstance(decoders.of_batch(config, keep_logits=True), GraphDecoder)
-    on_the_host = Decoders(model, None)
+    on_the_host = Decoders(model, None, head)
     assert not isinstance(on_the_host.of(DraftConfig(1, max_depth=0), sampled=False), GraphDecoder)

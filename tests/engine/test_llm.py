@@ -69,7 +69,7 @@ def perfect(monkeypatch: pytest.MonkeyPatch, prompt: Tensor, expected: list[int]
     """Every draft is what the target says."""
     tokens = prompt[0].tolist() + expected
 
-    def make(model: Any, adapter: Any, draft: Any) -> PerfectDrafter:
+    def make(model: Any, adapter: Any, draft: Any, **_: Any) -> PerfectDrafter:
         return PerfectDrafter(model, adapter, draft, tokens)
 
     monkeypatch.setattr(drafting, "chain_drafter", make)

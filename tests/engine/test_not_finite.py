@@ -78,7 +78,7 @@ def test_a_draft_that_is_no_number_changes_nothing(
     expected = tokens_of(llm, max_depth=0)
     odd = next(token for token in range(2, 263) if token not in PROMPT + expected)
 
-    def make(model: Any, adapter: Any, config: Any) -> PerfectDrafter:
+    def make(model: Any, adapter: Any, config: Any, **_: Any) -> PerfectDrafter:
         return PerfectDrafter(model, adapter, config, [odd] * (len(PROMPT) + NUM_TOKENS))
 
     monkeypatch.setattr(drafting, "chain_drafter", make)

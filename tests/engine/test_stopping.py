@@ -50,7 +50,7 @@ def perfect(monkeypatch: pytest.MonkeyPatch, full: list[int]) -> None:
     """Every chain is what the target says: rounds of five tokens."""
     tokens = PROMPT[0].tolist() + full
 
-    def make(model: Any, adapter: Any, config: Any) -> Any:
+    def make(model: Any, adapter: Any, config: Any, **_: Any) -> Any:
         if adapter is None:
             return plain(model, adapter, config)
         return PerfectDrafter(model, adapter, config, tokens)

@@ -75,6 +75,7 @@ def calls(node_counts: tuple[int, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
                 ranking = {"h": x, "head": head, "norm_weight": norm, "eps": EPS}
                 yield "top1_confidence", ranking
                 yield "topk_confidence", {**ranking, "k": min(5, head.num_ids)}
+                yield "draft_logits", ranking
     for heads in (Heads(3, 3, 64), Heads(6, 2, 40), Heads(5, 1, 80), Heads(2, 1, 2)):
         for n in node_counts:
             nodes = testing.chain_nodes([64 - n], n)  # up to the last slot of the cache

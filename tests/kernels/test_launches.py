@@ -79,6 +79,7 @@ def calls(heads: Heads, ffn: int, vocab: int) -> dict[str, tuple[int, Callable[[
         "gated_mlp": (2, lambda op: op(x, new(2 * ffn, c), new(c, ffn), norm, EPS)),
         "top1_confidence": (2, lambda op: op(x, head, norm, EPS, chain=chain)),
         "topk_confidence": (2, lambda op: op(x, head, norm, EPS, 10)),
+        "draft_logits": (1, lambda op: op(x, head, norm, EPS)),
         "adapter_step": (4, lambda op: op(x, step, *where, rope, eps=EPS)),
         "adapter_refresh": (1, lambda op: op((x, x), deep, *where, rope, eps=EPS)),
         "verify_tree": (2, lambda op: op(new(1, 8, vocab), *tree)),

@@ -126,6 +126,19 @@ def topk_confidence(draw: random.Random, dtype: torch.dtype) -> Case:
     return ranking(draw, dtype, draw.choice([1, 2, 10, 16]))
 
 
+def draft_logits(draw: random.Random, dtype: torch.dtype) -> Case:
+    x, vocab = projections(draw, dtype)
+    head = make_head(draw.choice(EXACT), vocab, x.shape[2], dtype)
+    norm = testing.random_norm_weight(x.shape[2], dtype)
+    ranked, ids = Ranked(x, head, norm), slice(None) if head.token_ids is None else head.token_ids
+
+    def run(op: Any, rows: slice) -> Tensor:
+        out: Tensor = op(x[:, rows].contiguous(), head, norm, EPS)
+        return out[0]
+
+    return Case(run, ranked.exact[0, :, ids], ranked.low[0, :, ids].float(), x.shape[1])
+
+
 def places(draw: random.Random) -> tuple[Heads, NodeBatch]:
     """Heads, and the nodes of a chain or a tree, at the beginning of a cache or over an edge."""
     heads = draw.choice([Heads(1, 1, 16), Heads(2, 1, 40), Heads(2, 2, 6)])
@@ -239,6 +252,7 @@ CASES = {
         rms_norm,
         top1_confidence,
         topk_confidence,
+        draft_logits,
         tree_attention,
         adapter_step,
         adapter_refresh,

@@ -70,6 +70,7 @@ def samples(dtype: torch.dtype) -> dict[str, tuple[tuple[Any, ...], dict[str, An
         "top1_confidence": (ranking, {}),
         "top1_confidence_append": ((*ranking, *chain()), {}),
         "topk_confidence": ((*ranking, 5), {}),
+        "draft_logits": (ranking, {}),
         "adapter_step": ((*flatten(step), EPS), {}),
         "adapter_refresh": ((*flatten(refresh), EPS), {}),
         "verify_tree": ((torch.randn(2, 3, 40), *verified), {}),

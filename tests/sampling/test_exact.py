@@ -8,9 +8,21 @@ from typing import Any
 
 import pytest
 
+from kangaroo.config import DRAFT_SAMPLINGS, DraftSampling
 from tests.sampling import toys
 from tests.sampling.exact import distance
-from tests.sampling.toys import Toy, Warp, cold, frozen, penalty, plain, table, top_k, top_p
+from tests.sampling.toys import (
+    Toy,
+    Warp,
+    Weights,
+    cold,
+    frozen,
+    penalty,
+    plain,
+    table,
+    top_k,
+    top_p,
+)
 
 # Children of every node, depth by depth; and whether they are chosen rather than drawn.
 SHAPES = [
@@ -99,6 +111,23 @@ def test_a_drafter_that_is_the_target_or_its_opposite(widths: tuple[int, ...]) -
         return [max(target(ids)) - weight for weight in target(ids)]
 
     check(Toy(lambda ids: [1, 2, 3], opposite, 3, widths))
+
+
+@pytest.mark.parametrize("rule", DRAFT_SAMPLINGS)
+@pytest.mark.parametrize("vocabulary", [{0}, {2}, {0, 1}, {1, 2}])
+def test_a_draft_vocabulary(vocabulary: set[int], rule: DraftSampling) -> None:
+    """Other tokens are drafted only where nothing of the vocabulary is possible."""
+
+    def within(weights: Weights) -> Weights:
+        def row(ids: tuple[int, ...]) -> list[int]:
+            inside = [w * (token in vocabulary) for token, w in enumerate(weights(ids))]
+            return inside if any(inside) else [int(n not in vocabulary) for n in range(3)]
+
+        return row
+
+    for seed in range(4):
+        drafter = within(table(70 + seed, 3, 0.5))
+        check(Toy(table(seed, 3), drafter, 3, (1, 1), draft_sampling=rule))
 
 
 def test_stopping_by_the_drawn_tokens_own_probability(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -264,31 +263,3 @@ class Silent(BaseStreamer):
 
     def end(self) -> None:
         pass
-
-
-@pytest.mark.parametrize("rule", DRAFT_SAMPLINGS)
-@pytest.mark.parametrize("draft", [{}, TREE], ids=["chain", "tree"])
-def test_the_law_of_three_tokens(
-    llm: KangarooForCausalLM, theirs: Any, draft: dict[str, Any], rule: str
-) -> None:
-    """Joint chi-square over seeds, against probabilities of transformers' own logits."""
-    num_draws, options = 400, {"top_k": 2, "temperature": 2.0, "max_new_tokens": 3}
-    options["draft_sampling"] = rule
-    drawn = Counter(
-        tuple(sample(llm, seed, **{"max_depth": 2, "confidence": 0.0} | options | draft))
-        for seed in range(num_draws)
-    )
-    law: dict[tuple[int, ...], float] = {(): 1.0}
-    for _ in range(3):
-        longer = {}
-        for ids, weight in law.items():
-            with torch.no_grad():
-                logits = theirs(torch.tensor([[*PROMPT, *ids]])).logits[0, -1].double()
-            best = logits.topk(2)
-            for token, p in zip(best.indices, (best.values / 2).softmax(-1), strict=True):
-                longer[(*ids, int(token))] = weight * float(p)
-        law = longer
-    assert drawn.keys() <= law.keys()
-    expected = {ids: num_draws * weight for ids, weight in law.items()}
-    chi_square = sum((drawn[ids] - e) ** 2 / e for ids, e in expected.items())
-    assert chi_square < 40.5  # 7 degrees of freedom: one in a million is above

@@ -1,5 +1,5 @@
-/* What top1_confidence and topk_confidence share: the head that drafts are taken from, and the
- * chains of drafts that they append to. */
+/* What top1_confidence, topk_confidence and draft_logits share: the head that drafts are taken
+ * from, and the chains of drafts that they append to. */
 #ifndef KANGAROO_DRAFT_HEAD_H_
 #define KANGAROO_DRAFT_HEAD_H_
 
@@ -10,9 +10,10 @@ extern "C" {
 #endif
 
 typedef struct kangaroo_draft_head {
-  kangaroo_matrix weight;   /* [vocab, width] */
+  kangaroo_matrix weight;   /* [vocab, width], of the dtype of the states; on the CPU also int8 */
   const int32_t* token_ids; /* [num_ids] strictly increasing: rows that may be drafted; NULL: all */
   int64_t num_ids;          /* 0 where token_ids is NULL */
+  const float* scale;       /* [vocab], by which rows of int8 are multiplied; NULL for others */
 } kangaroo_draft_head;
 
 /* One chain per sequence; node 0 is its root. */

@@ -46,17 +46,6 @@ KANGAROO_INLINE int64_t num_steps(int64_t width) {
   return (width + Dot::kStep - 1) / Dot::kStep;
 }
 
-KANGAROO_INLINE Floats even_lanes(const Bf16* w) {
-  typedef int32_t Unaligned __attribute__((vector_size(4 * kLanes), aligned(2), may_alias));
-  return reinterpret_cast<Floats>(*reinterpret_cast<const Unaligned*>(w) << 16);
-}
-
-KANGAROO_INLINE Floats odd_lanes(const Bf16* w) {
-  typedef int32_t Unaligned __attribute__((vector_size(4 * kLanes), aligned(2), may_alias));
-  const Ints pairs = *reinterpret_cast<const Unaligned*>(w);
-  return reinterpret_cast<Floats>(pairs & static_cast<int32_t>(0xffff0000));
-}
-
 // One vector of a step: of an output's weights, and of a row.
 KANGAROO_INLINE Floats weights_of(const float* w, int) { return load_once(w); }
 KANGAROO_INLINE Floats weights_of(const Bf16* w, int part) {
@@ -73,6 +62,18 @@ struct Parts {
   }
   KANGAROO_INLINE static Floats of_row(const float* x, int part) {
     return load_once(x + part * kLanes);
+  }
+};
+
+template <>
+struct Parts<ByteDot> : Parts<FloatDot> {
+  KANGAROO_INLINE static Floats of_weights(const int8_t* w, int) { return lanes_of(w); }
+};
+
+template <>
+struct Parts<WideByteDot> : Parts<WideDot> {
+  KANGAROO_INLINE static Floats of_weights(const int8_t* w, int part) {
+    return paired_lanes_of(w, part);
   }
 };
 
@@ -131,15 +132,20 @@ KANGAROO_INLINE void finish(const Floats (&acc)[kOuts], const Gemm& g, const Pla
     const Floats d = acc[j + 3 < kOuts ? j + 3 : j];
     sum4(acc[j], b, c, d, sums + j);
   }
-  const auto* bias = static_cast<const T*>(g.bias);
-  const auto* residual = reinterpret_cast<const T*>(place.residual);
   Out* out = reinterpret_cast<Out*>(place.out) + first;
+  if constexpr (sizeof(T) == sizeof(int8_t)) {
 #pragma GCC unroll 8
-  for (int j = 0; j < kOuts; ++j) {
-    float value = sums[j];
-    if (bias) value += to_float(bias[first + j]);
-    if (residual) value = to_float(residual[first + j]) + value;
-    keep(out + j, value);
+    for (int j = 0; j < kOuts; ++j) keep(out + j, sums[j] * g.scale[first + j]);
+  } else {
+    const auto* bias = static_cast<const T*>(g.bias);
+    const auto* residual = reinterpret_cast<const T*>(place.residual);
+#pragma GCC unroll 8
+    for (int j = 0; j < kOuts; ++j) {
+      float value = sums[j];
+      if (bias) value += to_float(bias[first + j]);
+      if (residual) value = to_float(residual[first + j]) + value;
+      keep(out + j, value);
+    }
   }
 }
 
@@ -364,6 +370,8 @@ template std::size_t panel_bytes<WideDot>(int64_t, int64_t);
 template void pack<WideDot>(const PackedRow&, int64_t, int64_t, char*);
 template void gemm<WideDot, float>(const Gemm&);
 template void gemm<PairDot, Bf16>(const Gemm&);
+template void gemm<ByteDot, float>(const Gemm&);
+template void gemm<WideByteDot, float>(const Gemm&);
 #ifdef __AVX512BF16__
 template std::size_t panel_bytes<PairDot>(int64_t, int64_t);
 template void pack<PairDot>(const PackedRow&, int64_t, int64_t, char*);

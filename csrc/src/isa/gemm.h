@@ -20,6 +20,18 @@ struct WideDot {  // bfloat16 weights by float32: elements 0, 2, 4, ... of a ste
   static constexpr int64_t kStep = 2 * kLanes;
 };
 
+struct ByteDot {  // int8 by the rows of FloatDot
+  using Weight = int8_t;
+  using Packed = float;
+  static constexpr int64_t kStep = kLanes;
+};
+
+struct WideByteDot {  // int8 by the rows of WideDot
+  using Weight = int8_t;
+  using Packed = float;
+  static constexpr int64_t kStep = 2 * kLanes;
+};
+
 #ifdef __AVX512BF16__
 struct PairDot {  // bfloat16 by bfloat16, two products an instruction
   using Weight = Bf16;

@@ -22,7 +22,8 @@ struct Rows {
 };
 
 // out[m, n] = residual[m, n] + (x[m] . weight[n] + bias[n]) for n in [begin, end); absent parts are
-// null. The rows of x were laid out by `pack`.
+// null. The rows of x were laid out by `pack` of the kernel's layout. Of int8 weights it is
+// out[m, n] = (x[m] . weight[n]) scale[n].
 struct Gemm {
   const char* panel;
   int64_t num_rows;
@@ -30,6 +31,7 @@ struct Gemm {
   const void* weight;     // rows of [width]
   int64_t weight_stride;  // elements
   const void* bias;
+  const float* scale;
   Rows residual;
   Rows out;
   int64_t begin;
@@ -81,13 +83,19 @@ struct SoftmaxPart {
   int64_t place;
 };
 
-// Kernels of one type of elements; all of them add in float32.
-struct TypedKernels {
-  // Bytes of a panel of so many rows, and row `row` of it.
+// How rows lie in a panel: the bytes of so many, and row `row` of it.
+struct Layout {
   std::size_t (*panel_bytes)(int64_t num_rows, int64_t width);
   void (*pack)(const PackedRow& source, int64_t row, int64_t num_rows, char* panel);
+};
+
+// Kernels of one type of elements; all of them add in float32.
+struct TypedKernels {
+  Layout layout;
   void (*gemm)(const Gemm& gemm);           // out of the same type
   void (*gemm_to_float)(const Gemm& gemm);  // out in float32
+  Layout int8_layout;
+  void (*int8_gemm)(const Gemm& gemm);  // of int8 weights, out in float32
   void (*rms_norm)(const void* x, const void* weight, float eps, int64_t width, void* out);
   // Rotates halves; out may be x.
   void (*rotate)(const void* x, const float* cos, const float* sin, int64_t half, void* out);

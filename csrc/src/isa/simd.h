@@ -84,6 +84,18 @@ KANGAROO_INLINE Ints rounded_bits(Floats value) {
   return value == value ? rounded : (bits >> 16) | 0x40;
 }
 
+// Of pairs of bfloat16 the first ones, and the second.
+KANGAROO_INLINE Floats even_lanes(const Bf16* w) {
+  typedef int32_t Unaligned __attribute__((vector_size(4 * kLanes), aligned(2), may_alias));
+  return reinterpret_cast<Floats>(*reinterpret_cast<const Unaligned*>(w) << 16);
+}
+
+KANGAROO_INLINE Floats odd_lanes(const Bf16* w) {
+  typedef int32_t Unaligned __attribute__((vector_size(4 * kLanes), aligned(2), may_alias));
+  const Ints pairs = *reinterpret_cast<const Unaligned*>(w);
+  return reinterpret_cast<Floats>(pairs & static_cast<int32_t>(0xffff0000));
+}
+
 KANGAROO_INLINE void store(Bf16* to, Floats value) {
   *reinterpret_cast<HalvesUnaligned*>(to) = __builtin_convertvector(rounded_bits(value), Halves);
 }
@@ -95,6 +107,17 @@ KANGAROO_INLINE Floats as_kept(Floats value, const Bf16*) {
 }
 
 #if defined(__AVX512F__)
+
+// kLanes integers of 8 bits, or of 16. Compilers convert such vectors element by element.
+KANGAROO_INLINE Ints widen8(const int8_t* from) {
+  return reinterpret_cast<Ints>(
+      _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
+
+KANGAROO_INLINE Ints widen16(const int8_t* from) {
+  return reinterpret_cast<Ints>(
+      _mm512_cvtepi16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+}
 
 KANGAROO_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
 
@@ -118,6 +141,16 @@ KANGAROO_INLINE __m256 fold(Floats v) {
 
 #elif defined(__AVX2__)
 
+KANGAROO_INLINE Ints widen8(const int8_t* from) {
+  return reinterpret_cast<Ints>(
+      _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+}
+
+KANGAROO_INLINE Ints widen16(const int8_t* from) {
+  return reinterpret_cast<Ints>(
+      _mm256_cvtepi16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
+
 KANGAROO_INLINE Floats fma(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 
 KANGAROO_INLINE __m256i first_lanes(int64_t count) {
@@ -137,6 +170,16 @@ KANGAROO_INLINE void store_first(float* to, Floats value, int64_t count) {
 KANGAROO_INLINE __m256 fold(Floats v) { return v; }
 
 #else
+
+KANGAROO_INLINE Ints widen8(const int8_t* from) {
+  typedef int8_t Unaligned __attribute__((vector_size(kLanes), aligned(1), may_alias));
+  return __builtin_convertvector(*reinterpret_cast<const Unaligned*>(from), Ints);
+}
+
+KANGAROO_INLINE Ints widen16(const int8_t* from) {
+  typedef int16_t Unaligned __attribute__((vector_size(2 * kLanes), aligned(1), may_alias));
+  return __builtin_convertvector(*reinterpret_cast<const Unaligned*>(from), Ints);
+}
 
 KANGAROO_INLINE Floats fma(Floats a, Floats b, Floats c) {
 #ifdef __FP_FAST_FMAF
@@ -164,6 +207,16 @@ KANGAROO_INLINE float sum_portable(Floats v) {
 }
 
 #endif
+
+KANGAROO_INLINE Floats lanes_of(const int8_t* w) {
+  return __builtin_convertvector(widen8(w), Floats);
+}
+
+// Of pairs the first ones, or the second.
+KANGAROO_INLINE Floats paired_lanes_of(const int8_t* w, int part) {
+  const Ints pairs = widen16(w);
+  return __builtin_convertvector(part == 0 ? pairs << 24 >> 24 : pairs >> 8, Floats);
+}
 
 #if defined(__AVX2__)
 

@@ -10,17 +10,26 @@
 
 namespace kangaroo::KANGAROO_ISA {
 
+template <class Dot>
+constexpr Layout layout_of = {panel_bytes<Dot>, pack<Dot>};
+
+#ifdef KANGAROO_AMX
+constexpr Layout kTileLayout = {tile_panel_bytes, tile_pack};
+#endif
+
 extern const Kernels kKernels;
 const Kernels kKernels = {
     KANGAROO_STRING(KANGAROO_ISA),
-    {panel_bytes<FloatDot>, pack<FloatDot>, gemm<FloatDot, float>, gemm<FloatDot, float>,
-     rms_norm<float>, rotate<float>, silu_mul<float>, attend<FloatDot>, argmax<float>},
+    {layout_of<FloatDot>, gemm<FloatDot, float>, gemm<FloatDot, float>, layout_of<FloatDot>,
+     gemm<ByteDot, float>, rms_norm<float>, rotate<float>, silu_mul<float>, attend<FloatDot>,
+     argmax<float>},
 #ifdef KANGAROO_AMX
-    {tile_panel_bytes, tile_pack, tile_gemm<Bf16>, tile_gemm<float>,
+    {kTileLayout, tile_gemm<Bf16>, tile_gemm<float>,
 #else
-    {panel_bytes<PairDot>, pack<PairDot>, gemm<PairDot, Bf16>, gemm<PairDot, float>,
+    {layout_of<PairDot>, gemm<PairDot, Bf16>, gemm<PairDot, float>,
 #endif
-     rms_norm<Bf16>, rotate<Bf16>, silu_mul<Bf16>, attend<WideDot>, argmax<Bf16>},
+     layout_of<WideDot>, gemm<WideByteDot, float>, rms_norm<Bf16>, rotate<Bf16>, silu_mul<Bf16>,
+     attend<WideDot>, argmax<Bf16>},
     softmax_part,
     exp_one,
 };

@@ -12,6 +12,7 @@ from kangaroo.draft.tree import DraftTree, pad
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
+from kangaroo_kernels.draft_head import DraftHead
 
 
 class BranchingDrafter(KangarooDrafter):
@@ -19,16 +20,23 @@ class BranchingDrafter(KangarooDrafter):
     where that pass begins.
 
     Raises:
-        ValueError: more tokens wanted behind a node than the target has.
+        ValueError: more tokens wanted behind a node than may be drafted.
     """
 
-    def __init__(self, model: Llama, adapter: Adapter | None, config: DraftConfig):
-        super().__init__(model, adapter, config)
+    def __init__(
+        self,
+        model: Llama,
+        adapter: Adapter | None,
+        config: DraftConfig,
+        *,
+        head: DraftHead | None = None,
+    ):
+        super().__init__(model, adapter, config, head=head)
         self.num_ranked = max(config.tree_widths, default=config.draft_top_k)
         if self.num_ranked > self.head.num_ids:
             name = "tree_widths" if config.tree_widths else "draft_top_k"
             raise ValueError(
-                f"{name}: expected at most the {self.head.num_ids} tokens of the target, "
+                f"{name}: expected at most the {self.head.num_ids} tokens of the head, "
                 f"got {self.num_ranked}"
             )
 

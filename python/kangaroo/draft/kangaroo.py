@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kangaroo.cache import SlotCache
 from kangaroo.config import MAX_TREE_NODES, DraftConfig
+from kangaroo.draft.head import drafting_head
 from kangaroo.draft.tree import DraftTree, pad
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter
@@ -18,11 +19,22 @@ from kangaroo_kernels.nodes import NodeBatch
 
 
 class KangarooDrafter:
-    """Drafts chains. Without an adapter it drafts nothing, which makes the loop autoregressive."""
+    """Drafts chains. Without an adapter it drafts nothing, which makes the loop autoregressive.
 
-    def __init__(self, model: Llama, adapter: Adapter | None, config: DraftConfig):
+    Args:
+        head: what drafts are taken from; by default the target's own head.
+    """
+
+    def __init__(
+        self,
+        model: Llama,
+        adapter: Adapter | None,
+        config: DraftConfig,
+        *,
+        head: DraftHead | None = None,
+    ):
         self.model, self.adapter, self.config = model, adapter, config
-        self.head = DraftHead(model.weights.lm_head)
+        self.head = drafting_head(model.weights.lm_head) if head is None else head
 
     def new_cache(self, batch: int, num_slots: int) -> SlotCache:
         """Rows for the adapter's keys and values; none without an adapter.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.growth import Ranking
+from kangaroo.draft.head import vocabulary_first, whole_rows
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter
-from kangaroo.models.llama import Llama
 
 
 class SampledDrafter(KangarooDrafter):
@@ -44,7 +43,7 @@ class SampledDrafter(KangarooDrafter):
 
     def _logits(self, adapter: Adapter, state: DecodeState) -> Tensor:
         """The adapter's logits [B, V] float32 behind the newest nodes."""
-        return head_logits(self.model, adapter, self._adapt(adapter, state))[:, 0]
+        return head_logits(self, adapter, self._adapt(adapter, state))[:, 0]
 
 
 class SampledBranchingDrafter(BranchingDrafter):
@@ -62,7 +61,7 @@ class SampledBranchingDrafter(BranchingDrafter):
         samplers = [request.sampler for request in state.requests]
         if not any(sampler is not None and sampler.do_sample for sampler in samplers):
             return super()._ranked(adapter, state, trees, h)
-        rows = head_logits(self.model, adapter, h)
+        rows = head_logits(self, adapter, h)
         return [self._raced(state, b, tree, rows[b]) for b, tree in enumerate(trees)]
 
     def _raced(self, state: DecodeState, b: int, tree: DraftTree, logits: Tensor) -> list[Ranking]:
@@ -74,12 +73,12 @@ class SampledBranchingDrafter(BranchingDrafter):
             shares = sampler.shares(histories, logits)
         else:
             shares = logits.softmax(-1)
-        best = shares.topk(self.num_ranked)
+        best = vocabulary_first(shares, self.head).topk(self.num_ranked)
         return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
-def head_logits(model: Llama, adapter: Adapter, h: Tensor) -> Tensor:
-    """The target's head on adapter states h [B, N, C]: [B, N, V] float32."""
-    head, eps = model.weights.lm_head, adapter.config.rms_norm_eps
-    out = h.new_empty(*h.shape[:2], len(head), dtype=torch.float32)
-    return model.kernels.linear(h, head, norm_weight=adapter.norm, eps=eps, out=out)
+def head_logits(drafter: KangarooDrafter, adapter: Adapter, h: Tensor) -> Tensor:
+    """The drafter's head on adapter states h [B, N, C]: [B, N, V] float32."""
+    head, eps = drafter.head, adapter.config.rms_norm_eps
+    logits = drafter.model.kernels.draft_logits(h, head, adapter.norm, eps)
+    return whole_rows(logits, head)

@@ -11,12 +11,15 @@ from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
 from kangaroo_kernels.adapter_weights import DrafterWeights
+from kangaroo_kernels.draft_head import DraftHead
 from kangaroo_kernels.draft_tokens import DraftTokens
 
 
-def chain_drafter(model: Llama, adapter: Adapter | None, config: DraftConfig) -> KangarooDrafter:
+def chain_drafter(
+    model: Llama, adapter: Adapter | None, config: DraftConfig, *, head: DraftHead | None = None
+) -> KangarooDrafter:
     """The fastest drafter of chains that the model's kernels allow; all draft the same bits."""
-    drafter = KangarooDrafter(model, adapter, config)
+    drafter = KangarooDrafter(model, adapter, config, head=head)
     if adapter is None:
         return drafter
     weights = DrafterWeights(
@@ -28,14 +31,22 @@ def chain_drafter(model: Llama, adapter: Adapter | None, config: DraftConfig) ->
         adapter.config.rms_norm_eps,
     )
     fused = model.kernels.draft_tokens(model.fused, weights)
-    return WholeChainDrafter(model, adapter, config, fused) if fused else drafter
+    return WholeChainDrafter(model, adapter, config, fused, head=head) if fused else drafter
 
 
 class WholeChainDrafter(KangarooDrafter):
     """Drafts a chain by one call of `draft_tokens`."""
 
-    def __init__(self, model: Llama, adapter: Adapter, config: DraftConfig, fused: DraftTokens):
-        super().__init__(model, adapter, config)
+    def __init__(
+        self,
+        model: Llama,
+        adapter: Adapter,
+        config: DraftConfig,
+        fused: DraftTokens,
+        *,
+        head: DraftHead | None = None,
+    ):
+        super().__init__(model, adapter, config, head=head)
         self.fused = fused
 
     def draft(self, state: DecodeState, max_depths: list[int]) -> list[DraftTree]:

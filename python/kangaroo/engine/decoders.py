@@ -11,12 +11,14 @@ from kangaroo.engine.drafting import drafter_of
 from kangaroo.engine.graphs import GraphDecoder
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
+from kangaroo_kernels.draft_head import DraftHead
 
 
 class Decoders:
     """Decoders of a target and its adapter.
 
     Args:
+        head: what drafts are taken from.
         runtime: runs rounds without the host, of greedy chains; None: the host runs all.
     """
 
@@ -24,9 +26,10 @@ class Decoders:
         self,
         model: Llama,
         adapter: Adapter | None,
+        head: DraftHead,
         runtime: Callable[[Pieces], Runtime] | None = None,
     ):
-        self.model, self.adapter = model, adapter
+        self.model, self.adapter, self.head = model, adapter, head
         self.runtime = runtime
         self._graphs: GraphDecoder | None = None
 
@@ -48,7 +51,8 @@ class Decoders:
         if self.runtime is not None and not (sampled or keep_logits or keep_scores):
             if draft.draft != "tree":
                 return self._graphs_for(draft, self.runtime)
-        drafter = drafter_of(self.model, self.adapter, draft, sampled=sampled, coupled=coupled)
+        parts = self.model, self.adapter, draft, self.head
+        drafter = drafter_of(*parts, sampled=sampled, coupled=coupled)
         return Decoder(self.model, drafter, draft, keep_logits=keep_logits, keep_scores=keep_scores)
 
     def of_batch(self, draft: DraftConfig, keep_logits: bool) -> Decoder:
@@ -63,6 +67,5 @@ class Decoders:
         return self._graphs
 
     def _new_graphs(self, draft: DraftConfig, runtime: Callable[[Pieces], Runtime]) -> GraphDecoder:
-        drafter = drafter_of(self.model, self.adapter, draft, sampled=True, coupled=True)
-        adapter = self.adapter if draft.depth else None
-        return GraphDecoder(self.model, adapter, draft, drafter, runtime)
+        parts = self.model, self.adapter, draft, self.head
+        return GraphDecoder(drafter_of(*parts, sampled=True, coupled=True), runtime)

@@ -13,6 +13,7 @@ from kangaroo.draft.sampled import SampledBranchingDrafter, SampledDrafter
 from kangaroo.draft.whole import chain_drafter
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
+from kangaroo_kernels.draft_head import DraftHead
 
 DRAFT_OPTIONS = frozenset(field.name for field in fields(DraftConfig))
 OF_TREES = ("draft_top_k", "max_nodes", "tree_widths")
@@ -74,18 +75,25 @@ def refuse_idle(given: Mapping[str, Any]) -> None:
 
 
 def drafter_of(
-    model: Llama, adapter: Adapter | None, draft: DraftConfig, *, sampled: bool, coupled: bool
+    model: Llama,
+    adapter: Adapter | None,
+    draft: DraftConfig,
+    head: DraftHead,
+    *,
+    sampled: bool,
+    coupled: bool,
 ) -> KangarooDrafter:
     """Who drafts by `draft`.
 
     Args:
+        head: what drafts are taken from.
         sampled: some sequences are sampled; coupled: by the same numbers as the drafter's.
     """
     if not draft.depth:  # autoregressive decoding must not pay for an adapter that it does not use
         return KangarooDrafter(model, None, draft)
     if draft.draft == "tree" and sampled and coupled:
-        return SampledBranchingDrafter(model, adapter, draft)
+        return SampledBranchingDrafter(model, adapter, draft, head=head)
     if draft.draft == "tree":
         # Its tokens are chosen, not drawn: lossless by rejection too, see `sampling.accept`.
-        return BranchingDrafter(model, adapter, draft)
-    return (SampledDrafter if sampled else chain_drafter)(model, adapter, draft)
+        return BranchingDrafter(model, adapter, draft, head=head)
+    return (SampledDrafter if sampled else chain_drafter)(model, adapter, draft, head=head)

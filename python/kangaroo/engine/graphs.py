@@ -7,15 +7,12 @@ from operator import is_
 
 import torch
 
-from kangaroo.config import DraftConfig
-from kangaroo.draft.base import Drafter
 from kangaroo.draft.device import DeviceDrafter
+from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.decode import Decoder, Round, not_finite
 from kangaroo.engine.device_round import ChainRounds, Outcome, Pieces, Runtime, Shape
 from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo.engine.stopping import until
-from kangaroo.models.adapter import Adapter
-from kangaroo.models.llama import Llama
 
 MAX_EOS = 16  # what a round takes
 AHEAD = 2  # rounds: while one is read and kept, the next one runs
@@ -38,16 +35,11 @@ class GraphDecoder(Decoder):
         busy: it is decoding.
     """
 
-    def __init__(
-        self,
-        model: Llama,
-        adapter: Adapter | None,
-        config: DraftConfig,
-        drafter: Drafter,
-        runtime: Callable[[Pieces], Runtime],
-    ):
-        self.device_drafter = DeviceDrafter(model, adapter, config)
-        super().__init__(model, drafter, config)
+    def __init__(self, drafter: KangarooDrafter, runtime: Callable[[Pieces], Runtime]):
+        super().__init__(drafter.model, drafter, drafter.config)
+        parts = drafter.model, drafter.adapter, drafter.config
+        self.device_drafter = DeviceDrafter(*parts, head=drafter.head)
+        self.host_drafter = drafter
         self.runtime, self.busy = runtime, False
         self._captured: dict[Shape, ChainRounds] = {}
         self._live: ChainRounds | None = None
@@ -59,9 +51,7 @@ class GraphDecoder(Decoder):
     def generate(self, request: Request, past: PastKeyValues | None = None) -> Iterator[Round]:
         """See Decoder."""
         if self.busy:
-            adapter = self.device_drafter.adapter
-            beside = GraphDecoder(self.model, adapter, self.config, self.drafter, self.runtime)
-            yield from beside.generate(request, past)
+            yield from GraphDecoder(self.host_drafter, self.runtime).generate(request, past)
             return
         self.busy = True
         self._ahead = AHEAD if past is None and not request.criteria else 1

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from kangaroo.config import DraftConfig
+from kangaroo.draft.head import drafting_head
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.batch import Batch
 from kangaroo.engine.capture import captured_rounds
@@ -20,16 +22,17 @@ from kangaroo.engine.decoders import Decoders
 from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config
 from kangaroo.engine.generation import Plan, plan, samplers
 from kangaroo.engine.inputs import InputIds, rows_of, unpadded
-from kangaroo.engine.loading import generation_config, load_engine
+from kangaroo.engine.loading import generation_config, load_engine, load_head, load_tokenizer
 from kangaroo.engine.options import OUTPUTS
 from kangaroo.engine.outputs import GenerateOutput
 from kangaroo.engine.state import PastKeyValues, Request
 from kangaroo.engine.stats import Rounds
-from kangaroo.engine.work import Work
+from kangaroo.engine.work import Work, past_of
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
 from kangaroo.models.weights import OnProgress
 from kangaroo_kernels import Backend, UnsupportedError
+from kangaroo_kernels.draft_head import DraftHead
 
 
 class KangarooForCausalLM:
@@ -38,14 +41,21 @@ class KangarooForCausalLM:
     Attributes:
         path: the target's folder; its tokenizer is loaded from there when first used.
         generation_config: the defaults of :meth:`generate`, the folder's own.
+        head: what drafts are taken from; None: the target's own head.
     """
 
     def __init__(
-        self, model: Llama, adapter: Adapter | None, path: Path, generation_config: GenerationConfig
+        self,
+        model: Llama,
+        adapter: Adapter | None,
+        path: Path,
+        generation_config: GenerationConfig,
+        head: DraftHead | None = None,
     ):
         self.model, self.adapter = model, adapter
+        self.head = drafting_head(model.weights.lm_head) if head is None else head
         self.path, self.generation_config = path, generation_config
-        self._decoders = Decoders(model, adapter, captured_rounds(model))
+        self._decoders = Decoders(model, adapter, self.head, captured_rounds(model))
 
     @classmethod
     def from_pretrained(
@@ -57,6 +67,8 @@ class KangarooForCausalLM:
         device: torch.device | str = "cpu",
         backend: Backend | str = "auto",
         on_progress: OnProgress | None = None,
+        draft_head: str | None = None,
+        draft_vocab: str | Path | Sequence[int] | None = None,
     ) -> KangarooForCausalLM:
         """Load a target and the adapter that drafts for it.
 
@@ -68,6 +80,10 @@ class KangarooForCausalLM:
                 elsewhere "auto".
             device: where to run.
             backend: of the kernels: "auto", "reference", "native", "triton" or "cuda".
+            draft_head: "int8" or "float8": drafts come from a copy of the head of a byte an
+                element; fewer bytes and perhaps fewer accepted drafts, the same output.
+            draft_vocab: tokens that may be drafted, in increasing order, or a file of
+                `kangaroo draft-vocab`; likewise.
             on_progress: is called with the bytes of weights that have been read, and all there are.
 
         Raises:
@@ -76,7 +92,8 @@ class KangarooForCausalLM:
             UnsupportedError: the family, the dtype, the device or the backend is not supported.
         """
         path, model, loaded = load_engine(target, adapter, dtype, device, backend, on_progress)
-        return cls(model, loaded, path, generation_config(path))
+        head = load_head(path, model, loaded, draft_head, draft_vocab)
+        return cls(model, loaded, path, generation_config(path), head)
 
     @property
     def device(self) -> torch.device:
@@ -84,20 +101,8 @@ class KangarooForCausalLM:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The folder's tokenizer.
-
-        Raises:
-            ValueError: there is none that transformers can read.
-        """
-        try:
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                self.path, local_files_only=True, trust_remote_code=False
-            )
-        except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{self.path}: no usable tokenizer: {' '.join(str(error).split())}"
-            ) from error
-        return tokenizer
+        """The folder's tokenizer; ValueError: there is none that transformers can read."""
+        return load_tokenizer(self.path)
 
     def generate(
         self,
@@ -231,13 +236,8 @@ class KangarooForCausalLM:
         options: dict[str, Any],
     ) -> Work:
         """Refuse what cannot be done; nothing is computed before the first round is asked for."""
-        past, rule = options.pop("past_key_values", None), options.get("draft_sampling")
-        if past is not None and not isinstance(past, PastKeyValues):
-            raise UnsupportedError(
-                f"past_key_values: expected kangaroo's own PastKeyValues, got {type(past).__name__}"
-            )
-        if past is not None and past.owner not in (None, self):
-            raise ValueError("past_key_values: expected those of this model, got another's")
+        past = past_of(options.pop("past_key_values", None), self)
+        rule = options.get("draft_sampling")
         draft = self.draft_config(
             **{name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}
         )

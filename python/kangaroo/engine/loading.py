@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
+from kangaroo.draft.head import drafting_head, require_readable
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.adapter_format import CONFIG, read_description
 from kangaroo.models.adapter_io import load_adapter
+from kangaroo.models.draft_vocab import read_draft_vocab, vocab_tensor
 from kangaroo.models.families import hf_config, model_config
-from kangaroo.models.fingerprint import fingerprint
+from kangaroo.models.fingerprint import fingerprint, tokenizer_sha256
 from kangaroo.models.llama import Llama
 from kangaroo.models.weights import OnProgress, load_target
 from kangaroo_kernels import Backend, KernelSet, Target
+from kangaroo_kernels.draft_head import DraftHead
 from kangaroo_kernels.kernel_set import LIBRARY_OPS
 
 TINY_PY = "tiny-py"
@@ -62,6 +66,43 @@ def load_bound_adapter(
     """
     exit_layer = read_description(home / CONFIG).adapter.exit_layer
     return load_adapter(home, dtype, device, fingerprint(target, exit_layer))
+
+
+def load_head(
+    path: Path,
+    model: Llama,
+    adapter: Adapter | None,
+    copy: str | None,
+    vocab: str | Path | Sequence[int] | None,
+) -> DraftHead:
+    """What drafts are taken from; see :meth:`KangarooForCausalLM.from_pretrained`."""
+    own = model.weights.lm_head
+    if copy is None and vocab is None:
+        return drafting_head(own)
+    if adapter is None:
+        name = "draft_vocab" if copy is None else "draft_head"
+        raise ValueError(f"{name}: has no effect without an adapter; leave it out")
+    if isinstance(vocab, str | Path):
+        vocab = read_draft_vocab(Path(vocab), len(own), tokenizer_sha256(path))
+    ids = None if vocab is None else vocab_tensor(vocab, len(own)).to(own.device)
+    head = drafting_head(own, copy, ids)
+    require_readable(head, model.kernels, model.weights.norm)
+    return head
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in folder `path`.
+
+    Raises:
+        ValueError: there is none that transformers can read.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, ImportError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: no usable tokenizer: {' '.join(str(error).split())}") from error
+    return tokenizer
 
 
 def target_path(target: str | Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,3 +85,19 @@ class Work:
             if wanted.output_logprobs:
                 output.logprobs = logprobs_of(logits, new.to(device))
         return output
+
+
+def past_of(value: Any, owner: object) -> PastKeyValues | None:
+    """`past_key_values` as a call by `owner` was given them.
+
+    Raises:
+        ValueError: another owner's.
+        UnsupportedError: transformers' own, or anything else.
+    """
+    if value is not None and not isinstance(value, PastKeyValues):
+        raise UnsupportedError(
+            f"past_key_values: expected kangaroo's own PastKeyValues, got {type(value).__name__}"
+        )
+    if value is not None and value.owner not in (None, owner):
+        raise ValueError("past_key_values: expected those of this model, got another's")
+    return value

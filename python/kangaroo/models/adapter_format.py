@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from kangaroo.config import AdapterConfig, ModelConfig
-from kangaroo.models.files import read_json
+from kangaroo.models.files import Kinds, check_fields, read_json
 from kangaroo.models.fingerprint import PARTS
 
 FORMAT, VERSION = "kangaroo-adapter", 1
 CONFIG = "config.json"
-Kinds = Mapping[str, type]
 TOP_KINDS: Kinds = {
     "format": str,
     "version": int,
@@ -84,29 +83,17 @@ def read_description(file: Path) -> Description:
     for field, expected in (("format", FORMAT), ("version", VERSION)):
         if content.get(field) != expected:
             raise ValueError(f"{file}: {field}: expected {expected!r}, got {content.get(field)!r}")
-    _check_fields(f"{file}", content, TOP_KINDS)
-    _check_fields(f"{file}: adapter", content["adapter"], ADAPTER_KINDS)
-    _check_fields(f"{file}: target", content["target"], TARGET_KINDS)
+    check_fields(f"{file}", content, TOP_KINDS)
+    check_fields(f"{file}: adapter", content["adapter"], ADAPTER_KINDS)
+    check_fields(f"{file}: target", content["target"], TARGET_KINDS)
     target_fingerprint = content["target_fingerprint"]
-    _check_fields(f"{file}: target_fingerprint", target_fingerprint, dict.fromkeys(PARTS, str))
+    check_fields(f"{file}: target_fingerprint", target_fingerprint, dict.fromkeys(PARTS, str))
     try:
         adapter = AdapterConfig(**content["adapter"])
         _check_geometry(adapter, content["target"])
     except ValueError as error:
         raise ValueError(f"{file}: adapter: {error}") from error
     return Description(adapter, target_fingerprint, content["sha256"])
-
-
-def _check_fields(where: str, content: Mapping[str, Any], kinds: Kinds) -> None:
-    if missing := sorted(kinds.keys() - content.keys()):
-        raise ValueError(f"{where}: missing field {missing[0]}")
-    if unknown := sorted(content.keys() - kinds.keys()):
-        raise ValueError(f"{where}: unknown field {unknown[0]}")
-    for name, kind in kinds.items():
-        value = content[name]
-        fits = isinstance(value, (float, int) if kind is float else kind)
-        if not fits or isinstance(value, bool):
-            raise ValueError(f"{where}: {name}: expected {kind.__name__}, got {value!r}")
 
 
 def _check_geometry(adapter: AdapterConfig, target: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+Kinds = Mapping[str, type]  # of the fields of a JSON object, by name
 FLOAT_DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of a number
 # Pages of a mapped file count as the process's own memory once they have been read.
 MAPPED_BYTES = 64 * 2**20
@@ -31,6 +32,23 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file}: expected a JSON object, got {type(content).__name__}")
     return content
+
+
+def check_fields(where: str, content: Mapping[str, Any], kinds: Kinds) -> None:
+    """`content` has exactly the fields of `kinds`, each of its kind; whole numbers are floats too.
+
+    Raises:
+        ValueError: the first that is missing, unknown or of another kind; it begins with `where`.
+    """
+    if missing := sorted(kinds.keys() - content.keys()):
+        raise ValueError(f"{where}: missing field {missing[0]}")
+    if unknown := sorted(content.keys() - kinds.keys()):
+        raise ValueError(f"{where}: unknown field {unknown[0]}")
+    for name, kind in kinds.items():
+        value = content[name]
+        fits = isinstance(value, (float, int) if kind is float else kind)
+        if not fits or isinstance(value, bool):
+            raise ValueError(f"{where}: {name}: expected {kind.__name__}, got {value!r}")
 
 
 class _Stored(NamedTuple):

@@ -47,7 +47,7 @@ def fingerprint(path: Path, exit_layer: int) -> dict[str, str]:
         "shallow_layers": _hash_tensors(
             files, [name for name in target_shapes(config) if name.startswith(shallow)]
         ),
-        "tokenizer": _hash_tokenizer(path),
+        "tokenizer": tokenizer_sha256(path),
     }
 
 
@@ -80,7 +80,8 @@ def _hash_tensors(files: TensorFiles, names: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _hash_tokenizer(path: Path) -> str:
+def tokenizer_sha256(path: Path) -> str:
+    """sha256 of the tokenizer's files in folder `path`; "none" where there is none."""
     fast = path / "tokenizer.json"
     candidates = [fast] if fast.is_file() else [path / name for name in SLOW_TOKENIZER_FILES]
     found = [file for file in candidates if file.is_file()]

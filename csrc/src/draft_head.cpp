@@ -1,0 +1,68 @@
+#include "draft_head.h"
+
+#include "stages.h"
+
+namespace kangaroo {
+namespace {
+
+bool is_int8(const kangaroo_draft_head& head) { return head.weight.dtype == KANGAROO_INT8; }
+
+}  // namespace
+
+void check_head(Check& c, const kangaroo_states& h, const kangaroo_draft_head& head,
+                const kangaroo_vector& norm) {
+  c.cpu_dtype("h", h.dtype);
+  c.states("h", h);
+  c.at_least("head.weight.rows", head.weight.rows, 1);
+  c.matrix("head.weight", head.weight, head.weight.rows, h.width,
+           is_int8(head) ? KANGAROO_INT8 : h.dtype);
+  if (is_int8(head)) {
+    c.array("head.scale", head.scale, head.weight.rows, 1, sizeof(float));
+  } else if (head.scale) {
+    c.refuse("head.weight: expected values of %lld byte beside a scale, got values of %lld", 1,
+             size_of(head.weight.dtype));
+  }
+  c.vector("norm", norm, h.width, h.dtype);
+  c.at_least("head.num_ids", head.num_ids, 0);
+  if (head.token_ids) {
+    c.array("head.token_ids", head.token_ids, head.num_ids, 1, sizeof(int32_t));
+  }
+  for (int64_t j = 0; c.ok() && head.token_ids && j < head.num_ids; ++j) {
+    const int64_t least = j == 0 ? 0 : int64_t{head.token_ids[j - 1]} + 1;
+    c.within("head.token_ids", head.token_ids[j], least, head.weight.rows - 1);
+  }
+}
+
+const char* packed_for(const kangaroo_draft_head& head, const kangaroo_states& h,
+                       const kangaroo_vector& norm, float eps, int32_t num_threads) {
+  const TypedKernels& k = kernels(h.dtype);
+  return packed(h, is_int8(head) ? k.int8_layout : k.layout, norm.data, eps, num_threads);
+}
+
+void head_logits(const kangaroo_draft_head& head, const kangaroo_states& h, const char* panel,
+                 int64_t begin, int64_t count, const Rows& out) {
+  const int32_t* ids = head.token_ids;
+  const TypedKernels& k = kernels(h.dtype);
+  const auto product = is_int8(head) ? k.int8_gemm : k.gemm_to_float;
+  Gemm gemm = {};
+  gemm.panel = panel;
+  gemm.num_rows = h.batch * h.nodes;
+  gemm.width = h.width;
+  gemm.weight = head.weight.data;
+  gemm.weight_stride = head.weight.row_stride;
+  gemm.scale = head.scale;
+  gemm.residual = no_rows();
+  for (int64_t done = 0; done < count;) {  // a run of neighbouring ids at once
+    const int64_t first = ids ? ids[begin + done] : begin + done;
+    int64_t next = done + 1;
+    while (next < count && (!ids || ids[begin + next] == first + next - done)) ++next;
+    gemm.begin = first;
+    gemm.end = first + next - done;
+    gemm.out = out;
+    gemm.out.data += (done - first) * int64_t{sizeof(float)};
+    product(gemm);
+    done = next;
+  }
+}
+
+}  // namespace kangaroo
