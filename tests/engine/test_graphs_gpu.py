@@ -1,0 +1,92 @@
+"""Captured rounds on a GPU say, draft and keep what the loop does, and never wait for the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.engine.batch import Batch
+from kangaroo.engine.capture import CapturedRounds
+from kangaroo.engine.decode import Decoder, Round
+from kangaroo.engine.graphs import GraphDecoder
+from kangaroo.models.llama import Llama
+from tests.engine.test_graphs import assert_same, counts, decode, request_of
+from tests.engines import SMALL, load, make_adapter
+from tests.factories import make_checkpoint
+
+pytestmark = pytest.mark.gpu
+
+EXIT_LAYER = 2
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+
+
+@pytest.fixture(params=DTYPES, ids=str)
+def model(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Llama]:
+    with torch.device("cpu"):  # what is not said to be elsewhere
+        overrides = SMALL | {"num_hidden_layers": 3, "max_position_embeddings": 300}
+        path = make_checkpoint(tmp_path, "qwen3", **overrides)
+        yield load(path, "triton", request.param, torch.device("cuda"))
+
+
+def decoders(model: Llama, kind: AdapterKind | None, confidence: float) -> tuple[Decoder, Decoder]:
+    """Step by step, and captured."""
+    config = DraftConfig(EXIT_LAYER, confidence=confidence, max_depth=6 if kind else 0)
+    adapter = make_adapter(model, kind, EXIT_LAYER) if kind else None
+    drafter = KangarooDrafter(model, adapter, config)
+    return Decoder(model, drafter, config), GraphDecoder(drafter, CapturedRounds)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 0.12])
+@pytest.mark.parametrize("kind", [None, *ADAPTER_KINDS])
+def test_every_round_is_that_of_the_loop(
+    model: Llama, kind: AdapterKind | None, confidence: float
+) -> None:
+    plain, graphs = decoders(model, kind, confidence)
+    for prompt_len in (1, 2, 64, 100):
+        expected = decode(plain, request_of(model, prompt_len, 150))
+        assert_same(decode(graphs, request_of(model, prompt_len, 150)), expected, 6)
+
+
+def test_nothing_waits_for_the_host(model: Llama) -> None:
+    _, graphs = decoders(model, "paper", 0.12)
+    rounds = graphs.generate(request_of(model, 20, 100))
+    for _ in range(2):  # the first may be of the host, the second is captured
+        next(rounds)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert list(rounds)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_memory_is_what_it_was(model: Llama) -> None:
+    """After consumers that left early, and ends of all kinds."""
+    _, graphs = decoders(model, "deep_prefix", 0.0)
+    decode(graphs, request_of(model, 20, 200))
+    before = torch.cuda.memory_allocated()
+    for n in range(200):
+        rounds = graphs.generate(request_of(model, 20, 200))
+        for _ in range(n % 4):
+            next(rounds)
+        rounds.close()  # type: ignore[attr-defined]
+    assert torch.cuda.memory_allocated() == before
+
+
+@pytest.mark.parametrize("kind", [None, *ADAPTER_KINDS])
+def test_batches(model: Llama, kind: AdapterKind | None) -> None:
+    """A graph for every number of sequences; each says what it says alone."""
+    plain, graphs = decoders(model, kind, 0.12)
+    lengths = [(1, 30), (2, 9), (40, 31), (63, 5), (17, 1), (70, 20)]
+    batch = Batch(graphs, 3, 100)
+    done: dict[int, list[Round]] = {batch.add(request_of(model, *each)): [] for each in lengths}
+    while len(batch):
+        for number, latest in batch.step().items():
+            done[number].append(latest)
+    for number, each in enumerate(lengths):
+        expected = [t for tokens, *_ in decode(plain, request_of(model, *each)) for t in tokens]
+        assert [t for tokens, *_ in counts(done[number]) for t in tokens] == expected
