@@ -1,9 +1,12 @@
-"""The shapes that ops are timed at."""
+"""The shapes that are timed: the ops' and whole models'."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
+from kangaroo.config import ModelConfig
 from kangaroo_kernels.testing import Heads
 
 EPS = 1e-5
@@ -11,24 +14,78 @@ EPS = 1e-5
 
 @dataclass(frozen=True)
 class Model:
-    """Sizes of a model of the Llama family."""
+    """Sizes of a model of the Llama family.
+
+    Attributes:
+        exit_layer: layers that the drafter shares with it.
+        num_slots: tokens of context that it was made for.
+        tied: the head is the embedding matrix.
+    """
 
     name: str
     hidden: int
     heads: Heads
     ffn: int
     vocab: int
+    num_layers: int
+    family: str = "llama"
+    exit_layer: int = 2
+    num_slots: int = 131072
+    rope_theta: float = 5e5
+    tied: bool = False
 
     @property
     def qkv_width(self) -> int:
         return (self.heads.h_q + 2 * self.heads.h_kv) * self.heads.head_dim
 
+    @property
+    def config(self) -> ModelConfig:
+        """The geometry, without scalings for long contexts: they change no byte that is moved."""
+        dim = self.heads.head_dim
+        powers = torch.arange(0, dim, 2, dtype=torch.float32) / dim
+        return ModelConfig(
+            family=self.family,
+            vocab_size=self.vocab,
+            hidden_size=self.hidden,
+            intermediate_size=self.ffn,
+            num_layers=self.num_layers,
+            num_heads=self.heads.h_q,
+            num_kv_heads=self.heads.h_kv,
+            head_dim=dim,
+            max_seq_len=self.num_slots,
+            rms_norm_eps=EPS,
+            rope_inv_freq=tuple((1.0 / self.rope_theta**powers).tolist()),
+            qk_norm=self.family == "qwen3",
+            tie_embeddings=self.tied,
+        )
 
-TINY_PY = Model("tiny-py", 192, Heads(3, 3, 64), 512, 4096)
-LLAMA_1B = Model("Llama-3.2-1B", 2048, Heads(32, 8, 64), 8192, 128256)
-VICUNA_7B = Model("Vicuna-7B", 4096, Heads(32, 32, 128), 11008, 32000)
-LLAMA_8B = Model("Llama-3.1-8B", 4096, Heads(32, 8, 128), 14336, 128256)
-QWEN3_8B = Model("Qwen3-8B", 4096, Heads(32, 8, 128), 12288, 151936)
+
+TINY_PY = Model(
+    "tiny-py", 192, Heads(3, 3, 64), 512, 4096, 16, num_slots=1024, rope_theta=1e4, tied=True
+)
+LLAMA_1B = Model("Llama-3.2-1B", 2048, Heads(32, 8, 64), 8192, 128256, 16, tied=True)
+VICUNA_7B = Model(
+    "Vicuna-7B", 4096, Heads(32, 32, 128), 11008, 32000, 32, num_slots=4096, rope_theta=1e4
+)
+LLAMA_8B = Model("Llama-3.1-8B", 4096, Heads(32, 8, 128), 14336, 128256, 32)
+QWEN3_8B = Model(
+    "Qwen3-8B",
+    4096,
+    Heads(32, 8, 128),
+    12288,
+    151936,
+    36,
+    family="qwen3",
+    num_slots=40960,
+    rope_theta=1e6,
+)
+SHAPES = {
+    "tiny": TINY_PY,
+    "llama-3.2-1b": LLAMA_1B,
+    "vicuna-7b": VICUNA_7B,
+    "llama-3.1-8b": LLAMA_8B,
+    "qwen3-8b": QWEN3_8B,
+}
 
 
 @dataclass(frozen=True)
