@@ -49,12 +49,12 @@ class Subject:
     """A target with its adapter.
 
     Attributes:
-        weights: whose they are: "random" or the folder's name.
+        path: the target's folder; None: the weights are random.
         hf_config: the same geometry as transformers says it.
     """
 
     name: str
-    weights: str
+    path: Path | None
     model: Llama
     adapter: Adapter
     hf_config: Any
@@ -62,7 +62,9 @@ class Subject:
     @property
     def llm(self) -> KangarooForCausalLM:
         """As users have it; no token ends a sequence."""
-        return KangarooForCausalLM(self.model, self.adapter, Path(), GenerationConfig())
+        return KangarooForCausalLM(
+            self.model, self.adapter, self.path or Path(), GenerationConfig()
+        )
 
     def served_by(self, kernels: KernelSet) -> Subject:
         """The same weights, other kernels."""
@@ -86,13 +88,13 @@ def subject(source: Source) -> Subject:
             model.weights.norm,
         )
         hf = hf_config_of(config, source.model.rope_theta)
-        return Subject(source.model.name, "random", model, adapter, hf)
+        return Subject(source.model.name, None, model, adapter, hf)
     path, model, loaded = load_engine(
         source.target or "", source.adapter, source.dtype, source.device, source.backend
     )
     if loaded is None:
         raise ValueError(f"adapter: expected one for {path}, got none")
-    return Subject(path.name, path.name, model, loaded, hf_config(path))
+    return Subject(path.name, path, model, loaded, hf_config(path))
 
 
 def random_target(config: ModelConfig, target: Target, kernels: KernelSet) -> Llama:

@@ -24,9 +24,7 @@ SHAPE = replace(TINY_PY, num_layers=4, vocab=61)
 
 def made(kind: AdapterKind = "paper", family: str = "llama") -> Subject:
     shape = replace(SHAPE, family=family, tied=family == "llama")
-    return subject(
-        Source(shape, None, None, kind, torch.device("cpu"), torch.float32, "reference")
-    )
+    return subject(Source(shape, None, None, kind, torch.device("cpu"), torch.float32, "reference"))
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])

@@ -1,0 +1,276 @@
+"""`benchmarks/decode.py` from end to end at a tiny shape, and what it does where it cannot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import decode, decode_case, decode_race, serving_peers
+from benchmarks.decode_case import WARM_UP, Case, refusal
+from benchmarks.decode_steps import Rig, breakdown
+from benchmarks.launches import Launches, counted
+from benchmarks.models import TINY_PY
+from benchmarks.racing import Field, Terms
+from benchmarks.subjects import Source, Subject, subject
+from kangaroo.config import ADAPTER_KINDS, AdapterKind
+from kangaroo.engine.stats import Speculation, StageSeconds
+from kangaroo.models.families import model_config
+from kangaroo.models.weights import load_target
+from kangaroo_kernels.kernel_set import IMPLS
+
+SHAPE = replace(TINY_PY, num_layers=4, vocab=61)
+CPU = torch.device("cpu")
+STEPS = ("AR step", "draft step", "draft", "verify", "verify 16", "accept", "round")
+
+
+def made(kind: AdapterKind = "paper", backend: str = "reference") -> Subject:
+    return subject(Source(SHAPE, None, None, kind, CPU, torch.float32, backend))
+
+
+def report(path: Path, tests: Iterable[str]) -> Path:
+    """A report in which these tests have passed."""
+    cases = "".join(f'<testcase classname="{t}" name="test_[reference-native-]"/>' for t in tests)
+    path.write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
+    return path
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    names = [f"tests.kernels.test_{op}" for op in IMPLS]
+    return report(tmp_path / "gate.xml", [*names, "tests.lossless.test_bits"])
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.decode.SHAPES", {"tiny": SHAPE})
+    monkeypatch.setattr("benchmarks.harness.CPU_ROTATION_BYTES", 1 << 16)
+
+
+def run(gate: Path, out: Path, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+    given = ["--shape", "tiny", "--device", "cpu", "--backend", "reference", "--threads", "1"]
+    given += ["--repeats", "2", "--prompts", "1", "--prompt-len", "9", "--new-tokens", "6"]
+    code = decode.main([*given, "--gate", str(gate), "--out", str(out), *arguments])
+    return code, [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_steps_of_every_context_and_batch(
+    gate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--only", "steps", "--context", "20", "70", "--batch", "1", "2", "--depth", "2"]
+    code, lines = run(gate, tmp_path / "decode.jsonl", *small)
+    assert code == 0
+    found = [(line["context"], line["batch"], line["step"]) for line in lines]
+    assert found == [(c, b, step) for c in (20, 70) for b in (1, 2) for step in STEPS]
+    shared = {"commit", "device", "torch", "dtype", "shape", "weights", "backends", "adapter"}
+    figures = {"p20_us", "p50_us", "p80_us", "num_bytes", "gb_per_s", "percent_of_copy", "gate"}
+    assert all(line.keys() >= shared | figures for line in lines)
+    for line in lines[len(STEPS) - 1 :: len(STEPS)]:
+        parts = line["breakdown_us"]
+        assert list(parts) == ["draft", "verify", "accept", "host"]
+        assert sum(parts.values()) == pytest.approx(line["p50_us"], abs=1e-2)  # rounded to 1e-3 us
+        assert line["peak_bytes"] > 0
+        assert line["tokens_per_round"] >= line["batch"]
+    assert capsys.readouterr().out.count("peak memory") == 4
+
+
+def test_the_race_names_who_is_absent(
+    gate: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peers = ["--peers", "library", "transformers", "transformers assisted", "vLLM", "SGLang"]
+    code, lines = run(gate, tmp_path / "decode.jsonl", "--only", "race", "--kind", "paper", *peers)
+    assert code == 0
+    ours = ["autoregressive", "chain", "tree"]
+    rows = {line["contestant"]: line for line in lines[:-1]}
+    assert list(rows)[:3] == ours
+    assert {"transformers", "transformers assisted"} <= rows.keys()
+    assert all(rows[name]["identical_prompts"] == 1 for name in rows)
+    assert rows["chain"]["allowed_speedup"] > 0
+    missing = lines[-1]["missing"]
+    assert missing["transformers static"] == "left out"
+    assert rows.keys() | missing.keys() == {*ours, *decode_race.PEERS}
+    printed = capsys.readouterr().out
+    assert all(f"{name}: absent: {why}" in printed for name, why in missing.items())
+
+
+def test_a_changed_token_is_a_failure(
+    gate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = decode_race.run_once
+
+    def wrong(llm: Any, prompt: list[int], **options: Any) -> Any:
+        done = once(llm, prompt, **options)
+        return (
+            replace(done, token_ids=[*done.token_ids[:-1], 0]) if "max_nodes" in options else done
+        )
+
+    monkeypatch.setattr(decode_race, "run_once", wrong)
+    code, lines = run(gate, tmp_path / "decode.jsonl", "--only", "race", "--peers")
+    assert code == 1
+    assert lines[-1]["bars"][0]["value"] > 0
+
+
+def test_nothing_is_timed_behind_a_red_gate(gate: Path, tmp_path: Path) -> None:
+    out = tmp_path / "decode.jsonl"
+    engine = "tests.lossless.test_bits"
+    text = gate.read_text()
+    for broken, says in (
+        (text.replace(f'"{engine}"', '"elsewhere"'), "no test of bits has passed"),
+        (text.replace("test_linear", "elsewhere"), "no test of linear by reference has passed"),
+        (text.replace("/>", "><failure/></testcase>"), "tests of embedding fail"),
+    ):
+        gate.write_text(broken)
+        with pytest.raises(SystemExit, match=says):
+            run(gate, out)
+    gate.unlink()
+    with pytest.raises(SystemExit, match="no such file"):
+        run(gate, out)
+    assert not out.exists()
+
+
+def test_what_there_is_no_room_for_is_said_and_kept(
+    gate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode_case, "free_bytes", lambda device: 2**20)
+    small = ["--only", "steps", "--context", "16", "70000", "--batch", "1", "--depth", "1"]
+    _, lines = run(gate, tmp_path / "decode.jsonl", *small)
+    assert [line.get("not_measured", "")[-15:] for line in lines] == [
+        *[""] * len(STEPS),
+        "0.0 GB are free",
+    ]
+
+
+def test_a_context_that_the_target_lacks_is_refused() -> None:
+    assert refusal(made(), Case(100, 1, 2, 2)) is None
+    assert "the target's context is 1024" in str(refusal(made(), Case(1020, 1, 2, 2)))
+
+
+def test_a_random_target_has_the_context_that_is_asked_for() -> None:
+    longer = subject(
+        Source(SHAPE, None, None, "paper", CPU, torch.float32, "reference", num_slots=3000)
+    )
+    assert longer.model.config.max_seq_len == longer.hf_config.max_position_embeddings == 3000
+
+
+def test_an_adapter_is_needed(tmp_path: Path) -> None:
+    tiny = subject(Source(None, "tiny-py", "paper", "paper", CPU, torch.float32))
+    assert (tiny.path.name if tiny.path else "", tiny.adapter.config.kind) == ("tiny-py", "paper")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    assert tiny.path is not None
+    for file in tiny.path.glob("*.*"):
+        (bare / file.name).symlink_to(file)
+    with pytest.raises(ValueError, match="adapter: expected one"):
+        subject(Source(None, bare, None, "paper", CPU, torch.float32))
+
+
+@pytest.mark.parametrize("backend", ["reference", "native"])
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_steps_leave_rounds_as_they_are(kind: AdapterKind, backend: str) -> None:
+    """Between rounds or not: the rounds bring the same tokens, so the caches are whole."""
+    ours, case = made(kind, backend), Case(40, 2, 3, 4)
+    tokens = []
+    for disturbed in (False, True):
+        torch.manual_seed(1)
+        rig = Rig(ours, case)
+        with torch.inference_mode():
+            for _ in range(case.repeats + WARM_UP):
+                for step in rig.steps() if disturbed else ():
+                    step.run()
+                rig.round()
+        tokens.append([request.tokens for request in rig.state.requests])
+    assert tokens[0] == tokens[1]
+
+
+def test_a_round_is_as_deep_as_it_was_asked_to_be() -> None:
+    rig = Rig(made(), Case(40, 2, 3, 1))
+    with torch.inference_mode():
+        assert [done.num_drafted for done in rig.round()] == [3, 3]
+
+
+def test_the_host_has_what_is_left_over() -> None:
+    parts = {"draft": 3.0, "verify": 5.0, "accept": 1.0, "AR step": 7.0}
+    assert breakdown(parts, 10.0) == {"draft": 3.0, "verify": 5.0, "accept": 1.0, "host": 1.0}
+
+
+def test_launches_are_counted_by_name() -> None:
+    events = [
+        ("void linear_kernel<4>", True, 10.0),
+        ("Memcpy HtoD (Pageable -> Device)", True, 2.0),
+        ("Memset (Device)", True, 1.0),
+        ("cudaLaunchKernel", False, 5.0),
+        ("cuLaunchKernelEx", False, 5.0),
+        ("cudaGraphLaunch", False, 5.0),
+        ("cudaStreamSynchronize", False, 5.0),
+        ("cudaDeviceSynchronize", False, 5.0),
+        ("aten::linear", False, 5.0),
+    ]
+    assert counted(events) == Launches(kernels=1, copies=2, launches=3, waits=1, busy_us=13.0)
+
+
+def test_the_speedup_that_bytes_allow() -> None:
+    """Nothing drafted: none. Every draft right: as many tokens as a round has nodes, and less."""
+    ours, seconds = made(), StageSeconds()
+    idle = Speculation(5, 5, (5,), (5,), seconds)
+    assert decode_race.allowed(ours, 100, idle) == pytest.approx(1.0)
+    perfect = Speculation(20, 5, (0, 0, 0, 5), (0, 0, 0, 5), seconds)
+    assert 1.0 < decode_race.allowed(ours, 100, perfect) < 4.0
+
+
+def test_the_library_backend_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = Terms(1, 4, 1, {"0": [1, 2, 3]}, {})
+    entered = Field()
+    decode_race.enter_peers(entered, made(), ["library"], terms)
+    names = {backend for backends in IMPLS.values() for backend in backends}
+    if "library" not in names:
+        assert entered.missing["library"].startswith("UnsupportedError: no backend 'library'")
+    monkeypatch.setattr(decode_race, "LIBRARY", "reference")
+    run = decode_race.library(made(backend="native"), terms)([1, 2, 3])
+    assert len(run.token_ids) == 4
+
+
+class FakeServer:
+    """Both servers' interfaces, on our own loop."""
+
+    def __init__(self, **options: Any):
+        self.options = options
+
+    def generate(self, prompts: Any = None, rule: Any = None, **options: Any) -> Any:
+        """vLLM's and SGLang's."""
+        if prompts is None:
+            return {
+                "output_ids": options["input_ids"][: options["sampling_params"]["max_new_tokens"]]
+            }
+        ids = prompts[0]["prompt_token_ids"][: rule.max_tokens]
+        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids)])]
+
+
+@pytest.mark.parametrize("name", serving_peers.SERVERS)
+def test_servers_are_asked_for_ids(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = SimpleNamespace(LLM=FakeServer, Engine=FakeServer, SamplingParams=SimpleNamespace)
+    monkeypatch.setattr(serving_peers, "import_module", lambda module: package)
+    monkeypatch.setattr(serving_peers, "find_spec", lambda module: object())
+    ours, terms = made(), Terms(1, 3, 1, {"0": [1, 2, 3]}, {})
+    with pytest.raises(serving_peers.UnsupportedError, match="serves on a GPU alone"):
+        serving_peers.served(name, ours, terms)
+    make = {"vLLM": serving_peers.vllm, "SGLang": serving_peers.sglang}[name]
+    generate = make(Path("folder"), ours, 0.5)
+    assert (generate([5, 6, 7, 8], 1), generate([5, 6, 7, 8], 3)) == ([5], [5, 6, 7])
+
+
+def test_a_server_gets_the_weights_as_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_peers, "mkdtemp", lambda prefix: str(tmp_path))
+    ours = made()
+    config = model_config(serving_peers.folder_of(ours))
+    assert config.rope_inv_freq == ours.model.config.rope_inv_freq
+    weights = load_target(tmp_path, config, torch.float32, CPU)
+    assert torch.equal(weights.layers[3].qkv, ours.model.weights.layers[3].qkv)
+    assert torch.equal(weights.embed, ours.model.weights.embed)
