@@ -5,8 +5,8 @@ copy bandwidth of the machine is measured first. `steps`: autoregressive step, d
 verification at two widths, acceptance and whole rounds, by context and batch: bytes, GB/s, percent
 of a copy, and where a round's time goes. `race`: whole continuations of a batch of one beside
 peers on the same weights. Appends one JSON line per figure. Nothing is timed without a green gate:
-tests of the ops and of the engine run first, or `--gate` names the JUnit report of a run. The exit
-code is 1 if drafting changes a token.
+tests of the ops and of the engine run first, or `--gate` names the JUnit report of a run. On a GPU
+it says of every bar whether it is held; the exit code is 1 if drafting changes a token.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `benchmarks` when run as a file
 
-from benchmarks.bars import exit_code
+from benchmarks.bars import Bar, exit_code
+from benchmarks.decode_bars import race_bar, step_bars
 from benchmarks.decode_case import Case, refusal
 from benchmarks.decode_race import PEERS, Drafting, run_race
 from benchmarks.decode_steps import measure
@@ -107,21 +108,23 @@ def gate(timed: Subject, given: argparse.Namespace) -> list[str]:
 
 def steps(
     timed: Subject, given: argparse.Namespace, setting: Setting, shared: dict[str, Any]
-) -> None:
+) -> list[dict[str, Any]]:
     """Every context and batch; what cannot be had is said, and kept."""
     print(f"{'step':12}{'context':>8}{'batch':>6}{'us p20':>11}{'p50':>11}{'p80':>11}{'GB/s':>9}")
+    figures = []
     for context in given.context:
         for batch in given.batch:
             case = case_of(given, context, batch)
             if why := refusal(timed, case):
                 print(f"{'':12}{context:8}{batch:6}  not measured: {why}")
-                append(
-                    shared | {"context": context, "batch": batch, "not_measured": why}, given.out
-                )
+                place = {"context": context, "batch": batch}
+                append(shared | place | {"not_measured": why}, given.out)
                 continue
             for figure in measure(timed, case, setting, shared["copy_gb_per_s"]):
                 print(shown(figure), flush=True)
                 append(shared | figure, given.out)
+                figures.append(figure)
+    return figures
 
 
 def shown(figure: dict[str, Any]) -> str:
@@ -139,21 +142,22 @@ def shown(figure: dict[str, Any]) -> str:
     return line
 
 
-def raced(timed: Subject, given: argparse.Namespace, shared: dict[str, Any]) -> int:
-    """The race; the exit code."""
+def raced(
+    timed: Subject, given: argparse.Namespace, shared: dict[str, Any]
+) -> tuple[Bar, list[dict[str, Any]]]:
+    """The race: what drafting has to keep, and the rows."""
     shape = (given.prompts, given.prompt_len)
     ids = torch.randint(timed.model.config.vocab_size, shape).tolist()
     prompts = {str(number): prompt for number, prompt in enumerate(ids)}
     modes = COMPILE_MODES[given.device]
     terms = Terms(given.threads, given.new_tokens, 3, prompts, {}, modes)
     chain = {} if given.depth is None else {"max_depth": given.depth}
-    rows, missing, bars = run_race(timed, Drafting(chain, TREE | chain), given.peers, terms)
+    rows, missing, bar = run_race(timed, Drafting(chain, TREE | chain), given.peers, terms)
+    shared = shared | {"context": given.prompt_len, "new_tokens": given.new_tokens}
     for row in rows:
-        append(
-            shared | {"contestant": row.pop("name"), "context": given.prompt_len, **row}, given.out
-        )
-    append(shared | {"missing": missing, "bars": [bar.as_dict() for bar in bars]}, given.out)
-    return exit_code(bars)
+        append(shared | {"contestant": row["name"]} | row, given.out)
+    append(shared | {"missing": missing}, given.out)
+    return bar, rows
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -179,9 +183,17 @@ def main(arguments: list[str] | None = None) -> int:
         "seed": given.seed,
     }
     print(f"{shared['device']}: a copy moves {copy_gb_per_s:.1f} GB/s; {timed.name}, {given.dtype}")
+    bars, exact = [], []
     if given.only != "race":
-        steps(timed, given, setting, shared)
-    return raced(timed, given, shared) if given.only != "steps" else 0
+        bars += step_bars(steps(timed, given, setting, shared), shared["copy_gb_per_s"])
+    if given.only != "steps":
+        bar, rows = raced(timed, given, shared)
+        exact = [bar]
+        bars += [race_bar(row) for row in rows if "allowed_speedup" in row]
+    bars = exact + (bars if given.device == "cuda" else [])
+    print("\n".join(map(str, bars)))
+    append(shared | {"bars": [bar.as_dict() for bar in bars]}, given.out)
+    return exit_code(exact)
 
 
 if __name__ == "__main__":

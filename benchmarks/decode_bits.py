@@ -41,7 +41,8 @@ RULES: tuple[Mapping[str, Any], ...] = tuple(
 CONTROL: Mapping[str, Any] = {"draft": "chain", "max_depth": 4, "confidence": 0.0}
 CONTROL_PROMPTS, CONTROL_TOKENS = 2, 32
 NUM_PROMPTS, PROMPT_LEN = 50, 80
-FULL_TOKENS, QUICK_TOKENS = 1_000_000, 8192
+FULL_TOKENS, QUICK_TOKENS = 1_000_000, 5000
+QUICK_STRIDE = 3  # through the rules: all depths and thresholds, not all pairs
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -52,14 +53,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=list(DTYPES), help="float32 on a CPU, else bfloat16")
     backends = ["auto", *(backend.value for backend in Backend)]
     parser.add_argument("--backend", choices=backends, default="auto")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_TOKENS} tokens")
-    parser.add_argument("--tokens", type=int, help=f"to compare; default: {FULL_TOKENS}")
+    parser.add_argument("--quick", action="store_true", help="fewer tokens and rules")
+    parser.add_argument("--tokens", type=int, help=f"default: {FULL_TOKENS}")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/decode_bits.jsonl")
     given = parser.parse_args(arguments)
     given.dtype = DTYPES[given.dtype or ("float32" if given.device == "cpu" else "bfloat16")]
     given.tokens = given.tokens or (QUICK_TOKENS if given.quick else FULL_TOKENS)
+    given.rules = RULES[::QUICK_STRIDE] if given.quick else RULES
     return given
 
 
@@ -144,9 +146,9 @@ def main(arguments: list[str] | None = None) -> int:
     made = subjects(given)
     some = next(iter(made.values()))
     room = some.model.config.max_seq_len - PROMPT_LEN
-    num_prompts, new_tokens = plan(NUM_PROMPTS, len(made) * len(RULES), given.tokens, room)
+    num_prompts, new_tokens = plan(NUM_PROMPTS, len(made) * len(given.rules), given.tokens, room)
     prompts = prompts_of(some, max(num_prompts, CONTROL_PROMPTS))
-    tally = compare(llms(made), prompts[:num_prompts], new_tokens, RULES)
+    tally = compare(llms(made), prompts[:num_prompts], new_tokens, given.rules)
     bars = [*logit_bits.bars(tally, given.tokens), control_bar(made, prompts)]
     print("\n".join(map(str, bars)))
     record = machine(torch.device(given.device)) | {
@@ -155,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
         "weights": "random" if some.path is None else some.name,
         "dtype": str(given.dtype).removeprefix("torch."),
         "backends": some.model.kernels.backends,
-        "rules": RULES,
+        "rules": given.rules,
         "num_prompts": num_prompts,
         "new_tokens": new_tokens,
         "tally": vars(tally),

@@ -114,8 +114,8 @@ def allowed(subject: Subject, context: int, told: Speculation) -> float:
 
 def run_race(
     subject: Subject, drafting: Drafting, wanted: Sequence[str], terms: Terms
-) -> tuple[list[dict[str, Any]], dict[str, str], list[Bar]]:
-    """Rows of the table, who is missing and why, and what drafting has to keep; prints them."""
+) -> tuple[list[dict[str, Any]], dict[str, str], Bar]:
+    """Rows of the table and who is missing and why, printed; and what drafting has to keep."""
     entered = Field()
     enter_ours(entered, subject, drafting, terms)
     enter_peers(entered, subject, wanted, terms)
@@ -137,5 +137,4 @@ def run_race(
         for run in taken
     )
     bar = Bar("our runs with other ids than autoregressive decoding's", wrong, 0, at_least=False)
-    print(bar)
-    return rows, entered.missing, [bar]
+    return rows, entered.missing, bar

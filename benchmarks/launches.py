@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch.autograd import DeviceType
@@ -48,12 +49,15 @@ def counted(events: Iterable[tuple[str, bool, float]]) -> Launches:
     return Launches(kernels, copies, launches, waits, round(busy_us, 3))
 
 
-def launches_of(call: Callable[[], object]) -> Launches:
-    """Of one call on a CUDA device, which has been called before."""
+def launches_of(call: Callable[[], object]) -> dict[str, Any] | None:
+    """The counts of one call on a CUDA device, which has been called before; None where the
+    profiler may not look into the device.
+    """
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
         call()
-    return counted(
+    found = counted(
         (event.name, event.device_type == DeviceType.CUDA, event.time_range.elapsed_us())
         for event in profiled.events() or ()
     )
+    return asdict(found) if found.kernels else None

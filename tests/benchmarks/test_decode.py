@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from benchmarks import decode, decode_case, decode_race, serving_peers
+from benchmarks.decode_bars import race_bar, step_bars
 from benchmarks.decode_case import WARM_UP, Case, refusal
 from benchmarks.decode_steps import Rig, breakdown
 from benchmarks.launches import Launches, counted
@@ -66,6 +67,7 @@ def test_steps_of_every_context_and_batch(
     small = ["--only", "steps", "--context", "20", "70", "--batch", "1", "2", "--depth", "2"]
     code, lines = run(gate, tmp_path / "decode.jsonl", *small)
     assert code == 0
+    assert lines.pop()["bars"] == []
     found = [(line["context"], line["batch"], line["step"]) for line in lines]
     assert found == [(c, b, step) for c in (20, 70) for b in (1, 2) for step in STEPS]
     shared = {"commit", "device", "torch", "dtype", "shape", "weights", "backends", "adapter"}
@@ -87,12 +89,12 @@ def test_the_race_names_who_is_absent(
     code, lines = run(gate, tmp_path / "decode.jsonl", "--only", "race", "--kind", "paper", *peers)
     assert code == 0
     ours = ["autoregressive", "chain", "tree"]
-    rows = {line["contestant"]: line for line in lines[:-1]}
+    rows = {line["contestant"]: line for line in lines[:-2]}
     assert list(rows)[:3] == ours
     assert {"transformers", "transformers assisted"} <= rows.keys()
     assert all(rows[name]["identical_prompts"] == 1 for name in rows)
     assert rows["chain"]["allowed_speedup"] > 0
-    missing = lines[-1]["missing"]
+    missing = lines[-2]["missing"]
     assert missing["transformers static"] == "left out"
     assert rows.keys() | missing.keys() == {*ours, *decode_race.PEERS}
     printed = capsys.readouterr().out
@@ -143,6 +145,7 @@ def test_what_there_is_no_room_for_is_said_and_kept(
     assert [line.get("not_measured", "")[-15:] for line in lines] == [
         *[""] * len(STEPS),
         "0.0 GB are free",
+        "",
     ]
 
 
@@ -183,6 +186,8 @@ def test_steps_leave_rounds_as_they_are(kind: AdapterKind, backend: str) -> None
             for _ in range(case.repeats + WARM_UP):
                 for step in rig.steps() if disturbed else ():
                     step.run()
+                if disturbed:
+                    rig.draft_unread()
                 rig.round()
         tokens.append([request.tokens for request in rig.state.requests])
     assert tokens[0] == tokens[1]
@@ -192,6 +197,45 @@ def test_a_round_is_as_deep_as_it_was_asked_to_be() -> None:
     rig = Rig(made(), Case(40, 2, 3, 1))
     with torch.inference_mode():
         assert [done.num_drafted for done in rig.round()] == [3, 3]
+
+
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_a_chain_that_nobody_reads_is_the_same_work(kind: AdapterKind) -> None:
+    """As many nodes in every cache; the root's keys and values, which no draft has a say in."""
+    rig = Rig(made(kind), Case(40, 2, 3, 1))
+    rig.root[:, 0] = torch.tensor([request.tokens[-1] for request in rig.state.requests])
+    left = []
+    for draft in (rig.draft, rig.draft_unread):
+        with torch.inference_mode():
+            draft()
+        shallow, own = rig.state.shallow_kv, rig.state.adapter_kv
+        first = shallow.storage[..., 40, :].clone(), own.storage[..., 40, :].clone()
+        left.append((shallow.num_nodes, own.num_nodes, *first))
+    assert left[0][:2] == left[1][:2] == (4, 3)
+    for whole, unread in zip(left[0][2:], left[1][2:], strict=True):
+        torch.testing.assert_close(whole, unread, rtol=0, atol=0)
+
+
+def test_bars_of_a_gpu() -> None:
+    """A copy at 100 GB/s moves 1e6 bytes in 10 us; at 90 % of it, in 11.1."""
+    step = {"batch": 1, "num_bytes": 10**6, "launches": {"waits": 0}, "percent_of_copy": 86.0}
+    figures = [
+        step | {"context": context, "step": name, "p50_us": us}
+        for context in (128, 2048, 8192)
+        for name, us in (("AR step", 1.0), ("round", 12.0 if context == 2048 else 99.0))
+    ]
+    figures += [figure | {"batch": 4, "percent_of_copy": 1.0} for figure in figures]
+    assert [bar.verdict for bar in step_bars(figures, 100.0)] == ["PASS"] * 3
+    slow = [
+        f | {"p50_us": 13.0, "percent_of_copy": 84.0, "launches": {"waits": 1}} for f in figures
+    ]
+    assert [bar.verdict for bar in step_bars(slow, 100.0)] == ["FAIL"] * 3
+    unseen = [figure | {"launches": None} for figure in figures]
+    assert [bar.verdict for bar in step_bars(unseen, 100.0)][2] == "NOT MEASURED"
+    assert step_bars([], 100.0) == []
+    for speedup, verdict in ((1.9, "PASS"), (1.8, "FAIL")):
+        row = {"speedup_median": speedup, "allowed_speedup": 2.0}
+        assert race_bar(row).verdict == verdict
 
 
 def test_the_host_has_what_is_left_over() -> None:

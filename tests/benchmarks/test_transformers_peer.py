@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.models import TINY_PY
 from benchmarks.subjects import Source, Subject, subject
-from benchmarks.transformers_peer import Transformers, shared, shared_draft
+from benchmarks.transformers_peer import FirstToken, Transformers, shared, shared_draft
 from kangaroo.config import AdapterKind
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.state import Request
@@ -64,6 +64,14 @@ def test_assisted_decoding_writes_the_same_tokens() -> None:
     assisted = Transformers(shared(ours), NEW_TOKENS, assistant=shared_draft(ours))
     expected = run_once(ours.llm, prompt, max_new_tokens=NEW_TOKENS, max_depth=0)
     assert assisted(prompt).token_ids == expected.token_ids
+
+
+def test_the_first_tokens_are_counted() -> None:
+    """Assisted decoding brings several at once."""
+    first = FirstToken()
+    for count in (9, 3, 2):
+        first.put(torch.zeros(count))
+    assert (first.num_first, first.at_s > 0) == (3, True)
 
 
 def test_an_adapter_that_is_no_layer_is_refused() -> None:
