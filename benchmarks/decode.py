@@ -146,9 +146,7 @@ def raced(
     timed: Subject, given: argparse.Namespace, shared: dict[str, Any]
 ) -> tuple[Bar, list[dict[str, Any]]]:
     """The race: what drafting has to keep, and the rows."""
-    shape = (given.prompts, given.prompt_len)
-    ids = torch.randint(timed.model.config.vocab_size, shape).tolist()
-    prompts = {str(number): prompt for number, prompt in enumerate(ids)}
+    prompts = timed.prompts(given.prompts, given.prompt_len)
     modes = COMPILE_MODES[given.device]
     terms = Terms(given.threads, given.new_tokens, 3, prompts, {}, modes)
     chain = {} if given.depth is None else {"max_depth": given.depth}

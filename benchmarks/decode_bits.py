@@ -31,7 +31,6 @@ from benchmarks.subjects import Source, Subject, subject
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS
 from kangaroo.engine.loading import DTYPES, TINY_PY
-from kangaroo.evals.prompts import held_out_prompts
 from kangaroo_kernels import Backend, KernelSet
 
 RULES: tuple[Mapping[str, Any], ...] = tuple(
@@ -82,13 +81,6 @@ def subjects(given: argparse.Namespace) -> dict[str, Subject]:
         made[kind] = subject(source)
     model = made[ADAPTER_KINDS[0]].model
     return {kind: replace(one, model=model) for kind, one in made.items()}
-
-
-def prompts_of(some: Subject, num_prompts: int) -> list[list[int]]:
-    """Text where there is a tokenizer, else random tokens."""
-    if some.path is not None:
-        return list(held_out_prompts(some.llm.tokenizer, num_prompts, PROMPT_LEN).values())
-    return torch.randint(some.model.config.vocab_size, (num_prompts, PROMPT_LEN)).tolist()
 
 
 def split_by_rows(kernels: KernelSet) -> KernelSet:
@@ -147,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     some = next(iter(made.values()))
     room = some.model.config.max_seq_len - PROMPT_LEN
     num_prompts, new_tokens = plan(NUM_PROMPTS, len(made) * len(given.rules), given.tokens, room)
-    prompts = prompts_of(some, max(num_prompts, CONTROL_PROMPTS))
+    prompts = list(some.prompts(max(num_prompts, CONTROL_PROMPTS), PROMPT_LEN).values())
     tally = compare(llms(made), prompts[:num_prompts], new_tokens, given.rules)
     bars = [*logit_bits.bars(tally, given.tokens), control_bar(made, prompts)]
     print("\n".join(map(str, bars)))

@@ -14,6 +14,7 @@ from benchmarks.models import Model
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import AdapterConfig, AdapterKind, ModelConfig
 from kangaroo.engine.loading import load_engine
+from kangaroo.evals.prompts import held_out_prompts
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.families import hf_config
 from kangaroo.models.llama import Llama, LlamaWeights
@@ -65,6 +66,18 @@ class Subject:
         return KangarooForCausalLM(
             self.model, self.adapter, self.path or Path(), GenerationConfig()
         )
+
+    def prompts(self, num_prompts: int, prompt_len: int) -> dict[str, list[int]]:
+        """Token ids [prompt_len] by name: held-out Python; of random weights random tokens.
+
+        Raises:
+            ValueError: no tokenizer, or too few files that are long enough.
+        """
+        if self.path is not None:
+            return held_out_prompts(self.llm.tokenizer, num_prompts, prompt_len)
+        shape = (num_prompts, prompt_len)
+        drawn = torch.randint(self.model.config.vocab_size, shape).tolist()
+        return {f"random {number}": ids for number, ids in enumerate(drawn)}
 
     def served_by(self, kernels: KernelSet) -> Subject:
         """The same weights, other kernels."""

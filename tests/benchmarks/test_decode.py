@@ -6,33 +6,23 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import decode, decode_case, decode_race, serving_peers
+from benchmarks import decode, decode_case, decode_race
 from benchmarks.decode_bars import race_bar, step_bars
 from benchmarks.decode_case import WARM_UP, Case, refusal
 from benchmarks.decode_steps import Rig, breakdown
 from benchmarks.launches import Launches, counted
-from benchmarks.models import TINY_PY
-from benchmarks.racing import Field, Terms
-from benchmarks.subjects import Source, Subject, subject
+from benchmarks.subjects import Source, subject
 from kangaroo.config import ADAPTER_KINDS, AdapterKind
-from kangaroo.engine.stats import Speculation, StageSeconds
-from kangaroo.models.families import model_config
-from kangaroo.models.weights import load_target
+from kangaroo.evals.paired import run_once
 from kangaroo_kernels.kernel_set import IMPLS
+from tests.benchmarks.tiny import CPU, SHAPE, made
 
-SHAPE = replace(TINY_PY, num_layers=4, vocab=61)
-CPU = torch.device("cpu")
 STEPS = ("AR step", "draft step", "draft", "verify", "verify 16", "accept", "round")
-
-
-def made(kind: AdapterKind = "paper", backend: str = "reference") -> Subject:
-    return subject(Source(SHAPE, None, None, kind, CPU, torch.float32, backend))
 
 
 def report(path: Path, tests: Iterable[str]) -> Path:
@@ -119,7 +109,7 @@ def test_a_changed_token_is_a_failure(
 
 
 def test_nothing_is_timed_behind_a_red_gate(gate: Path, tmp_path: Path) -> None:
-    out = tmp_path / "decode.jsonl"
+    out, few = tmp_path / "decode.jsonl", ("--only", "steps", "--context", "16", "--batch", "1")
     engine = "tests.lossless.test_bits"
     text = gate.read_text()
     for broken, says in (
@@ -129,10 +119,10 @@ def test_nothing_is_timed_behind_a_red_gate(gate: Path, tmp_path: Path) -> None:
     ):
         gate.write_text(broken)
         with pytest.raises(SystemExit, match=says):
-            run(gate, out)
+            run(gate, out, *few)
     gate.unlink()
     with pytest.raises(SystemExit, match="no such file"):
-        run(gate, out)
+        run(gate, out, *few)
     assert not out.exists()
 
 
@@ -171,6 +161,18 @@ def test_an_adapter_is_needed(tmp_path: Path) -> None:
         (bare / file.name).symlink_to(file)
     with pytest.raises(ValueError, match="adapter: expected one"):
         subject(Source(None, bare, None, "paper", CPU, torch.float32))
+
+
+def test_prompts_are_text_where_there_is_a_tokenizer() -> None:
+    """Drafts are accepted then."""
+    tiny = subject(Source(None, "tiny-py", "deep_prefix", "paper", CPU, torch.float32))
+    [ids] = tiny.prompts(1, 30).values()
+    done = run_once(tiny.llm, ids, max_new_tokens=20).speculation
+    assert done is not None
+    assert done.num_accepted > 0
+    random = made().prompts(2, 30)
+    assert [len(ids) for ids in random.values()] == [30, 30]
+    assert max(map(max, random.values())) < SHAPE.vocab
 
 
 @pytest.mark.parametrize("backend", ["reference", "native"])
@@ -256,65 +258,3 @@ def test_launches_are_counted_by_name() -> None:
         ("aten::linear", False, 5.0),
     ]
     assert counted(events) == Launches(kernels=1, copies=2, launches=3, waits=1, busy_us=13.0)
-
-
-def test_the_speedup_that_bytes_allow() -> None:
-    """Nothing drafted: none. Every draft right: as many tokens as a round has nodes, and less."""
-    ours, seconds = made(), StageSeconds()
-    idle = Speculation(5, 5, (5,), (5,), seconds)
-    assert decode_race.allowed(ours, 100, idle) == pytest.approx(1.0)
-    perfect = Speculation(20, 5, (0, 0, 0, 5), (0, 0, 0, 5), seconds)
-    assert 1.0 < decode_race.allowed(ours, 100, perfect) < 4.0
-
-
-def test_the_library_backend_is_taken_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    terms = Terms(1, 4, 1, {"0": [1, 2, 3]}, {})
-    entered = Field()
-    decode_race.enter_peers(entered, made(), ["library"], terms)
-    names = {backend for backends in IMPLS.values() for backend in backends}
-    if "library" not in names:
-        assert entered.missing["library"].startswith("UnsupportedError: no backend 'library'")
-    monkeypatch.setattr(decode_race, "LIBRARY", "reference")
-    run = decode_race.library(made(backend="native"), terms)([1, 2, 3])
-    assert len(run.token_ids) == 4
-
-
-class FakeServer:
-    """Both servers' interfaces, on our own loop."""
-
-    def __init__(self, **options: Any):
-        self.options = options
-
-    def generate(self, prompts: Any = None, rule: Any = None, **options: Any) -> Any:
-        """vLLM's and SGLang's."""
-        if prompts is None:
-            return {
-                "output_ids": options["input_ids"][: options["sampling_params"]["max_new_tokens"]]
-            }
-        ids = prompts[0]["prompt_token_ids"][: rule.max_tokens]
-        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=ids)])]
-
-
-@pytest.mark.parametrize("name", serving_peers.SERVERS)
-def test_servers_are_asked_for_ids(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = SimpleNamespace(LLM=FakeServer, Engine=FakeServer, SamplingParams=SimpleNamespace)
-    monkeypatch.setattr(serving_peers, "import_module", lambda module: package)
-    monkeypatch.setattr(serving_peers, "find_spec", lambda module: object())
-    ours, terms = made(), Terms(1, 3, 1, {"0": [1, 2, 3]}, {})
-    with pytest.raises(serving_peers.UnsupportedError, match="serves on a GPU alone"):
-        serving_peers.served(name, ours, terms)
-    make = {"vLLM": serving_peers.vllm, "SGLang": serving_peers.sglang}[name]
-    generate = make(Path("folder"), ours, 0.5)
-    assert (generate([5, 6, 7, 8], 1), generate([5, 6, 7, 8], 3)) == ([5], [5, 6, 7])
-
-
-def test_a_server_gets_the_weights_as_a_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serving_peers, "mkdtemp", lambda prefix: str(tmp_path))
-    ours = made()
-    config = model_config(serving_peers.folder_of(ours))
-    assert config.rope_inv_freq == ours.model.config.rope_inv_freq
-    weights = load_target(tmp_path, config, torch.float32, CPU)
-    assert torch.equal(weights.layers[3].qkv, ours.model.weights.layers[3].qkv)
-    assert torch.equal(weights.embed, ours.model.weights.embed)

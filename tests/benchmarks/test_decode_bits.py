@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import decode_bits
-from benchmarks.models import TINY_PY
+from tests.benchmarks.tiny import SHAPE
 
 ALL_RULES = decode_bits.RULES
 RULES = ALL_RULES[5::13]
@@ -18,8 +18,7 @@ RULES = ALL_RULES[5::13]
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = replace(TINY_PY, num_layers=4, vocab=61, num_slots=140)
-    monkeypatch.setattr(decode_bits, "SHAPES", {"tiny": small})
+    monkeypatch.setattr(decode_bits, "SHAPES", {"tiny": replace(SHAPE, num_slots=140)})
     monkeypatch.setattr(decode_bits, "RULES", RULES)
     monkeypatch.setattr(decode_bits, "CONTROL_TOKENS", 8)
     monkeypatch.setattr("benchmarks.logit_bits.TOKENS_PER_PROMPT", 20)

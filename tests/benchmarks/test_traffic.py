@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
-import torch
 
-from benchmarks.models import LLAMA_8B, TINY_PY, VICUNA_7B, Model
-from benchmarks.subjects import Source, Subject, subject
+from benchmarks.models import LLAMA_8B, VICUNA_7B, Model
+from benchmarks.subjects import Subject
 from benchmarks.traffic import Counter, Traffic
 from kangaroo.config import ADAPTER_KINDS, AdapterConfig, AdapterKind
+from tests.benchmarks.tiny import made
 
 EMPTY = [0]
 COPY_BYTES_PER_S = 4.3e12  # of the design's table
@@ -67,24 +65,22 @@ def test_a_batch_reads_the_weights_once() -> None:
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_weights_are_those_that_there_are(kind: AdapterKind, tied: bool) -> None:
-    shape = replace(TINY_PY, num_layers=3, exit_layer=1, tied=tied, family="qwen3")
-    source = Source(shape, None, None, kind, torch.device("cpu"), torch.float32, "reference")
-    made = subject(source)
-    count = Counter(made.model.config, made.adapter.config, itemsize=4)
-    rest = weights_of(made) - made.model.weights.embed.nbytes * (not tied)
+    ours = made(kind, num_layers=3, exit_layer=1, tied=tied, family="qwen3")
+    count = Counter(ours.model.config, ours.adapter.config, itemsize=4)
+    rest = weights_of(ours) - ours.model.weights.embed.nbytes * (not tied)
     shallow_again = count.shallow(EMPTY).weights - count.embedding(1).weights
     head_again = count.head().weights
     counted = count.round(EMPTY, 1).weights - 2 * count.embedding(1).weights
     # The chain of one draft reads the shared layers twice, and the head twice.
-    own_norm = made.adapter.norm.nbytes
-    norm_again = made.adapter.input_norm.nbytes * (kind == "deep_prefix")
+    own_norm = ours.adapter.norm.nbytes
+    norm_again = ours.adapter.input_norm.nbytes * (kind == "deep_prefix")
     assert counted == rest + shallow_again + head_again - own_norm + norm_again
 
 
-def weights_of(made: Subject) -> int:
+def weights_of(ours: Subject) -> int:
     """Bytes of target and adapter, each tensor once."""
-    weights = made.model.weights
-    tensors = [weights.embed, weights.norm, weights.lm_head, *made.adapter.parameters()]
+    weights = ours.model.weights
+    tensors = [weights.embed, weights.norm, weights.lm_head, *ours.adapter.parameters()]
     for layer in weights.layers:
         tensors += [getattr(layer, name) for name in layer.__slots__]
     distinct = {t.data_ptr(): t.nbytes for t in tensors if t is not None}

@@ -7,29 +7,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.models import TINY_PY
-from benchmarks.subjects import Source, Subject, subject
 from benchmarks.transformers_peer import FirstToken, Transformers, shared, shared_draft
-from kangaroo.config import AdapterKind
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.state import Request
 from kangaroo.evals.bits import plain
 from kangaroo.evals.paired import run_once
 from kangaroo_kernels import UnsupportedError
+from tests.benchmarks.tiny import made
 from tests.engines import make_prompt
 
 NEW_TOKENS, DEPTH = 12, 5
-SHAPE = replace(TINY_PY, num_layers=4, vocab=61)
-
-
-def made(kind: AdapterKind = "paper", family: str = "llama") -> Subject:
-    shape = replace(SHAPE, family=family, tied=family == "llama")
-    return subject(Source(shape, None, None, kind, torch.device("cpu"), torch.float32, "reference"))
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_the_target_writes_our_tokens(family: str) -> None:
-    ours = made(family=family)
+    ours = made(family=family, tied=family == "llama")
     prompt = make_prompt(ours.model, 9)
     run = Transformers(shared(ours), NEW_TOKENS)(prompt)
     assert run.token_ids == plain(ours.model, prompt, NEW_TOKENS).tokens
@@ -47,7 +39,7 @@ def test_the_memory_is_shared() -> None:
 
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_the_draft_says_what_ours_drafts(family: str) -> None:
-    ours = made(family=family)
+    ours = made(family=family, tied=family == "llama")
     prompt = make_prompt(ours.model, 9)
     draft = ours.llm.draft_config(max_depth=DEPTH, confidence=0.0)
     batch = ours.llm.batch(1, 64, max_depth=DEPTH, confidence=0.0)
