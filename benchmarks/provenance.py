@@ -36,9 +36,9 @@ def run_gate(name: str, backends: list[str], report: Path | None, folder: str = 
     sources = [f for f in (ROOT / "kangaroo_kernels").rglob("*") if f.suffix in (".py", ".so")]
     if report.stat().st_mtime < max(f.stat().st_mtime for f in sources):
         sys.exit(f"{report}: older than the sources; run the tests again")
-    cases = [
-        c for c in ElementTree.parse(report).iter("testcase") if f"test_{name}" in str(c.attrib)
-    ]
+    module = test.removesuffix(".py").replace("/", ".")
+    every = ElementTree.parse(report).iter("testcase")
+    cases = [c for c in every if f"{c.get('classname')}.".startswith(f"{module}.")]
     failed = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
     passed = [c.get("name", "") for c in cases if len(c) == 0]
     if failed:

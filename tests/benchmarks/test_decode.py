@@ -113,7 +113,7 @@ def test_nothing_is_timed_behind_a_red_gate(gate: Path, tmp_path: Path) -> None:
     engine = "tests.lossless.test_bits"
     text = gate.read_text()
     for broken, says in (
-        (text.replace(f'"{engine}"', '"elsewhere"'), "no test of bits has passed"),
+        (text.replace(f'"{engine}"', '"tests.kernels.test_bits"'), "no test of bits has passed"),
         (text.replace("test_linear", "elsewhere"), "no test of linear by reference has passed"),
         (text.replace("/>", "><failure/></testcase>"), "tests of embedding fail"),
     ):
