@@ -6,19 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.bars import Bar
+from benchmarks.report import chosen
 
-CONTEXT = 1024  # judged: the shortest context from here on
 AR_PERCENT = 85.0  # of a copy
 FLOOR_SHARE, OVER_FLOOR = 0.9, 1.12  # a round beside its bytes at so much of a copy
 REALISED = 0.93  # of the speed-up that bytes and acceptance allow
 
 
 def step_bars(figures: Sequence[Mapping[str, Any]], copy_gb_per_s: float) -> list[Bar]:
-    """Of a batch of one; none where it was not measured."""
-    alone = [figure for figure in figures if figure["batch"] == 1]
-    contexts = sorted({figure["context"] for figure in alone})
-    context = next((c for c in contexts if c >= CONTEXT), contexts[-1] if contexts else None)
-    steps = {figure["step"]: figure for figure in alone if figure["context"] == context}
+    """Of the figures that README shows; none where they were not measured."""
+    steps = chosen(figures)
     if not steps:
         return []
     whole = steps["round"]
@@ -26,7 +23,7 @@ def step_bars(figures: Sequence[Mapping[str, Any]], copy_gb_per_s: float) -> lis
     counted = whole["launches"]
     return [
         Bar(
-            f"AR step behind {context}, percent of a copy",
+            f"AR step behind {whole['context']}, percent of a copy",
             steps["AR step"]["percent_of_copy"],
             AR_PERCENT,
         ),

@@ -66,7 +66,7 @@ def table(records: Iterable[Record]) -> list[str]:
 def row(run: Sequence[Record]) -> list[str]:
     """The cells of one run; what it did not measure is left empty."""
     first = run[0]
-    steps = chosen([record for record in run if "step" in record and record["batch"] == 1])
+    steps = chosen([record for record in run if "step" in record])
     context = next((record["context"] for record in steps.values()), None)
     raced = {record["contestant"]: record for record in run if "contestant" in record}
     model = f"{first['shape']}, {first['weights']} weights, {first['dtype']}"
@@ -85,10 +85,13 @@ def row(run: Sequence[Record]) -> list[str]:
 
 
 def chosen(steps: Sequence[Record]) -> dict[str, Record]:
-    """Those of one context, by name: the shortest from CONTEXT on, else the longest."""
-    contexts = sorted({record["context"] for record in steps})
+    """Those of a batch of one and one context, by name: the shortest context from CONTEXT on, else
+    the longest.
+    """
+    alone = [record for record in steps if record["batch"] == 1]
+    contexts = sorted({record["context"] for record in alone})
     wanted = next((c for c in contexts if c >= CONTEXT), contexts[-1] if contexts else None)
-    return {record["step"]: record for record in steps if record["context"] == wanted}
+    return {record["step"]: record for record in alone if record["context"] == wanted}
 
 
 def cell(step: Record) -> str:

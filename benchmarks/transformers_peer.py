@@ -96,13 +96,13 @@ def geometry(config: ModelConfig | AdapterConfig) -> tuple[int, int, int, float]
 
 def empty(subject: Subject, num_layers: int) -> Any:
     """A model of so many of the target's layers, without weights."""
-    config, auto = deepcopy(subject.hf_config), AutoModelForCausalLM
+    auto: Any = AutoModelForCausalLM
+    config, dtype = deepcopy(subject.hf_config), subject.model.weights.norm.dtype
     config.num_hidden_layers = num_layers
     if getattr(config, "layer_types", None) is not None:
-        config.layer_types = config.layer_types[:1] * num_layers
-    dtype = subject.model.weights.norm.dtype
+        config.layer_types = config.layer_types[:num_layers]
     with torch.device("meta"):
-        return auto.from_config(config, attn_implementation="sdpa", dtype=dtype)  # type: ignore
+        return auto.from_config(config, attn_implementation="sdpa", dtype=dtype)
 
 
 def filled(model: Any, subject: Subject, layers: list[LayerWeights], norm: Tensor) -> Any:

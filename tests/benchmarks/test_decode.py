@@ -195,6 +195,20 @@ def test_steps_leave_rounds_as_they_are(kind: AdapterKind, backend: str) -> None
     assert tokens[0] == tokens[1]
 
 
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_every_step_begins_behind_the_history(kind: AdapterKind) -> None:
+    """Not behind the nodes that the step before has left."""
+    rig = Rig(made(kind), Case(40, 2, 3, 1))
+    for step in [each.run for each in rig.steps()] + [rig.draft_unread]:
+        left = []
+        for others in ([rig.draft], [rig.ar_step, rig.accept]):
+            with torch.inference_mode():
+                for run in (*others, step):
+                    run()
+            left.append([cache.num_nodes for cache in rig.state.caches])
+        assert left[0] == left[1]
+
+
 def test_a_round_is_as_deep_as_it_was_asked_to_be() -> None:
     rig = Rig(made(), Case(40, 2, 3, 1))
     with torch.inference_mode():
