@@ -130,7 +130,7 @@ def test_what_there_is_no_room_for_is_said_and_kept(
     gate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decode_case, "free_bytes", lambda device: 2**20)
-    small = ["--only", "steps", "--context", "16", "70000", "--batch", "1", "--depth", "1"]
+    small = ["--only", "steps", "--context", "16", "400", "--batch", "1", "--depth", "1"]
     _, lines = run(gate, tmp_path / "decode.jsonl", *small)
     assert [line.get("not_measured", "")[-15:] for line in lines] == [
         *[""] * len(STEPS),
