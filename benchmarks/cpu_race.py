@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,7 +12,17 @@ import torch
 from benchmarks import llama_cpp_peer
 from benchmarks.bars import Bar
 from benchmarks.llama_cpp_peer import ALL_OPTIONS, EXACT, LlamaCpp, Model, Options, write_gguf
-from benchmarks.racing import Decode, Prompts, race, result, show, speed, speedup, tune
+from benchmarks.racing import (
+    Decode,
+    Field,
+    Prompts,
+    Terms,
+    race,
+    result,
+    show,
+    speedup,
+    tune,
+)
 from benchmarks.transformers_peer import Transformers, load
 from kangaroo import KangarooForCausalLM
 from kangaroo.evals.bits import plain
@@ -25,68 +34,6 @@ LLAMA_CPP, COMPILED = "llama.cpp", "transformers compiled"
 COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
 OVER_REFERENCE, OVER_NATIVE = 2.5, 1.6
 GGUF_TOLERANCE = 1e-3  # of a logit: the same weights, summed in another order
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What all contestants have in common.
-
-    Attributes:
-        compile_modes: of torch.compile to try for transformers; none: left out.
-        tuning: prompts on which options and stopping rules are chosen; none: the adapters'
-            deployed rules.
-    """
-
-    threads: int
-    new_tokens: int
-    repeats: int
-    prompts: Prompts
-    tuning: Prompts
-    compile_modes: tuple[str, ...] = COMPILE_MODES
-
-    @property
-    def trial(self) -> Prompts:
-        """Prompts to choose among a peer's options."""
-        return self.tuning or dict(list(self.prompts.items())[:1])
-
-
-@dataclass
-class Field:
-    """The contestants by name, and what was found out on the way.
-
-    Attributes:
-        trials: tokens per second of a peer's options, where there are several.
-        chosen: the option that a peer races with.
-        missing: contestants that cannot run here, and why.
-    """
-
-    contestants: dict[str, Decode] = field(default_factory=dict)
-    trials: dict[str, dict[str, float]] = field(default_factory=dict)
-    chosen: dict[str, str] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-
-    def enter(self, name: str, options: Mapping[str, Decode], terms: Terms) -> None:
-        """The fastest of a peer's options; `missing` has the words of those that fail."""
-        first, able, failed = next(iter(terms.trial.values())), {}, []
-        for option, decode in options.items():
-            try:
-                decode(first)
-                able[option] = decode
-            except Exception as error:  # others' code may fail as it likes
-                failed.append(f"{option}: {type(error).__name__}: {error}".splitlines()[0])
-        if failed:
-            self.missing[name] = "; ".join(failed)
-        if not able:
-            return
-        best = next(iter(able))
-        if len(able) > 1:
-            runs = race(able, terms.trial, terms.repeats)
-            speeds = {option: round(speed(taken), 1) for option, taken in runs.items()}
-            # By the ratios within a turn: what else the machine does must not choose.
-            base = runs[best]
-            self.trials[name], best = speeds, max(able, key=lambda o: speedup(runs[o], base))
-            print(f"{name}: {best}, of {speeds} tokens/s")
-        self.contestants[name], self.chosen[name] = able[best], best
 
 
 def autoregressive(llm: KangarooForCausalLM, new_tokens: int) -> Decode:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from benchmarks.bars import Bar
 from kangaroo import KangarooForCausalLM
 from kangaroo.evals.bits import Tally, plain, recorded
 from kangaroo.evals.recording import Recording
 
-# max_depth and confidence: short and bold, as deployed, long, and nearly never stopping early.
-RULES = ((2, 0.0), (6, 0.4), (10, 0.2), (15, 0.0))
+# Options of drafting: short and bold, as deployed, long, and nearly never stopping early.
+RULES: tuple[Mapping[str, Any], ...] = tuple(
+    {"max_depth": max_depth, "confidence": confidence}
+    for max_depth, confidence in ((2, 0.0), (6, 0.4), (10, 0.2), (15, 0.0))
+)
 TOKENS_PER_PROMPT = 256
 
 
@@ -36,7 +40,10 @@ def plan(num_prompts: int, num_settings: int, wanted: int, room: int) -> tuple[i
 
 
 def compare(
-    llms: Mapping[str, KangarooForCausalLM], prompts: Iterable[Sequence[int]], new_tokens: int
+    llms: Mapping[str, KangarooForCausalLM],
+    prompts: Iterable[Sequence[int]],
+    new_tokens: int,
+    rules: Sequence[Mapping[str, Any]] = RULES,
 ) -> Tally:
     """Every adapter by every rule against one plain run of each prompt."""
     tally, prompts = Tally(), list(prompts)
@@ -46,8 +53,8 @@ def compare(
             if base is None:
                 base = plain(llm.model, prompt, new_tokens)
                 tally.num_plain_tokens += len(base.tokens)
-            for max_depth, confidence in RULES:
-                rule = llm.draft_config(max_depth=max_depth, confidence=confidence)
+            for options in rules:
+                rule = llm.draft_config(**options)
                 tally.add(recorded(llm.model, llm.adapter, rule, prompt, new_tokens), base)
         print(f"\rbits: {place} of {len(prompts)} prompts", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)

@@ -18,24 +18,35 @@ import torch
 ROOT = Path(__file__).parent.parent
 
 
-def run_gate(op: str, backends: list[str], report: Path | None) -> str:
-    """How we know that the tests of these implementations pass; SystemExit where they do not."""
-    test = f"tests/kernels/test_{op}.py"
+def run_gate(name: str, backends: list[str], report: Path | None, folder: str = "kernels") -> str:
+    """How we know that the tests of these implementations pass; SystemExit where they do not.
+
+    Args:
+        name: of the tests, in `tests/folder`: an op's, or others that know no backends.
+        report: of JUnit; None: the tests are run.
+    """
+    test = f"tests/{folder}/test_{name}.py"
     if report is None:
         command = [sys.executable, "-m", "pytest", "-q", "-x", test]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
-            sys.exit(f"{op}: its tests fail, so its speed means nothing")
+            sys.exit(f"{name}: its tests fail, so its speed means nothing")
         return test
+    if not report.exists():
+        sys.exit(f"{report}: no such file; it is what pytest --junitxml={report} writes")
     sources = [f for f in (ROOT / "kangaroo_kernels").rglob("*") if f.suffix in (".py", ".so")]
     if report.stat().st_mtime < max(f.stat().st_mtime for f in sources):
         sys.exit(f"{report}: older than the sources; run the tests again")
-    cases = [c for c in ElementTree.parse(report).iter("testcase") if f"test_{op}" in str(c.attrib)]
+    module = test.removesuffix(".py").replace("/", ".")
+    every = ElementTree.parse(report).iter("testcase")
+    cases = [c for c in every if f"{c.get('classname')}.".startswith(f"{module}.")]
     failed = [c for c in cases if c.find("failure") is not None or c.find("error") is not None]
     passed = [c.get("name", "") for c in cases if len(c) == 0]
     if failed:
-        sys.exit(f"{report}: {len(failed)} of {len(cases)} tests of {op} fail")
+        sys.exit(f"{report}: {len(failed)} of {len(cases)} tests of {name} fail")
     if missing := [b for b in backends if not any(f"{b}-" in name for name in passed)]:
-        sys.exit(f"{report}: no test of {op} by {', '.join(missing)} has passed")
+        sys.exit(f"{report}: no test of {name} by {', '.join(missing)} has passed")
+    if not passed:
+        sys.exit(f"{report}: no test of {name} has passed")
     return report.name
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -143,3 +143,65 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
             f"{f'{100 * rate:.0f} %' if rate else '':>10}"
             f"{row['identical_prompts']:>7}/{row['num_prompts']:<3}{row['prefill_ms']:12.1f}"
         )
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all contestants have in common.
+
+    Attributes:
+        compile_modes: of torch.compile to try for transformers; none: left out.
+        tuning: prompts on which options and stopping rules are chosen; none: the adapters'
+            deployed rules.
+    """
+
+    threads: int
+    new_tokens: int
+    repeats: int
+    prompts: Prompts
+    tuning: Prompts
+    compile_modes: tuple[str, ...] = ()
+
+    @property
+    def trial(self) -> Prompts:
+        """Prompts to choose among a peer's options."""
+        return self.tuning or dict(list(self.prompts.items())[:1])
+
+
+@dataclass
+class Field:
+    """The contestants by name, and what was found out on the way.
+
+    Attributes:
+        trials: tokens per second of a peer's options, where there are several.
+        chosen: the option that a peer races with.
+        missing: contestants that cannot run here, and why.
+    """
+
+    contestants: dict[str, Decode] = field(default_factory=dict)
+    trials: dict[str, dict[str, float]] = field(default_factory=dict)
+    chosen: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def enter(self, name: str, options: Mapping[str, Decode], terms: Terms) -> None:
+        """The fastest of a peer's options; `missing` has the words of those that fail."""
+        first, able, failed = next(iter(terms.trial.values())), {}, []
+        for option, decode in options.items():
+            try:
+                decode(first)
+                able[option] = decode
+            except Exception as error:  # others' code may fail as it likes
+                failed.append(f"{option}: {type(error).__name__}: {error}".splitlines()[0])
+        if failed:
+            self.missing[name] = "; ".join(failed)
+        if not able:
+            return
+        best = next(iter(able))
+        if len(able) > 1:
+            runs = race(able, terms.trial, terms.repeats)
+            speeds = {option: round(speed(taken), 1) for option, taken in runs.items()}
+            # By the ratios within a turn: what else the machine does must not choose.
+            base = runs[best]
+            self.trials[name], best = speeds, max(able, key=lambda o: speedup(runs[o], base))
+            print(f"{name}: {best}, of {speeds} tokens/s")
+        self.contestants[name], self.chosen[name] = able[best], best

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -11,14 +11,11 @@ import torch
 
 from benchmarks.bars import Bar
 from benchmarks.harness import Setting, copy_bandwidth, prepared_cpu, quantiles
-from benchmarks.models import EPS, LLAMA_1B, SWEEPS, Model
+from benchmarks.models import LLAMA_1B, SWEEPS, Model
+from benchmarks.subjects import random_target
 from kangaroo.cache import SlotCache
-from kangaroo.config import ModelConfig
-from kangaroo.models.llama import Llama, LlamaWeights
-from kangaroo.pages import HugePages
+from kangaroo.models.llama import Llama
 from kangaroo_kernels import KernelSet, Target, UnsupportedError
-from kangaroo_kernels.layer_weights import LayerWeights
-from kangaroo_kernels.testing import random_norm_weight, random_weight
 
 ROWS = (1, 4, 8, 16)
 LIMIT = 1.25
@@ -46,52 +43,6 @@ class Figure:
     @property
     def gb_per_s(self) -> float:
         return self.num_bytes / self.p50_us / 1e3
-
-
-def config_of(sizes: Model, num_layers: int, max_seq_len: int) -> ModelConfig:
-    """Of a model with these layers and no vocabulary to speak of."""
-    heads = sizes.heads
-    inv_freq = tuple(5e5 ** (-2 * i / heads.head_dim) for i in range(heads.head_dim // 2))
-    return ModelConfig(
-        family="llama",
-        vocab_size=1,
-        hidden_size=sizes.hidden,
-        intermediate_size=sizes.ffn,
-        num_layers=num_layers,
-        num_heads=heads.h_q,
-        num_kv_heads=heads.h_kv,
-        head_dim=heads.head_dim,
-        max_seq_len=max_seq_len,
-        rms_norm_eps=EPS,
-        rope_inv_freq=inv_freq,
-    )
-
-
-def random_model(sizes: Model, num_layers: int, max_seq_len: int, dtype: torch.dtype) -> Llama:
-    """Layers of the same random weights, each in memory of its own.
-
-    Raises:
-        UnsupportedError: the native backend does not compute in `dtype`.
-    """
-    config = config_of(sizes, num_layers, max_seq_len)
-    kernels = KernelSet.resolve(Target(CPU, dtype, config.head_dim), "native")
-    hidden, attended = sizes.hidden, sizes.heads.h_q * sizes.heads.head_dim
-    norm = random_norm_weight(hidden, dtype)
-    layer = {
-        "input_norm": norm,
-        "post_norm": norm,
-        "qkv": random_weight(sizes.qkv_width, hidden, dtype),
-        "o": random_weight(hidden, attended, dtype),
-        "gate_up": random_weight(2 * sizes.ffn, hidden, dtype),
-        "down": random_weight(hidden, sizes.ffn, dtype),
-    }
-    pages = HugePages()  # as checkpoints are read into
-    layers = [
-        LayerWeights(**{name: pages.empty(w.shape, dtype).copy_(w) for name, w in layer.items()})
-        for _ in range(num_layers)
-    ]
-    head = random_weight(config.vocab_size, hidden, dtype)
-    return Llama(config, LlamaWeights(head, tuple(layers), norm, head), kernels)
 
 
 class ColdLayer:
@@ -155,12 +106,16 @@ def verify_bars(
     copy = copy_bandwidth(setting)
     print(f"one layer of {sizes.name}, context {context}; a copy moves {copy:.1f} GB/s")
     bars, record = [], {"model": sizes.name, "context": context, "copy_gb_per_s": round(copy, 2)}
+    # As many layers as numbers of rows: a layer comes again when all others have been.
+    config = replace(
+        sizes.config, vocab_size=1, num_layers=len(ROWS), max_seq_len=context + max(ROWS)
+    )
     for dtype in DTYPES:
         name = str(dtype).removeprefix("torch.")
         what = f"verify {JUDGED} rows against 1, {name}"
         try:
-            # As many layers as numbers of rows: a layer comes again when all others have been.
-            model = random_model(sizes, len(ROWS), context + max(ROWS), dtype)
+            target = Target(CPU, dtype, config.head_dim)
+            model = random_target(config, target, KernelSet.resolve(target, "native"))
         except UnsupportedError as refusal:
             bars.append(Bar(what, None, LIMIT, at_least=False, note="unsupported"))
             record[name] = {"unsupported": str(refusal)}

@@ -1,0 +1,140 @@
+"""README's table of GPU figures, from benchmarks/results: `python benchmarks/report.py [--check]`.
+
+Of every machine, model and dtype the newest run of benchmarks/decode.py counts, at a batch of one
+and the shortest context from 1024 tokens on. Where there is none, the table says so. `--check`
+changes nothing; its exit code is 1 if README is not what would be written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+START, END = "<!-- figures: decode -->", "<!-- figures end -->"
+NOT_MEASURED = "not yet measured on a GPU"
+SHAPES = ("vicuna-7b", "llama-3.1-8b", "qwen3-8b", "llama-3.2-1b")
+STEPS = ("AR step", "draft step", "verify", "round")
+CONTEXT = 1024
+AR, OURS = "autoregressive", ("chain", "tree")
+HEAD = (
+    "machine",
+    "command",
+    "model, context",
+    *(f"{step}: ms, % of copy" for step in STEPS),
+    "host ms",
+    "AR tokens/s",
+    "drafting, times AR",
+    "others, times AR",
+)
+Record = Mapping[str, Any]
+
+
+def read(file: Path) -> list[Record]:
+    """Records of one file, oldest first; none where there is no file."""
+    if not file.exists():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+
+
+def newest(records: Iterable[Record]) -> list[list[Record]]:
+    """The last run on a GPU of each machine, model, weights and dtype: all of its records."""
+    runs: dict[tuple[str, ...], dict[str, list[Record]]] = {}
+    for record in records:
+        if record["driver"] is not None:
+            key = tuple(record[name] for name in ("device", "shape", "weights", "dtype"))
+            runs.setdefault(key, {}).setdefault(record["date"], []).append(record)
+    return [by_date[max(by_date)] for by_date in runs.values()]
+
+
+def table(records: Iterable[Record]) -> list[str]:
+    """The lines of the table."""
+    found = [row(run) for run in newest(records)]
+    if not found:
+        blank = [""] * (len(HEAD) - 4)
+        found = [
+            ["", f"`python benchmarks/decode.py --shape {shape}`", shape, NOT_MEASURED, *blank]
+            for shape in SHAPES
+        ]
+    return [line(HEAD), line(["---"] * len(HEAD)), *map(line, found)]
+
+
+def row(run: Sequence[Record]) -> list[str]:
+    """The cells of one run; what it did not measure is left empty."""
+    first = run[0]
+    steps = chosen([record for record in run if "step" in record])
+    context = next((record["context"] for record in steps.values()), None)
+    raced = {record["contestant"]: record for record in run if "contestant" in record}
+    model = f"{first['shape']}, {first['weights']} weights, {first['dtype']}"
+    others = [name for name in raced if name not in (AR, *OURS)]
+    host = f"{steps['round']['breakdown_us']['host'] / 1e3:.3f}" if "round" in steps else ""
+    return [
+        first["device"],
+        "`python benchmarks/decode.py`",
+        model if context is None else f"{model}, {context}",
+        *(cell(steps[step]) if step in steps else "" for step in STEPS),
+        host,
+        f"{raced[AR]['tokens_per_s']:.1f}" if AR in raced else "",
+        times(raced, [name for name in OURS if name in raced]),
+        times(raced, others),
+    ]
+
+
+def chosen(steps: Sequence[Record]) -> dict[str, Record]:
+    """Those of a batch of one and one context, by name: the shortest context from CONTEXT on, else
+    the longest.
+    """
+    alone = [record for record in steps if record["batch"] == 1]
+    contexts = sorted({record["context"] for record in alone})
+    wanted = next((c for c in contexts if c >= CONTEXT), contexts[-1] if contexts else None)
+    return {record["step"]: record for record in alone if record["context"] == wanted}
+
+
+def cell(step: Record) -> str:
+    return f"{step['p50_us'] / 1e3:.3f}, {step['percent_of_copy']:.0f}"
+
+
+def times(raced: Mapping[str, Record], names: Iterable[str]) -> str:
+    return ", ".join(f"{name} {raced[name]['speedup_median']:.2f}" for name in names)
+
+
+def line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def updated(text: str, lines: Sequence[str]) -> str:
+    """`text` with these lines between its markers.
+
+    Raises:
+        ValueError: not exactly one place for them.
+    """
+    if text.count(START) != 1 or END not in text.split(START)[1]:
+        raise ValueError(f"README: expected one {START} and {END} behind it")
+    before, rest = text.split(START)
+    behind = rest.split(END, 1)[1]
+    return before + "\n".join([START, *lines, END]) + behind
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write, or check."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
+    given = parser.parse_args(arguments)
+    text = given.readme.read_text(encoding="utf-8")
+    new = updated(text, table(read(given.results / "decode.jsonl")))
+    if given.check:
+        if new != text:
+            print(f"{given.readme}: out of date; run: python benchmarks/report.py", file=sys.stderr)
+        return int(new != text)
+    given.readme.write_text(new, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
