@@ -47,7 +47,8 @@ def compare(
                 base = plain(llm.model, prompt, new_tokens)
                 tally.num_plain_tokens += len(base.tokens)
             for max_depth, confidence in RULES:
-                rule = llm.draft_config(max_depth=max_depth, confidence=confidence)
+                options = {"max_depth": max_depth, "confidence": confidence}
+                rule = llm.draft_config(**options, adaptive=False)
                 tally.add(recorded(llm.model, llm.adapter, rule, prompt, new_tokens), base)
         print(f"\rbits: {place} of {len(prompts)} prompts", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)

@@ -86,7 +86,7 @@ def test_unknown_adapter_kind_is_refused() -> None:
 
 def test_deployed_stopping_rule_is_the_adapters() -> None:
     config = replace(AdapterConfig.for_target(TARGET, "paper", 2), max_depth=3, confidence=0.25)
-    assert config.draft() == DraftConfig(exit_layer=2, max_depth=3, confidence=0.25)
+    assert config.draft() == DraftConfig(2, max_depth=3, confidence=0.25, adaptive=True)
 
 
 @pytest.mark.parametrize(

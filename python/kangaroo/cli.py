@@ -55,6 +55,7 @@ def generate(
     confidence: opt.Confidence = None,
     top_k: opt.TopK = None,
     max_nodes: opt.MaxNodes = None,
+    adaptive: opt.Adaptive = None,
     exit_layer: opt.ExitLayer = None,
     dtype: opt.Dtype = None,
     device: opt.Device = "cpu",
@@ -72,6 +73,7 @@ def generate(
     llm = load(model, adapter, dtype=dtype, device=device, backend=backend)
     drafting: dict[str, Any] = {"draft": draft, "max_depth": max_depth, "confidence": confidence}
     drafting |= {"draft_top_k": top_k, "max_nodes": max_nodes, "exit_layer": exit_layer}
+    drafting["adaptive"] = adaptive
     sampling = _sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
     ends = {"max_new_tokens": max_new_tokens, "stop_strings": stop or None}
     options = _options(llm, sampling, **ends, **drafting)
@@ -103,6 +105,7 @@ def bench(
     confidence: opt.Confidence = None,
     top_k: opt.TopK = None,
     max_nodes: opt.MaxNodes = None,
+    adaptive: opt.Adaptive = None,
     exit_layer: opt.ExitLayer = None,
     dtype: opt.Dtype = None,
     device: opt.Device = "cpu",
@@ -121,6 +124,7 @@ def bench(
     llm = load(model, adapter, dtype=dtype, device=device, backend=backend)
     drafting: dict[str, Any] = {"draft": draft, "max_depth": max_depth, "confidence": confidence}
     drafting |= {"draft_top_k": top_k, "max_nodes": max_nodes, "exit_layer": exit_layer}
+    drafting["adaptive"] = adaptive
     sampling = _sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
     ends = {"max_new_tokens": max_new_tokens, "stop_strings": stop or None}
     _bench(llm, texts, _options(llm, sampling, **ends, **drafting), repeats, as_json)

@@ -67,6 +67,7 @@ class DraftConfig:
         tree_widths: tree: where given, its shape is always the same: on level n every node has
             `tree_widths[n]` children, whatever their probability. None of the other limits counts
             then.
+        adaptive: draft less deep, or nothing for a while, where drafts do not pay (engine/pace.py).
     """
 
     exit_layer: int
@@ -76,6 +77,7 @@ class DraftConfig:
     draft_top_k: int = 10
     max_nodes: int = 16
     tree_widths: tuple[int, ...] = ()
+    adaptive: bool = False
 
     def __post_init__(self) -> None:
         if self.exit_layer < 1:
@@ -103,6 +105,14 @@ class DraftConfig:
         if self.draft == "off":
             return 0
         return len(self.tree_widths) or self.max_depth
+
+    def most_nodes(self, depth: int) -> int:
+        """Nodes at most, the root included, where drafts are `depth` deep, 1 to `self.depth`."""
+        if self.draft != "tree":
+            return depth + 1
+        if self.tree_widths:
+            return sum(accumulate(self.tree_widths[:depth], mul, initial=1))
+        return self.max_nodes
 
 
 @dataclass(frozen=True)
@@ -154,5 +164,8 @@ class AdapterConfig:
     def draft(self) -> DraftConfig:
         """The deployed stopping rule."""
         return DraftConfig(
-            exit_layer=self.exit_layer, max_depth=self.max_depth, confidence=self.confidence
+            exit_layer=self.exit_layer,
+            max_depth=self.max_depth,
+            confidence=self.confidence,
+            adaptive=True,
         )

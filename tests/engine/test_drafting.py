@@ -11,7 +11,7 @@ from kangaroo.config import MAX_TOP_K, MAX_TREE_NODES, DraftConfig
 from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config
 from kangaroo_kernels import draft_head, nodes
 
-DEPLOYED = DraftConfig(exit_layer=2, max_depth=5, confidence=0.7)
+DEPLOYED = DraftConfig(exit_layer=2, max_depth=5, confidence=0.7, adaptive=True)
 NUM_LAYERS = 4
 
 
@@ -87,7 +87,15 @@ def test_options_of_trees_need_a_tree(name: str, draft: str | None) -> None:
         of(draft=draft, **{name: [2] if name == "tree_widths" else 2})
 
 
-@pytest.mark.parametrize("name", ["max_depth", "confidence"])
+def test_drafting_is_adaptive_unless_its_shape_or_more_is_given() -> None:
+    assert of(max_depth=3).adaptive
+    assert of(draft="tree").adaptive
+    assert not of(max_depth=3, adaptive=False).adaptive
+    assert not of(draft="tree", tree_widths=[2]).adaptive
+    assert of(draft="tree", tree_widths=[2], adaptive=True).adaptive
+
+
+@pytest.mark.parametrize("name", ["max_depth", "confidence", "adaptive"])
 def test_options_of_drafting_need_drafts(name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: has no effect on draft='off'; leave it out"):
         of(draft="off", **{name: 1})

@@ -47,7 +47,7 @@ class BranchingDrafter(KangarooDrafter):
         ]
         self._shallow_nodes(state, trees)
         if self.adapter is not None and not any(growth.open for growth in growths):
-            self._catch_up(self.adapter, state)
+            self._keep_up(self.adapter, state)
         while self.adapter is not None and any(growth.open for growth in growths):
             rankings = self._rankings(self.adapter, state, trees)
             for growth, ranked in zip(growths, rankings, strict=True):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kangaroo.cache import SlotCache
 from kangaroo.config import MAX_TREE_NODES, DraftConfig
+from kangaroo.costs import RoundCosts
 from kangaroo.draft.tree import DraftTree, pad
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter
@@ -57,7 +58,7 @@ class KangarooDrafter:
         roots = [tree.tokens for tree in trees]
         self._shallow(state, torch.tensor(roots, device=state.exit_states.device))
         if self.adapter is not None and not growing:
-            self._catch_up(self.adapter, state)
+            self._keep_up(self.adapter, state)
         while self.adapter is not None and growing:
             tokens, confidences = self._next_tokens(self.adapter, state, trees, growing)
             self._shallow(state, tokens)  # in the queue before the host waits for the tokens
@@ -81,6 +82,17 @@ class KangarooDrafter:
             num_nodes, state.adapter_kv.num_nodes = h_deep.shape[1], 0
             nodes = state.nodes(state.adapter_kv, trees, num_nodes)
             self._write_verified(self.adapter, state, nodes, (state.hidden(0, num_nodes), h_deep))
+
+    def costs(self) -> RoundCosts:
+        """See Drafter.
+
+        Raises:
+            ValueError: there is no adapter.
+        """
+        if self.adapter is None:
+            raise ValueError("adapter: expected one where drafting is adaptive, got none")
+        device = self.model.weights.norm.device.type
+        return RoundCosts.of(self.model.config, self.adapter.config, device)
 
     def _roots(self, state: DecodeState) -> list[DraftTree]:
         return [DraftTree.root(request.tokens[-1]) for request in state.requests]
@@ -129,13 +141,28 @@ class KangarooDrafter:
         kv, lags = state.adapter_kv, state.lags
         if kv.num_nodes or not any(lags):
             return None
-        h = state.hidden(-1, 1)
-        if not all(lags):
-            steps = torch.tensor([[[1 - lag], [2 - lag]] for lag in lags], device=h.device)
-            h = state.hidden(-1, 2).take_along_dim(steps, 1)
+        h = self._from_behind(state, lags)
         h = adapter.step(h, kv, kv.chain(2), self.model.rope, self.model.kernels)
         kv.commit(state.prefix_lens, num_nodes=1)
         return torch.stack([h[b, lag : lag + 1] for b, lag in enumerate(lags)])
+
+    def _keep_up(self, adapter: Adapter, state: DecodeState) -> None:
+        """As `_catch_up`, where nothing is drafted: rows alone, nobody asks for states. Only
+        `paper` is ever behind, whose rows are made of exit states alone.
+        """
+        kv, lags = state.adapter_kv, state.lags
+        if any(lags):
+            h = self._from_behind(state, lags)
+            self._write_verified(adapter, state, kv.chain(2), (h, h))
+            kv.commit(state.prefix_lens, num_nodes=1)
+
+    def _from_behind(self, state: DecodeState, lags: list[int]) -> Tensor:
+        """Exit states [B, 2, C] from the first slot on that each adapter has not seen."""
+        if all(lags):
+            return state.hidden(-1, 1)
+        h = state.hidden(-1, 2)
+        steps = torch.tensor([[[1 - lag], [2 - lag]] for lag in lags], device=h.device)
+        return h.take_along_dim(steps, 1)
 
     def _write_verified(
         self,

@@ -14,6 +14,7 @@ from kangaroo.cache import REACH
 from kangaroo.config import DraftConfig, ModelConfig
 from kangaroo.draft.base import Drafter
 from kangaroo.draft.tree import DraftTree, tensors
+from kangaroo.engine.pace import Pace
 from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo.engine.stopping import until
 from kangaroo.models.llama import Llama
@@ -62,6 +63,7 @@ class Decoder:
     ):
         self.model, self.drafter, self.config = model, drafter, config
         self.keep_logits, self.keep_scores = keep_logits, keep_scores
+        self.pace = Pace(config, drafter.costs()) if config.adaptive and config.depth else None
 
     @torch.inference_mode()
     def generate(self, request: Request, past: PastKeyValues | None = None) -> Iterator[Round]:
@@ -88,7 +90,8 @@ class Decoder:
         """
         state.forget_nodes()
         started = perf_counter()
-        max_depths = [min(self.config.depth, request.num_left - 1) for request in state.requests]
+        depth = self.pace.depth(state.requests) if self.pace else self.config.depth
+        max_depths = [min(depth, request.num_left - 1) for request in state.requests]
         trees = self.drafter.draft(state, max_depths)
         drafted = perf_counter()
         logits, h_deep = self.verify(state, trees)
@@ -97,6 +100,8 @@ class Decoder:
         paths, tokens, num_accepted = kept(state, trees, logits, verdict)
         self.drafter.verified(state, trees, h_deep)
         state.commit(verdict, paths, tokens, self.model.kernels)
+        if self.pace is not None:
+            self.pace.book(state.requests, trees, sum(map(len, tokens)))
         seconds = (drafted - started, verified - drafted, perf_counter() - verified)
         share = seconds[0] / len(trees), seconds[1] / len(trees), seconds[2] / len(trees)
         return [

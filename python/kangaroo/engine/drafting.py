@@ -51,6 +51,8 @@ def draft_config(
         )
     if given.get("draft") == "tree":
         rule = replace(rule, confidence=TREE_CONFIDENCE)
+    if "tree_widths" in given:  # whose shape is always the same, unless told otherwise
+        rule = replace(rule, adaptive=False)
     rule = replace(rule, **given)
     if rule.exit_layer >= max(num_layers, 2):
         raise ValueError(f"exit_layer: expected 1 to {num_layers - 1}, got {rule.exit_layer}")
@@ -64,7 +66,9 @@ def refuse_idle(given: Mapping[str, Any]) -> None:
         ValueError: there is one.
     """
     kind = given.get("draft", "chain")
-    idle = {"off": ("max_depth", "confidence", *OF_TREES), "chain": OF_TREES}.get(kind, ())
+    idle = {"off": ("max_depth", "confidence", "adaptive", *OF_TREES), "chain": OF_TREES}.get(
+        kind, ()
+    )
     for name in idle:
         if name in given:
             raise ValueError(f"{name}: has no effect on draft={kind!r}; leave it out")

@@ -152,6 +152,8 @@ class KangarooForCausalLM:
             confidence: drafting stops behind a token less probable than this. By default the
                 adapter's for chains and 0.4 for trees.
             draft_top_k, max_nodes, tree_widths: of trees alone; see DraftConfig.
+            adaptive: True (default, but with `tree_widths`): draft less deep, or nothing for a
+                while, where it does not pay; False: always as the other options say.
             exit_layer: must be the adapter's; free where nothing is drafted.
             seed: of all that is drawn, in [0, 2^64): the same tokens for the same seed, whatever
                 else is decoded and however it is drafted. By default from torch's own generator, so

@@ -30,6 +30,7 @@ class Request:
         eos_ids: tokens that end it; they are part of it.
         criteria: what else does.
         sampler: decides its tokens; None: every one is the target's argmax.
+        credit: what drafting has won or lost, where it is adaptive; see engine/pace.py.
     """
 
     tokens: list[int]
@@ -37,6 +38,7 @@ class Request:
     eos_ids: Set[int] = frozenset()
     criteria: Sequence[Criterion] = ()
     sampler: Sampler | None = None
+    credit: float = 0.0
 
     @property
     def prefix_len(self) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kangaroo.config import AdapterConfig, ModelConfig
+from kangaroo.costs import Cost
 
 
 @dataclass(frozen=True)
@@ -24,48 +24,6 @@ class Trace:
     agree: Tensor
     confidence: Tensor
     num_slots: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Parameters read by the parts of a round; batch-1 decoding is bound by them.
-
-    Attributes:
-        shallow, deep: layers [0, E) and [E, L); head: the target's.
-        adapter: per draft step; refresh: per round (rows of verified slots, `deep_prefix`).
-    """
-
-    shallow: int
-    deep: int
-    head: int
-    adapter: int
-    refresh: int
-
-    @classmethod
-    def of(cls, target: ModelConfig, adapter: AdapterConfig) -> Cost:
-        """From the geometry; norms and biases are left out."""
-        q, kv = target.num_heads * target.head_dim, target.num_kv_heads * target.head_dim
-        layer = target.hidden_size * (2 * q + 2 * kv + 3 * target.intermediate_size)
-        own_q, own_kv = (n * adapter.head_dim for n in (adapter.num_heads, adapter.num_kv_heads))
-        return cls(
-            shallow=adapter.exit_layer * layer,
-            deep=(target.num_layers - adapter.exit_layer) * layer,
-            head=target.vocab_size * target.hidden_size,
-            adapter=adapter.hidden_size * (2 * own_q + 2 * own_kv),
-            refresh=adapter.hidden_size * 4 * own_kv if adapter.kind == "deep_prefix" else 0,
-        )
-
-    def speedup(self, compression_ratio: float, drafts_per_round: float) -> float:
-        """Speed over autoregressive decoding if time were parameters read.
-
-        CR (shallow + deep + head) / ((d + 1) shallow + d (adapter + head) + deep + head + refresh),
-        with d drafts per round: every draft and the root pass the shallow layers, every draft costs
-        one pass of adapter and head, and verification is one pass of the rest.
-        """
-        verify = self.deep + self.head + self.refresh
-        draft = (drafts_per_round + 1) * self.shallow
-        draft += drafts_per_round * (self.adapter + self.head)
-        return compression_ratio * (self.shallow + self.deep + self.head) / (draft + verify)
 
 
 @dataclass(frozen=True)

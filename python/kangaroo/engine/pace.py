@@ -1,0 +1,54 @@
+"""How deep the next round drafts, so that drafting which does not pay costs next to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kangaroo.config import DraftConfig
+from kangaroo.costs import RoundCosts
+from kangaroo.draft.tree import DraftTree
+from kangaroo.engine.state import Request
+
+# In rounds that draft nothing: what drafting may lose per token, what it may lose before it has won
+# anything, and how much of what it has won it may lose again.
+ALLOWANCE, START, MOST = 0.02, 2.0, 6.0
+
+
+class Pace:
+    """Lends drafting what it may lose.
+
+    A sequence has an account (`Request.credit`). Every round pays in its tokens, each worth a round
+    that drafts nothing and ALLOWANCE, and takes out what it has cost. A draft may be as deep as the
+    account can bear if all of it is wrong: text that is hard to draft is drafted less and less
+    deep, in the end now and then a token, one hit of which opens the account again. N tokens never
+    cost more than (1 + ALLOWANCE) N + START rounds that draft nothing, by the costs that are given:
+    no clock has a say.
+
+    Sequences of a batch share the costs of a round, so they share what it brings, and draft equally
+    deep.
+
+    Args:
+        config: the deepest draft, and what it looks like.
+    """
+
+    def __init__(self, config: DraftConfig, costs: RoundCosts):
+        self.config, self.costs = config, costs
+
+    def depth(self, requests: Sequence[Request]) -> int:
+        """Draft tokens along one path at most, 0 to `config.depth`, in a round of `requests`."""
+        batch, config = len(requests), self.config
+        # Whatever is drafted, every round brings a token.
+        bearable = 1 + ALLOWANCE + START + sum(request.credit for request in requests) / batch
+        costs = (
+            self.costs.of_round(batch, depth, config.most_nodes(depth))
+            for depth in range(1, config.depth + 1)
+        )
+        return sum(cost <= bearable for cost in costs)
+
+    def book(self, requests: Sequence[Request], trees: Sequence[DraftTree], num_new: int) -> None:
+        """A round of `requests` has verified `trees` and brought `num_new` tokens in all."""
+        num_passes = max(max(tree.depths) for tree in trees)
+        cost = self.costs.of_round(len(requests), num_passes, len(trees[0]))
+        won = (1 + ALLOWANCE) * num_new / len(requests) - cost
+        for request in requests:
+            request.credit = min(MOST, request.credit + won)
