@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kangaroo import cli_adapters, cli_export, cli_verify, terminal
+from kangaroo import cli_adapters, cli_export, cli_tune, cli_verify, terminal
 from kangaroo import cli_options as opt
 from kangaroo.cli_loading import load
 
@@ -154,6 +154,7 @@ app.command()(cli_adapters.train)
 app.command()(cli_adapters.init_adapter)
 app.command()(cli_adapters.convert_adapter)
 app.command()(cli_export.export)
+app.command()(cli_tune.tune)
 app.command()(cli_verify.verify)
 
 

@@ -68,6 +68,8 @@ class DraftConfig:
             `tree_widths[n]` children, whatever their probability. None of the other limits counts
             then.
         adaptive: draft less deep, or nothing for a while, where drafts do not pay (engine/pace.py).
+        costs: of adaptive drafting: what one pass of the drafter and one row more in verification
+            cost, over a round that drafts nothing, as `kangaroo tune` measures it; (): by weights.
     """
 
     exit_layer: int
@@ -78,6 +80,7 @@ class DraftConfig:
     max_nodes: int = 16
     tree_widths: tuple[int, ...] = ()
     adaptive: bool = False
+    costs: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.exit_layer < 1:
@@ -92,6 +95,8 @@ class DraftConfig:
             raise ValueError(f"draft_top_k: expected 1 to {MAX_TOP_K}, got {self.draft_top_k}")
         if not 1 <= self.max_nodes <= MAX_TREE_NODES:
             raise ValueError(f"max_nodes: expected 1 to {MAX_TREE_NODES}, got {self.max_nodes}")
+        if self.costs and (len(self.costs) != 2 or min(self.costs) < 0):
+            raise ValueError(f"costs: expected none or two of at least 0, got {self.costs}")
         if not all(1 <= width <= MAX_TOP_K for width in self.tree_widths):
             raise ValueError(f"tree_widths: expected each 1 to {MAX_TOP_K}, got {self.tree_widths}")
         if (num_nodes := sum(accumulate(self.tree_widths, mul, initial=1))) > MAX_TREE_NODES:
@@ -112,7 +117,8 @@ class DraftConfig:
             return depth + 1
         if self.tree_widths:
             return sum(accumulate(self.tree_widths[:depth], mul, initial=1))
-        return self.max_nodes
+        grown = sum(self.draft_top_k**level for level in range(depth + 1))
+        return min(self.max_nodes, grown)
 
 
 @dataclass(frozen=True)

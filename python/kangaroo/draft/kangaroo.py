@@ -89,6 +89,8 @@ class KangarooDrafter:
         Raises:
             ValueError: there is no adapter.
         """
+        if self.config.costs:
+            return RoundCosts(*self.config.costs)
         if self.adapter is None:
             raise ValueError("adapter: expected one where drafting is adaptive, got none")
         device = self.model.weights.norm.device.type

@@ -15,7 +15,7 @@ from kangaroo.config import DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.batch import Batch
 from kangaroo.engine.decode import Decoder, check_context
-from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config, drafter_of
+from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config, drafter_of, taken
 from kangaroo.engine.generation import Plan, plan, samplers
 from kangaroo.engine.inputs import InputIds, rows_of, unpadded
 from kangaroo.engine.loading import generation_config, load_engine
@@ -237,9 +237,7 @@ class KangarooForCausalLM:
             )
         if past is not None and past.owner not in (None, self):
             raise ValueError("past_key_values: expected those of this model, got another's")
-        draft = self.draft_config(
-            **{name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}
-        )
+        draft = self.draft_config(**taken(options))
         rows, requests, wanted = self._requests(input_ids, generation_config, options)
         sampled, coupled = wanted.shaping.do_sample, rule != "rejection"
         drafter = drafter_of(self.model, self.adapter, draft, sampled=sampled, coupled=coupled)

@@ -35,11 +35,18 @@ def load_engine(
     number = torch_dtype(dtype, place, path)
     kernels = KernelSet.resolve(Target(place, number, config.head_dim), backend)
     home = adapter_home(target, adapter)
-    loaded = None
-    if home is not None:
-        exit_layer = read_description(home / CONFIG).adapter.exit_layer
-        loaded = load_adapter(home, number, place, fingerprint(path, exit_layer))
+    loaded = None if home is None else fitting_adapter(path, home, number, place)
     return path, Llama(config, load_target(path, config, number, place), kernels), loaded
+
+
+def fitting_adapter(target: Path, home: Path, dtype: torch.dtype, device: torch.device) -> Adapter:
+    """The adapter in folder `home`, which was made for the target in folder `target`.
+
+    Raises:
+        ValueError: as :func:`load_adapter`.
+    """
+    exit_layer = read_description(home / CONFIG).adapter.exit_layer
+    return load_adapter(home, dtype, device, fingerprint(target, exit_layer))
 
 
 def target_path(target: str | Path) -> Path:

@@ -43,19 +43,19 @@ class Replay:
     speedup: float
 
 
-def simulate_cr(trace: Trace, confidence: float, max_depth: int) -> tuple[float, float]:
-    """(compression ratio, drafts per round) of greedy chain decoding over all sequences.
+def replay(trace: Trace, confidence: float, max_depth: int) -> list[int]:
+    """How many tokens each round of greedy chain decoding drafts, of all sequences in turn.
 
     The engine's rule: a token drafted with less than `confidence` is still verified, and ends the
     draft; a draft is never longer than the tokens that may still be added, less the bonus token.
-    Committed tokens are exact. Behind a wrong draft the confidences are those of the true text,
-    which can shift the number of drafts a little.
+    Committed tokens are exact. Where the confidences behind a wrong draft are those of the true
+    text (`Judge.greedy_trace`), the number of drafts can shift a little.
 
     Args:
         max_depth: 1 to D.
     """
     agree, sure = trace.agree.tolist(), (trace.confidence >= confidence).tolist()
-    rounds = tokens = drafts = 0
+    drafts = []
     for n, num_slots in enumerate(trace.num_slots):
         root = 0
         while root < num_slots:
@@ -67,10 +67,15 @@ def simulate_cr(trace: Trace, confidence: float, max_depth: int) -> tuple[float,
                 depth += 1
                 if not sure[depth - 1][n][slot]:
                     break
-            rounds, drafts = rounds + 1, drafts + depth
+            drafts.append(depth)
             root += accepted + 1
-        tokens += num_slots
-    return tokens / rounds, drafts / rounds
+    return drafts
+
+
+def simulate_cr(trace: Trace, confidence: float, max_depth: int) -> tuple[float, float]:
+    """(compression ratio, drafts per round) over all sequences; see :func:`replay`."""
+    drafts = replay(trace, confidence, max_depth)
+    return sum(trace.num_slots) / len(drafts), sum(drafts) / len(drafts)
 
 
 def tune(trace: Trace, cost: Cost, confidences: Iterable[float]) -> tuple[Replay, ...]:
