@@ -48,6 +48,8 @@ def tune(
     from kangaroo.models.adapter_io import save_rule
     from kangaroo.reports import tuning_parts
 
+    if out is not None and not out.parent.is_dir():
+        raise ValueError(f"{out.parent}: no such folder")
     settings, texts = Settings(max_new_tokens, max_depth), read_prompts(prompts)
     first = load(model, adapters[0], dtype=dtype, device=device, backend=backend)
     homes = _homes(first.path, adapters)

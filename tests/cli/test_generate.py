@@ -79,6 +79,7 @@ def test_tiny_py_needs_no_prompt_and_no_adapter(
         (["x", "--draft", "tree", "--top-k", "17"], "draft_top_k: expected 1 to 16, got 17"),
         (["x", "--draft", "tree", "--max-nodes", "65"], "max_nodes: expected 1 to 64, got 65"),
         (["x", "--top-k", "4"], "draft_top_k: has no effect on draft='chain'"),
+        (["x", "--draft", "off", "--adaptive"], "adaptive: has no effect on draft='off'"),
         (["x", "--exit-layer", "3"], "exit_layer: the adapter was trained for 1, got 3"),
         (["x", "--adapter", "none"], "adapter: no such folder: none; this target has deep_prefix"),
         (["x", "--model", "/absent"], "/absent: no such folder"),

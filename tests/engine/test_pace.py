@@ -16,7 +16,7 @@ from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree, pad
 from kangaroo.engine.batch import decode_together
 from kangaroo.engine.decode import Decoder
-from kangaroo.engine.pace import ALLOWANCE, MOST, START, Pace
+from kangaroo.engine.pace import ALLOWANCE, MOST, SHARE, START, Pace
 from kangaroo.engine.state import Request
 from kangaroo.models.llama import Llama
 from kangaroo_kernels import testing
@@ -104,27 +104,28 @@ def rounds(pace: Pace, request: Request, right: Any, num_rounds: int) -> list[in
 
 
 def test_by_hand() -> None:
-    """What may be lost at first is 2.02: five drafts. 0.145 of that are left; 0.02 a round are
-    saved until there are 0.375 for the next.
+    """Of 3 half may be lost, and the allowance: 1.52, four drafts of 0.375. Of 1.52 that are left,
+    0.78: two; of 0.79, 0.415: one. With 0.435 left 0.02 a round are saved until there are 0.71.
     """
     request = Request([0], 999)
-    assert rounds(Pace(CHAIN, COSTS), request, lambda n: 0, 14) == [5, *[0] * 11, 1, 0]
-    assert request.credit == pytest.approx(14 * ALLOWANCE - 6 * EACH)
+    found = rounds(Pace(CHAIN, COSTS), request, lambda n: 0, 19)
+    assert found == [4, 2, 1, *[0] * 14, 1, 0]
+    assert request.credit == pytest.approx(19 * ALLOWANCE - 8 * EACH)
 
 
 def test_it_comes_back() -> None:
-    """Behind a thousand rounds without a hit the first token that is tried is right: the next draft
-    is deeper, and soon all are the deepest.
+    """Behind a thousand rounds without a hit all that is tried is right: a few rounds later drafts
+    are the deepest.
     """
     request, pace = Request([0], 9999), Pace(CHAIN, COSTS)
     dry = rounds(pace, request, lambda n: 0, 1000)
     assert max(dry[3:]) == 1
-    assert sum(dry) * EACH == pytest.approx(START + 1000 * ALLOWANCE, abs=EACH)
+    assert sum(dry) * EACH == pytest.approx(START + 1000 * ALLOWANCE, abs=EACH / SHARE)
     again = rounds(pace, request, lambda n: 6, 40)
     first = again.index(1)
     assert first * ALLOWANCE <= EACH
-    assert again[first : first + 4] == [1, 2, 6, 6]
-    assert set(again[first + 2 :]) == {6}
+    assert again[first : first + 5] == [1, 1, 2, 4, 6]
+    assert set(again[first + 4 :]) == {6}
 
 
 def test_what_was_won_is_not_lost_for_long() -> None:
@@ -161,8 +162,8 @@ def test_decoding(model: Llama, kind: AdapterKind) -> None:
     worst = ALLOWANCE * NUM_TOKENS + START
     assert 1 <= runs[WrongDrafter].num_drafted <= worst / (costs.draft + costs.row)
     drafted_lens = [r.num_drafted for r in runs[PerfectDrafter].rounds]
-    assert drafted_lens[0] < drafted_lens[1] == 6
-    assert set(drafted_lens[1:-1]) == {6}
+    assert drafted_lens[0] < 6
+    assert set(drafted_lens[2:-1]) == {6}
 
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)

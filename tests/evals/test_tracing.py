@@ -47,4 +47,4 @@ def test_replays_are_decoding(kind: AdapterKind) -> None:
             if not ends:
                 assert replay(trace, confidence, max_depth) == [each.num_drafted for each in done]
             seen.add(ratio)
-        assert len(seen) > 3
+        assert len(seen) > 2

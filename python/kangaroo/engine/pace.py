@@ -11,18 +11,19 @@ from kangaroo.engine.state import Request
 
 # In rounds that draft nothing: what drafting may lose per token, what it may lose before it has won
 # anything, and how much of what it has won it may lose again.
-ALLOWANCE, START, MOST = 0.02, 2.0, 6.0
+ALLOWANCE, START, MOST = 0.02, 3.0, 6.0
+SHARE = 0.5  # of that, in one round: who stakes all of it is soon out, by bad luck alone
 
 
 class Pace:
     """Lends drafting what it may lose.
 
     A sequence has an account (`Request.credit`). Every round pays in its tokens, each worth a round
-    that drafts nothing and ALLOWANCE, and takes out what it has cost. A draft may be as deep as the
-    account can bear if all of it is wrong: text that is hard to draft is drafted less and less
-    deep, in the end now and then a token, one hit of which opens the account again. N tokens never
-    cost more than (1 + ALLOWANCE) N + START rounds that draft nothing, by the costs that are given:
-    no clock has a say.
+    that drafts nothing and ALLOWANCE, and takes out what it has cost. A draft may be so deep that
+    it loses SHARE of what may be lost if all of it is wrong: text that is hard to draft is drafted
+    less and less deep, in the end a token now and then, a few hits of which open the account again.
+    N tokens never cost more than (1 + ALLOWANCE) N + START rounds that draft nothing, by the costs
+    that are given: no clock has a say.
 
     Sequences of a batch share the costs of a round, so they share what it brings, and draft equally
     deep.
@@ -37,8 +38,8 @@ class Pace:
     def depth(self, requests: Sequence[Request]) -> int:
         """Draft tokens along one path at most, 0 to `config.depth`, in a round of `requests`."""
         batch, config = len(requests), self.config
-        # Whatever is drafted, every round brings a token.
-        bearable = 1 + ALLOWANCE + START + sum(request.credit for request in requests) / batch
+        left = START + sum(request.credit for request in requests) / batch
+        bearable = 1 + ALLOWANCE + SHARE * left  # every round brings a token
         costs = (
             self.costs.of_round(batch, depth, config.most_nodes(depth))
             for depth in range(1, config.depth + 1)
