@@ -115,10 +115,9 @@ class DraftConfig:
         """Nodes at most, the root included, where drafts are `depth` deep, 1 to `self.depth`."""
         if self.draft != "tree":
             return depth + 1
-        if self.tree_widths:
-            return sum(accumulate(self.tree_widths[:depth], mul, initial=1))
-        grown = sum(self.draft_top_k**level for level in range(depth + 1))
-        return min(self.max_nodes, grown)
+        widths = self.tree_widths[:depth] or (self.draft_top_k,) * depth
+        grown = sum(accumulate(widths, mul, initial=1))
+        return grown if self.tree_widths else min(grown, self.max_nodes)
 
 
 @dataclass(frozen=True)

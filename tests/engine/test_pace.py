@@ -193,6 +193,12 @@ def test_costs(model: Llama) -> None:
         assert RoundCosts.of(model.config, adapter.config, "cuda") == replace(costs, row=0.0)
 
 
+def test_costs_may_be_given(model: Llama) -> None:
+    config = replace(CHAIN, costs=(0.5, 0.25))
+    adapter = make_adapter(model, "paper", 2)
+    assert KangarooDrafter(model, adapter, config).costs() == RoundCosts(0.5, 0.25)
+
+
 def test_there_must_be_costs(model: Llama) -> None:
     with pytest.raises(ValueError, match="^adapter: expected one where drafting is adaptive"):
         Decoder(model, KangarooDrafter(model, None, CHAIN), CHAIN)
