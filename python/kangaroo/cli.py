@@ -73,10 +73,9 @@ def generate(
     llm = load(model, adapter, dtype=dtype, device=device, backend=backend)
     drafting: dict[str, Any] = {"draft": draft, "max_depth": max_depth, "confidence": confidence}
     drafting |= {"draft_top_k": top_k, "max_nodes": max_nodes, "exit_layer": exit_layer}
-    drafting["adaptive"] = adaptive
     sampling = _sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
     ends = {"max_new_tokens": max_new_tokens, "stop_strings": stop or None}
-    options = _options(llm, sampling, **ends, **drafting)
+    options = _options(llm, sampling, **ends, **drafting, adaptive=adaptive)
     ids = llm.tokenizer(text)["input_ids"]
     if compare:
         _compare(llm, ids, options, repeats, as_json)
@@ -124,10 +123,10 @@ def bench(
     llm = load(model, adapter, dtype=dtype, device=device, backend=backend)
     drafting: dict[str, Any] = {"draft": draft, "max_depth": max_depth, "confidence": confidence}
     drafting |= {"draft_top_k": top_k, "max_nodes": max_nodes, "exit_layer": exit_layer}
-    drafting["adaptive"] = adaptive
     sampling = _sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
     ends = {"max_new_tokens": max_new_tokens, "stop_strings": stop or None}
-    _bench(llm, texts, _options(llm, sampling, **ends, **drafting), repeats, as_json)
+    options = _options(llm, sampling, **ends, **drafting, adaptive=adaptive)
+    _bench(llm, texts, options, repeats, as_json)
 
 
 @app.command()

@@ -158,16 +158,18 @@ class OneInThree(Pace):
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
 def test_a_draft_behind_rounds_without_any(model: Llama, kind: AdapterKind) -> None:
-    """Of sequences some of whose adapters are a slot behind: what a fresh prefill would draft."""
+    """Of sequences that join one by one, some of whose adapters are a slot behind: what a fresh
+    prefill would draft.
+    """
     drafter = KangarooDrafter(model, make_adapter(model, kind, EXIT_LAYER), CONFIG)
     decoder, lags = decoder_of(drafter), set()
     decoder.pace = OneInThree()
     with torch.inference_mode():
         state = decoder.new_state(4, 100)
-        for n in range(4):
-            request = request_of(make_prompt(model, 9 + n, seed=n), NUM_TOKENS)
-            state.join(request, decoder.prefill(request))
         for step in range(3 * 7):
+            if step < 4:
+                request = request_of(make_prompt(model, 9 + step, seed=step), NUM_TOKENS)
+                state.join(request, decoder.prefill(request))
             lags.add(tuple(state.lags))
             alone = [decoder.prefill(request_of(r.tokens, NUM_TOKENS)) for r in state.requests]
             rounds = decoder.round(state)

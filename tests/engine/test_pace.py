@@ -78,7 +78,7 @@ def test_what_it_can_lose(rule: str, batch: int, draft: float, row: float, seed:
     rng, config, costs = random.Random(seed), RULES[rule], RoundCosts(draft, row)
     requests = [Request([0], 999) for _ in range(batch)]
     pace, num_tokens, spent, luck = Pace(config, costs), 0, 0.0, 0.5
-    for _ in range(60):
+    for _ in range(40):
         depth = pace.depth(requests)
         assert 0 <= depth <= config.depth
         trees = [drafted(config, depth, rng) for _ in requests]
@@ -142,13 +142,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Llama:
     return load(make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **overrides))
 
 
-NUM_TOKENS = 200
+NUM_TOKENS = 100
 
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
 def test_decoding(model: Llama, kind: AdapterKind) -> None:
-    """Drafts that are never right soon cease, those that always are do not change; ids and bits of
-    logits are those of plain decoding.
+    """Drafts that are never right soon cease, those that always are soon are as deep as they may
+    be; ids and bits of logits are those of plain decoding.
     """
     prompt, adapter = make_prompt(model, 9), make_adapter(model, kind, 2)
     plain = autoregressive(model, prompt, NUM_TOKENS)
@@ -161,9 +161,9 @@ def test_decoding(model: Llama, kind: AdapterKind) -> None:
     costs = made.costs()
     worst = ALLOWANCE * NUM_TOKENS + START
     assert 1 <= runs[WrongDrafter].num_drafted <= worst / (costs.draft + costs.row)
-    drafted_lens = [r.num_drafted for r in runs[PerfectDrafter].rounds]
-    assert drafted_lens[0] < 6
-    assert set(drafted_lens[2:-1]) == {6}
+    drafted_lens = [r.num_drafted for r in runs[PerfectDrafter].rounds][:-1]
+    assert drafted_lens == sorted(drafted_lens)
+    assert drafted_lens[0] < drafted_lens[4] == 6
 
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)

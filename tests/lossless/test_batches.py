@@ -241,7 +241,7 @@ MUTANTS: list[tuple[str, Callable[..., Any], str, str]] = [
 ADAPTER_MUTANTS: list[tuple[str, Callable[..., Any], str, str]] = [
     ("never catches up", KangarooDrafter._catch_up, "or not any(lags)", "or True"),
     ("catches up with the first", KangarooDrafter._catch_up, "h[b, lag", "h[0, lag"),
-    ("all are behind", KangarooDrafter._catch_up, "not all(lags)", "not any(lags)"),
+    ("all are behind", KangarooDrafter._from_behind, "if all(lags)", "if any(lags)"),
     ("behind the last rows", KangarooDrafter.verified, "h_deep.shape[1], 0", "h_deep.shape[1], 1"),
     ("state of another node", DecodeState.commit, "1 + path[-1]", "path[-1]"),
     ("state is not kept", DecodeState.commit, "== request.prefix_len - 1", "== -1"),
