@@ -169,10 +169,10 @@ def test_decoding(model: Llama, kind: AdapterKind) -> None:
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
 def test_batches(model: Llama, kind: AdapterKind) -> None:
     """Of unequal lengths, some ending early."""
-    prompts = [make_prompt(model, 3 + 7 * n, seed=n) for n in range(5)]
+    prompts = [make_prompt(model, 3 + 7 * n, seed=n) for n in range(3)]
     config = replace(CHAIN, confidence=0.02)
     decoder = Decoder(model, KangarooDrafter(model, make_adapter(model, kind, 2), config), config)
-    requests = [Request(list(prompt), 30 + 9 * n) for n, prompt in enumerate(prompts)]
+    requests = [Request(list(prompt), 25 + 9 * n) for n, prompt in enumerate(prompts)]
     depths = set()
     for prompt, sequence in zip(prompts, decode_together(decoder, requests), strict=True):
         expected = autoregressive(model, prompt, len(sequence.tokens))
