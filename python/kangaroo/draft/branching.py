@@ -45,6 +45,7 @@ class BranchingDrafter(KangarooDrafter):
             growth_of(tree, self.config, depth, sampled=bool(sampler and sampler.do_sample))
             for tree, depth, sampler in zip(trees, max_depths, samplers, strict=True)
         ]
+        self._write_up(state, drafting=any(growth.open for growth in growths))
         self._shallow_nodes(state, trees)
         if self.adapter is not None and not any(growth.open for growth in growths):
             self._keep_up(self.adapter, state)

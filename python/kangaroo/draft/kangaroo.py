@@ -17,6 +17,8 @@ from kangaroo.models.llama import Llama
 from kangaroo_kernels.draft_head import DraftHead
 from kangaroo_kernels.nodes import NodeBatch
 
+MOST_UNWRITTEN = 16  # rows of one tile: they are written at the price of one
+
 
 class KangarooDrafter:
     """Drafts chains. Without an adapter it drafts nothing, which makes the loop autoregressive."""
@@ -55,6 +57,7 @@ class KangarooDrafter:
         """
         trees = self._roots(state)
         growing = [b for b, max_depth in enumerate(max_depths) if max_depth > 0]
+        self._write_up(state, drafting=bool(growing))
         roots = [tree.tokens for tree in trees]
         self._shallow(state, torch.tensor(roots, device=state.exit_states.device))
         if self.adapter is not None and not growing:
@@ -76,9 +79,15 @@ class KangarooDrafter:
     def verified(self, state: DecodeState, trees: list[DraftTree], h_deep: Tensor) -> None:
         """`paper` keeps the rows that it has; `deep_prefix` rewrites those of all nodes with what
         verification has learnt: a row costs nothing beside the weights, and a rejected one goes
-        with its slot.
+        with its slot. Rows may wait where nothing is drafted.
         """
-        if self.adapter is not None and self.adapter.config.kind == "deep_prefix":
+        if self.adapter is not None and len(trees[0]) == 1 and self._defers(state):
+            if (
+                state.lags == [1] and not state.unwritten
+            ):  # `paper`, which does not read last states
+                state.unwritten.append((state.hidden(-1, 0).clone(), h_deep))
+            state.unwritten.append((state.hidden(0, 1).clone(), h_deep))
+        elif self.adapter is not None and self.adapter.config.kind == "deep_prefix":
             num_nodes, state.adapter_kv.num_nodes = h_deep.shape[1], 0
             nodes = state.nodes(state.adapter_kv, trees, num_nodes)
             self._write_verified(self.adapter, state, nodes, (state.hidden(0, num_nodes), h_deep))
@@ -153,10 +162,23 @@ class KangarooDrafter:
         `paper` is ever behind, whose rows are made of exit states alone.
         """
         kv, lags = state.adapter_kv, state.lags
-        if any(lags):
+        if any(lags) and not self._defers(state):
             h = self._from_behind(state, lags)
             self._write_verified(adapter, state, kv.chain(2), (h, h))
             kv.commit(state.prefix_lens, num_nodes=1)
+
+    def _defers(self, state: DecodeState) -> bool:
+        """Rows wait for rounds that draft something: they are written together, or never."""
+        return self.config.adaptive and state.shallow_kv.capacity == 1
+
+    def _write_up(self, state: DecodeState, *, drafting: bool) -> None:
+        """The rows that have waited, if they are needed now or are many."""
+        if self.adapter is not None and len(state.unwritten) >= (1 if drafting else MOST_UNWRITTEN):
+            h, h_deep = (torch.cat(states, 1) for states in zip(*state.unwritten, strict=True))
+            nodes = state.adapter_kv.chain(h.shape[1])
+            self._write_verified(self.adapter, state, nodes, (h, h_deep))
+            state.adapter_kv.commit(state.prefix_lens)
+            state.unwritten = []
 
     def _from_behind(self, state: DecodeState, lags: list[int]) -> Tensor:
         """Exit states [B, 2, C] from the first slot on that each adapter has not seen."""
