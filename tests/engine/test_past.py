@@ -34,6 +34,7 @@ DRAFTS: dict[str, dict[str, Any]] = {
     "chain": FIXED | {"confidence": 0.0, "max_depth": 3},
     "tree": FIXED | {"draft": "tree", "confidence": 0.0},
     "sampled": FIXED | {"do_sample": True, "seed": 3, "confidence": 0.0},
+    "adaptive": {"confidence": 0.0, "max_depth": 3, "adaptive": True},
     "off": {"draft": "off"},
 }
 

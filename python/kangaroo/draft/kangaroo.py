@@ -82,9 +82,7 @@ class KangarooDrafter:
         with its slot. Rows may wait where nothing is drafted.
         """
         if self.adapter is not None and len(trees[0]) == 1 and self._defers(state):
-            if (
-                state.lags == [1] and not state.unwritten
-            ):  # `paper`, which does not read last states
+            if state.lags == [1] and not state.unwritten:  # `paper`: last states are not read
                 state.unwritten.append((state.hidden(-1, 0).clone(), h_deep))
             state.unwritten.append((state.hidden(0, 1).clone(), h_deep))
         elif self.adapter is not None and self.adapter.config.kind == "deep_prefix":
