@@ -43,12 +43,19 @@ def parse() -> argparse.Namespace:
 
 
 def decoders() -> dict[str, Decoder]:
-    """Drafting nothing, and drafting chains with each adapter as deployed."""
+    """Drafting nothing, and drafting chains with each adapter as deployed, come what may and only
+    where it pays.
+    """
     made = {}
     for kind in ADAPTER_KINDS:
         llm = KangarooForCausalLM.from_pretrained("tiny-py", kind)
-        for name, adapter in (("autoregressive", None), (kind, llm.adapter)):
-            draft = llm.draft_config(draft=None if adapter else "off")
+        rules = {
+            "autoregressive": llm.draft_config(draft="off"),
+            kind: llm.draft_config(adaptive=False),
+            f"{kind}, adaptive": llm.draft_config(),
+        }
+        for name, draft in rules.items():
+            adapter = llm.adapter if draft.depth else None
             made[name] = Decoder(llm.model, chain_drafter(llm.model, adapter, draft), draft)
     return made
 
@@ -92,7 +99,7 @@ def main() -> int:
         row = {"name": name, "capacity": capacity, "tokens_per_s": round(median(speeds), 1)}
         rows.append(row | {"over_one": round(median(ratios), 3)})
         print(
-            f"{name:15} {capacity} at a time {median(speeds):8.0f} tokens/s {median(ratios):6.2f}"
+            f"{name:21} {capacity} at a time {median(speeds):8.0f} tokens/s {median(ratios):6.2f}"
         )
     bars = [Bar("runs with the ids of decoding alone", float(same), 1.0)]
     print("\n".join(map(str, bars)))

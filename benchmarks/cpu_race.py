@@ -50,10 +50,10 @@ def enter_kangaroo(
         return lambda ids: run_once(llm, ids, max_new_tokens=terms.new_tokens, **options)
 
     for kind, llm in llms.items():
-        options = {}
+        options: dict[str, Any] = {"adaptive": False}
         if kind in rules:
             best = rules[kind][0]
-            options = {"max_depth": best.max_depth, "confidence": best.confidence}
+            options |= {"max_depth": best.max_depth, "confidence": best.confidence}
         entered.contestants[kind] = decode_with(llm, options)
     return {kind: [vars(rule) for rule in found] for kind, found in rules.items()}
 

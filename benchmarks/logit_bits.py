@@ -54,7 +54,7 @@ def compare(
                 base = plain(llm.model, prompt, new_tokens)
                 tally.num_plain_tokens += len(base.tokens)
             for options in rules:
-                rule = llm.draft_config(**options)
+                rule = llm.draft_config(**options, adaptive=False)
                 tally.add(recorded(llm.model, llm.adapter, rule, prompt, new_tokens), base)
         print(f"\rbits: {place} of {len(prompts)} prompts", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)

@@ -35,7 +35,7 @@ def sweep(llm: KangarooForCausalLM, prompts: Prompts, new_tokens: int) -> list[R
     runs: dict[tuple[int, float], list[Run]] = {rule: [] for rule in grid}
     for prompt in prompts.values():
         for depth, confidence in grid:
-            options = {"max_depth": depth, "confidence": confidence}
+            options = {"max_depth": depth, "confidence": confidence, "adaptive": False}
             runs[depth, confidence].append(
                 run_once(llm, prompt, max_new_tokens=new_tokens, **options)
             )

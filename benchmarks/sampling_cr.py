@@ -25,10 +25,11 @@ from kangaroo.config import ADAPTER_KINDS, DRAFT_SAMPLINGS
 from kangaroo.evals.paired import Run, run_once
 from kangaroo.evals.prompts import held_out_prompts
 
-BOLD = {"max_depth": 6, "confidence": 0.0}  # every draft as long as it may be
+FIXED = {"adaptive": False}
+BOLD = FIXED | {"max_depth": 6, "confidence": 0.0}  # every draft as long as it may be
 DRAFTS: dict[str, dict[str, Any]] = {
     "chain of 6": BOLD,
-    "chain as deployed": {},
+    "chain as deployed": FIXED,
     "tree of 16": BOLD | {"draft": "tree"},
 }
 

@@ -59,7 +59,7 @@ def main() -> int:
     rules = tune(llms, tuning, given.new_tokens)
 
     def decode_with(kind: str, max_depth: int, confidence: float) -> Decode:
-        options = {"max_depth": max_depth, "confidence": confidence}
+        options = {"max_depth": max_depth, "confidence": confidence, "adaptive": False}
         return lambda ids: run_once(llms[kind], ids, max_new_tokens=given.new_tokens, **options)
 
     contestants: dict[str, Decode] = {

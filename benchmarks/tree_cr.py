@@ -57,7 +57,8 @@ def decode(llm: KangarooForCausalLM, prompts: Prompts, given: argparse.Namespace
     for confidence in given.confidences:
         rule = {"max_depth": given.max_depth, "confidence": confidence}
         for name, tree in {CHAIN: {}, **TREES}.items():
-            done = runs(draft="tree" if tree else "chain", **rule, **tree)
+            kind = "tree" if tree else "chain"
+            done = runs(draft=kind, adaptive=False, **rule, **tree)
             speculation = pooled(done)
             row = {"name": name, "compression_ratio": round(speculation.compression_ratio, 4)}
             row["drafted_per_round"] = round(speculation.num_drafted / speculation.num_rounds, 2)

@@ -31,6 +31,9 @@ from kangaroo_kernels.kernel_set import IMPLS
 
 BACKENDS = ("reference", "native")
 CPU = torch.device("cpu")
+# Options of `generate`: draft as asked for. Adapters of tests are seldom right; adaptive drafting
+# would soon draft nothing with them.
+FIXED: dict[str, Any] = {"adaptive": False}
 SURE = 1.0  # a confidence that no threshold refuses
 # Overrides for a checkpoint as small as the decode loop can be tested with.
 SMALL = {

@@ -86,7 +86,24 @@ def test_unknown_adapter_kind_is_refused() -> None:
 
 def test_deployed_stopping_rule_is_the_adapters() -> None:
     config = replace(AdapterConfig.for_target(TARGET, "paper", 2), max_depth=3, confidence=0.25)
-    assert config.draft() == DraftConfig(exit_layer=2, max_depth=3, confidence=0.25)
+    assert config.draft() == DraftConfig(2, max_depth=3, confidence=0.25, adaptive=True)
+
+
+def test_nodes_of_a_draft_at_most() -> None:
+    chain, tree = DraftConfig(1), DraftConfig(1, draft="tree", draft_top_k=3, max_nodes=9)
+    static = DraftConfig(1, draft="tree", tree_widths=(3, 2, 1))
+    for config, expected in (
+        (chain, (2, 3, 4)),
+        (tree, (4, 9, 9)),  # 1 + 3, 1 + 3 + 9
+        (static, (4, 10, 16)),
+    ):
+        assert tuple(config.most_nodes(depth) for depth in (1, 2, 3)) == expected
+
+
+@pytest.mark.parametrize("costs", [(0.1,), (0.1, 0.2, 0.3), (0.1, -0.1)])
+def test_costs_that_cannot_be(costs: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="^costs: expected none or two of at least 0, got"):
+        DraftConfig(1, adaptive=True, costs=costs)
 
 
 @pytest.mark.parametrize(

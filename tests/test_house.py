@@ -39,7 +39,13 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
 # Each layer may import itself and the layers above it in this list; the longest prefix counts.
 LAYERS: list[set[str]] = [
     {"kangaroo_kernels"},
-    {"kangaroo.config", "kangaroo.cache", "kangaroo.pages", "kangaroo.draft.tree"},
+    {
+        "kangaroo.config",
+        "kangaroo.cache",
+        "kangaroo.costs",
+        "kangaroo.pages",
+        "kangaroo.draft.tree",
+    },
     {"kangaroo.models", "kangaroo.sampling", "kangaroo.engine.state", "kangaroo.engine.stopping"},
     {"kangaroo.draft"},
     {"kangaroo.engine"},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kangaroo import cli_adapters, cli_export, cli_verify, cli_vocab, terminal
+from kangaroo import cli_adapters, cli_export, cli_tune, cli_verify, cli_vocab, terminal
 from kangaroo import cli_options as opt
 from kangaroo.cli_loading import load
 
@@ -55,6 +55,7 @@ def generate(
     confidence: opt.Confidence = None,
     top_k: opt.TopK = None,
     max_nodes: opt.MaxNodes = None,
+    adaptive: opt.Adaptive = None,
     exit_layer: opt.ExitLayer = None,
     draft_head: opt.DraftHead = None,
     draft_vocab: opt.DraftVocab = None,
@@ -67,8 +68,7 @@ def generate(
 ) -> None:
     """Continue a prompt, greedily without --temperature; on a terminal accepted drafts are green.
 
-    Without a prompt tiny-py continues a built-in piece of Python. With --compare the exit code is 1
-    if the ids differ.
+    Without a prompt tiny-py goes on with a piece of Python. --compare: exit code 1 if ids differ.
     """
     text = _prompt(prompt, prompt_file, model)
     place: dict[str, Any] = {"dtype": dtype, "device": device, "backend": backend}
@@ -77,7 +77,7 @@ def generate(
     drafting |= {"draft_top_k": top_k, "max_nodes": max_nodes, "exit_layer": exit_layer}
     sampling = _sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
     ends = {"max_new_tokens": max_new_tokens, "stop_strings": stop or None}
-    options = _options(llm, sampling, **ends, **drafting)
+    options = _options(llm, sampling, **ends, **drafting, adaptive=adaptive)
     ids = llm.tokenizer(text)["input_ids"]
     if compare:
         _compare(llm, ids, options, repeats, as_json)
@@ -104,6 +104,7 @@ def bench(
     confidence: opt.Confidence = None,
     top_k: opt.TopK = None,
     max_nodes: opt.MaxNodes = None,
+    adaptive: opt.Adaptive = None,
     exit_layer: opt.ExitLayer = None,
     draft_head: opt.DraftHead = None,
     draft_vocab: opt.DraftVocab = None,
@@ -127,7 +128,8 @@ def bench(
     drafting |= {"draft_top_k": top_k, "max_nodes": max_nodes, "exit_layer": exit_layer}
     sampling = _sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
     ends = {"max_new_tokens": max_new_tokens, "stop_strings": stop or None}
-    _bench(llm, texts, _options(llm, sampling, **ends, **drafting), repeats, as_json)
+    options = _options(llm, sampling, **ends, **drafting, adaptive=adaptive)
+    _bench(llm, texts, options, repeats, as_json)
 
 
 @app.command()
@@ -155,6 +157,7 @@ app.command()(cli_adapters.init_adapter)
 app.command()(cli_adapters.convert_adapter)
 app.command()(cli_vocab.draft_vocab)
 app.command()(cli_export.export)
+app.command()(cli_tune.tune)
 app.command()(cli_verify.verify)
 
 

@@ -105,6 +105,14 @@ Confidence = Annotated[
         show_default="the adapter's, 0.4 for trees",
     ),
 ]
+Adaptive = Annotated[
+    bool | None,
+    typer.Option(
+        "--adaptive/--no-adaptive",
+        help="Draft less, or nothing for a while, where it does not pay.",
+        show_default="adaptive",
+    ),
+]
 ExitLayer = Annotated[
     int | None,
     typer.Option(help="Layer the adapter leaves the target at.", show_default="the adapter's"),

@@ -67,6 +67,9 @@ class DraftConfig:
         tree_widths: tree: where given, its shape is always the same: on level n every node has
             `tree_widths[n]` children, whatever their probability. None of the other limits counts
             then.
+        adaptive: draft less deep, or nothing for a while, where drafts do not pay (engine/pace.py).
+        costs: of adaptive drafting: what one pass of the drafter and one row more in verification
+            cost, over a round that drafts nothing, as `kangaroo tune` measures it; (): by weights.
     """
 
     exit_layer: int
@@ -76,6 +79,8 @@ class DraftConfig:
     draft_top_k: int = 10
     max_nodes: int = 16
     tree_widths: tuple[int, ...] = ()
+    adaptive: bool = False
+    costs: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.exit_layer < 1:
@@ -90,6 +95,8 @@ class DraftConfig:
             raise ValueError(f"draft_top_k: expected 1 to {MAX_TOP_K}, got {self.draft_top_k}")
         if not 1 <= self.max_nodes <= MAX_TREE_NODES:
             raise ValueError(f"max_nodes: expected 1 to {MAX_TREE_NODES}, got {self.max_nodes}")
+        if self.costs and (len(self.costs) != 2 or min(self.costs) < 0):
+            raise ValueError(f"costs: expected none or two of at least 0, got {self.costs}")
         if not all(1 <= width <= MAX_TOP_K for width in self.tree_widths):
             raise ValueError(f"tree_widths: expected each 1 to {MAX_TOP_K}, got {self.tree_widths}")
         if (num_nodes := sum(accumulate(self.tree_widths, mul, initial=1))) > MAX_TREE_NODES:
@@ -103,6 +110,14 @@ class DraftConfig:
         if self.draft == "off":
             return 0
         return len(self.tree_widths) or self.max_depth
+
+    def most_nodes(self, depth: int) -> int:
+        """Nodes at most, the root included, where drafts are `depth` deep, 1 to `self.depth`."""
+        if self.draft != "tree":
+            return depth + 1
+        widths = self.tree_widths[:depth] or (self.draft_top_k,) * depth
+        grown = sum(accumulate(widths, mul, initial=1))
+        return grown if self.tree_widths else min(grown, self.max_nodes)
 
 
 @dataclass(frozen=True)
@@ -154,5 +169,8 @@ class AdapterConfig:
     def draft(self) -> DraftConfig:
         """The deployed stopping rule."""
         return DraftConfig(
-            exit_layer=self.exit_layer, max_depth=self.max_depth, confidence=self.confidence
+            exit_layer=self.exit_layer,
+            max_depth=self.max_depth,
+            confidence=self.confidence,
+            adaptive=True,
         )

@@ -13,6 +13,7 @@ from kangaroo.evals.paired import Comparison, speeds
 
 if TYPE_CHECKING:
     from kangaroo.engine.stats import Speculation
+    from kangaroo.evals.tuning import Tuning
     from kangaroo.train.progress import TrainReport
 
 
@@ -130,6 +131,31 @@ def certificate_parts(certificate: dict[str, Any]) -> list[Table | Text]:
             lines.append(Text(f"{name}: {failure}" + f" (and {others} more)" * bool(others)))
     verdict = f"verdict: {certificate['verdict'].upper()}; drafting {certificate['drafting']}"
     return [table, *lines, Text(verdict)]
+
+
+def tuning_parts(tuning: Tuning, num_rows: int = 10) -> list[Table | Text]:
+    """The fastest candidates, the fastest of every adapter and none; what the first achieved."""
+    table = _table("adapter", "rule", "CR", "drafts a round", "tokens/s")
+    seen = set()
+    for place, candidate in enumerate(tuning.candidates):
+        kind = candidate.adapter, candidate.options["draft"]
+        if place < num_rows or kind not in seen:
+            table.add_row(
+                candidate.adapter or "none",
+                ", ".join(f"{name} {value}" for name, value in candidate.options.items()),
+                f"{candidate.compression_ratio:.2f}",
+                f"{candidate.drafts_per_round:.2f}",
+                f"{candidate.tokens_per_s:.1f}",
+            )
+        seen.add(kind)
+    choice, achieved = tuning.choice, tuning.achieved
+    found = [
+        f"predicted {choice.tokens_per_s:.1f} tokens/s, CR {choice.compression_ratio:.2f}; "
+        f"achieved {achieved['tokens_per_s']:.1f}, CR {achieved['compression_ratio']:.2f}",
+        f"without drafting {achieved['ar_tokens_per_s']:.1f} tokens/s, speed-up "
+        f"{achieved['speedup']:.2f}, ids {_verdict(achieved['identical'])}",
+    ]
+    return [table, *map(Text, found)]
 
 
 def _number(value: float) -> str:

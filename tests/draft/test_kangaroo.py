@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,7 +11,8 @@ from torch import Tensor
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree
-from kangaroo.engine.state import DecodeState
+from kangaroo.engine.pace import Pace
+from kangaroo.engine.state import DecodeState, Request
 from kangaroo.models.llama import Llama
 from tests.engines import (
     SMALL,
@@ -137,3 +140,43 @@ def test_a_draft_depends_on_the_tokens_alone(model: Llama, kind: AdapterKind) ->
         assert round_.tokens[:-1] == fresh[: round_.num_accepted]
         tokens += round_.tokens
         num_left -= len(round_.tokens)
+
+
+class OneInThree(Pace):
+    """Drafts in every third round."""
+
+    def __init__(self) -> None:
+        self.num_rounds = 0
+
+    def depth(self, requests: Sequence[Request]) -> int:
+        self.num_rounds += 1
+        return CONFIG.max_depth * (self.num_rounds % 3 == 0)
+
+    def book(self, requests: Sequence[Request], trees: Sequence[DraftTree], num_new: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_a_draft_behind_rounds_without_any(model: Llama, kind: AdapterKind) -> None:
+    """Of sequences that join one by one, some of whose adapters are a slot behind: what a fresh
+    prefill would draft.
+    """
+    drafter = KangarooDrafter(model, make_adapter(model, kind, EXIT_LAYER), CONFIG)
+    decoder, lags = decoder_of(drafter), set()
+    decoder.pace = OneInThree()
+    with torch.inference_mode():
+        state = decoder.new_state(4, 100)
+        for step in range(3 * 7):
+            if step < 4:
+                request = request_of(make_prompt(model, 9 + step, seed=step), NUM_TOKENS)
+                state.join(request, decoder.prefill(request))
+            lags.add(tuple(state.lags))
+            alone = [decoder.prefill(request_of(r.tokens, NUM_TOKENS)) for r in state.requests]
+            rounds = decoder.round(state)
+            for own, round_ in zip(alone, rounds, strict=True):
+                fresh = drafter.draft(own, [CONFIG.max_depth * (step % 3 == 2)])[0].tokens[1:]
+                assert round_.num_drafted == len(fresh)
+                assert round_.tokens[:-1] == fresh[: round_.num_accepted]
+    mixed = {0, 1} if kind == "paper" else {0}
+    assert {lag for row in lags for lag in row} == mixed
+    assert any(len(set(row)) > 1 for row in lags) == (kind == "paper")

@@ -6,7 +6,8 @@ from the tokens alone, by other code: exit and last states of every slot, then t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ import torch
 from torch import Tensor
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft import kangaroo
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine import decode
 from kangaroo.engine.decode import Decoder
-from kangaroo.engine.state import DecodeState
+from kangaroo.engine.pace import Pace
+from kangaroo.engine.state import DecodeState, Request
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
 from kangaroo_kernels import testing
@@ -103,8 +106,26 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("target"), "llama-gqa-llama3", **overrides)
 
 
+class Seldom(Pace):
+    """Drafts in one round of three."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(0)
+
+    def depth(self, requests: Sequence[Request]) -> int:
+        return CONFIG.max_depth * (int(torch.randint(3, (), generator=self.generator)) == 0)
+
+    def book(self, requests: Sequence[Request], trees: Sequence[DraftTree], num_new: int) -> None:
+        pass
+
+
 def drafted_rounds(
-    model: Llama, kind: AdapterKind, drafter: str, prompt_len: int
+    model: Llama,
+    kind: AdapterKind,
+    drafter: str,
+    prompt_len: int,
+    pace: Pace | None = None,
+    config: DraftConfig = CONFIG,
 ) -> list[DraftedRound]:
     prompt = make_prompt(model, prompt_len, seed=prompt_len)
     plain = make_adapter(model, kind, EXIT_LAYER)
@@ -112,10 +133,12 @@ def drafted_rounds(
     adapter.load_state_dict(plain.state_dict())
     if scripted := DRAFTERS[drafter]:
         tokens = prompt + autoregressive(model, prompt, NUM_TOKENS).tokens
-        made = scripted(model, adapter, CONFIG, tokens)
+        made = scripted(model, adapter, config, tokens)
     else:
-        made = KangarooDrafter(model, adapter, CONFIG)
-    return ProbedDecoder(model, made, CONFIG).drafted(prompt)
+        made = KangarooDrafter(model, adapter, config)
+    decoder = ProbedDecoder(model, made, config)
+    decoder.pace = pace
+    return decoder.drafted(prompt)
 
 
 @pytest.mark.parametrize(("backend", "drafter", "prompt_len"), CASES)
@@ -134,35 +157,52 @@ def test_adapter_equals_a_recomputation(
     """
     monkeypatch.setattr(decode, "PREFILL_CHUNK", 37)
     model = load(path, backend)
-    budget = testing.Budget()
+    steps = compare(model, kind, drafted_rounds(model, kind, drafter, prompt_len))
+    assert len(steps) >= 100
+    if drafter != "trained":  # whose luck is its own
+        assert (2 in steps) == (kind == "paper" and drafter != "wrong")
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("drafter", ["perfect", "noisy"])
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_an_adapter_that_is_seldom_asked(
+    path: Path, kind: AdapterKind, drafter: str, adaptive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows are there however many rounds drafted nothing, and those cost no pass of it;
+    adaptive drafting lets rows wait, a few at most.
+    """
+    monkeypatch.setattr(kangaroo, "MOST_UNWRITTEN", 3)
+    model, config = load(path, "native"), replace(CONFIG, adaptive=adaptive)
+    rounds = drafted_rounds(model, kind, drafter, 20, Seldom(), config)
+    idle = [not drafted.steps for drafted in rounds]
+    assert [idle[n : n + 3] for n in range(len(idle))].count([True] * 3) >= 3
+    steps = compare(model, kind, rounds)
+    assert len(steps) >= 20
+    assert adaptive or (2 in steps) == (kind == "paper")
+
+
+def compare(model: Llama, kind: AdapterKind, rounds: list[DraftedRound]) -> list[int]:
+    """Every row of every pass of the adapter; how many rows each had."""
+    budget, num_rows = testing.Budget(), list[int]()
     adapter = make_adapter(model, kind, EXIT_LAYER)
     exact, plain = (FromScratch(model, adapter, dtype) for dtype in (torch.float64, torch.float32))
-    num_passes = num_double = 0
-    for drafted in drafted_rounds(model, kind, drafter, prompt_len):
+    for drafted in rounds:
         check_shape(drafted)
-        rows = [range(slot, slot + len(out)) for slot, out in drafted.steps]
-        slots = [slot for rows_of_pass in rows for slot in rows_of_pass]
+        slots = [n for slot, out in drafted.steps for n in range(slot, slot + len(out))]
         if not slots:
             continue
         expected = exact.adapter_states(drafted.tokens, drafted.prefix_len)[slots]
         rounded = plain.adapter_states(drafted.tokens, drafted.prefix_len)[slots]
         budget.add(torch.cat([out for _, out in drafted.steps]), expected, rounded)
-        num_passes += len(rows)
-        num_double += sum(len(rows_of_pass) == 2 for rows_of_pass in rows)
+        num_rows += [len(out) for _, out in drafted.steps]
     budget.check()
-    assert num_passes >= 100
-    if drafter != "trained":  # whose luck is its own
-        assert (num_double > 0) == (kind == "paper" and drafter != "wrong")
+    return num_rows
 
 
 def check_shape(drafted: DraftedRound) -> None:
-    """One pass per drafted token: up to the newest node, from where the last pass ended. Where none
-    is drafted, the one slot that the adapter was behind goes with the root.
-    """
-    if len(drafted.tree) == 1:
-        assert [len(out) for _, out in drafted.steps] in ([], [2])
-    else:
-        assert len(drafted.steps) == len(drafted.tree) - 1
+    """One pass per drafted token: up to the newest node, from where the last pass ended."""
+    assert len(drafted.steps) == len(drafted.tree) - 1
     stops = [slot + len(out) for slot, out in drafted.steps]
     assert stops == [drafted.prefix_len + 1 + step for step in range(len(stops))]
     assert [slot for slot, _ in drafted.steps[1:]] == stops[:-1]

@@ -16,6 +16,7 @@ from kangaroo.config import ADAPTER_KINDS
 from kangaroo.models.adapter_io import init_adapter
 from kangaroo.zoo.corpus import is_held_out
 from tests.embed.conftest import PROGRAMS, Embedded
+from tests.engines import FIXED
 from tests.factories import edit_json, make_checkpoint
 
 NUM_NEW, PROMPT_LEN, NUM_PROMPTS = 64, 280, 2  # prompts of more than one pass
@@ -65,9 +66,8 @@ def check(
 ) -> None:
     """Drafting and not, both programs: the engine's ids, in the engine's rounds."""
     for max_depth in (6, 0):
-        rounds = exported.llm.rounds(
-            prompt, max_new_tokens=num_new, max_depth=max_depth, confidence=confidence
-        )
+        rule = FIXED | {"max_depth": max_depth, "confidence": confidence}
+        rounds = exported.llm.rounds(prompt, max_new_tokens=num_new, **rule)
         expected = [token for each in rounds for token in each.tokens]
         speculation = rounds.speculation
         told = f"{speculation.num_rounds} rounds, {speculation.num_drafted} tokens drafted\n"

@@ -12,15 +12,15 @@ from transformers.generation.streamers import BaseStreamer
 from kangaroo import KangarooForCausalLM
 from kangaroo.engine import drafting
 from kangaroo.engine.llm import GenerateOutput
-from tests.engines import PerfectDrafter
+from tests.engines import FIXED, PerfectDrafter
 from tests.folders import make_folder
 
 PROMPT = torch.tensor([[150, 158, 222, 13, 59, 160, 163]])
 NUM_TOKENS, DEPTH = 13, 4
 DRAFTS: list[dict[str, Any]] = [
     {"max_depth": 0},
-    {"max_depth": DEPTH},
-    {"draft": "tree", "max_nodes": 24, "confidence": 0.0},
+    FIXED | {"max_depth": DEPTH},
+    FIXED | {"draft": "tree", "max_nodes": 24, "confidence": 0.0},
 ]
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from kangaroo.config import MAX_TOP_K, MAX_TREE_NODES, DraftConfig
-from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config
+from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config, taken
 from kangaroo_kernels import draft_head, nodes
 
-DEPLOYED = DraftConfig(exit_layer=2, max_depth=5, confidence=0.7)
+DEPLOYED = DraftConfig(exit_layer=2, max_depth=5, confidence=0.7, adaptive=True)
 NUM_LAYERS = 4
 
 
@@ -87,7 +87,31 @@ def test_options_of_trees_need_a_tree(name: str, draft: str | None) -> None:
         of(draft=draft, **{name: [2] if name == "tree_widths" else 2})
 
 
-@pytest.mark.parametrize("name", ["max_depth", "confidence"])
+def test_drafting_is_adaptive_unless_its_shape_or_more_is_given() -> None:
+    assert of(max_depth=3).adaptive
+    assert of(draft="tree").adaptive
+    assert not of(max_depth=3, adaptive=False).adaptive
+    assert not of(draft="tree", tree_widths=[2]).adaptive
+    assert of(draft="tree", tree_widths=[2], adaptive=True).adaptive
+
+
+def test_costs_are_of_adaptive_drafting() -> None:
+    assert of(costs=[0.2, 0.1]).costs == (0.2, 0.1)
+    with pytest.raises(ValueError, match="^costs: have no effect on drafting that is not adaptive"):
+        of(costs=[0.2, 0.1], adaptive=False)
+
+
+def test_rejection_drafts_as_asked_for() -> None:
+    """Unless it is asked to be adaptive: a seed's tokens would depend on others'."""
+    options = {"draft_sampling": "rejection", "max_depth": 3, "seed": 1}
+    assert taken(options) == {"max_depth": 3, "adaptive": False}
+    assert options == {"draft_sampling": "rejection", "seed": 1}
+    assert taken({"draft_sampling": "rejection", "adaptive": True}) == {"adaptive": True}
+    assert taken({"draft_sampling": "rejection", "draft": "off"}) == {"draft": "off"}
+    assert taken({"draft_sampling": "coupled"}) == {}
+
+
+@pytest.mark.parametrize("name", ["max_depth", "confidence", "adaptive"])
 def test_options_of_drafting_need_drafts(name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}: has no effect on draft='off'; leave it out"):
         of(draft="off", **{name: 1})

@@ -100,11 +100,28 @@ def test_the_device_leaves_out_what_no_chain_needs(model: Llama) -> None:
     ours = decode(graphs, request_of(model, 12, 60))
     (rounds,) = graphs._captured.values()
     assert isinstance(rounds.runtime, PlayedRounds)
-    assert rounds.ahead == AHEAD
+    assert rounds.shape.ahead == AHEAD
     assert rounds.runtime.num_launched == len(ours)
     assert (
         rounds.runtime.num_steps == sum(num_drafted for _, num_drafted, _ in ours) < 9 * len(ours)
     )
+
+
+@pytest.mark.parametrize("costs", [(0.3, 0.0), (0.9, 0.0)])
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_drafts_that_do_not_pay(model: Llama, kind: AdapterKind, costs: tuple[float, ...]) -> None:
+    """Rounds of the same depths, some of none, as where the host decides after each of them."""
+    options = {"confidence": 0.0, "adaptive": True, "costs": costs}
+    plain, graphs = decoders(model, kind, **options)
+    expected = decode(plain, request_of(model, 12, 100))
+    ours = decode(graphs, request_of(model, 12, 100), PastKeyValues())
+    assert_same(ours, expected, plain.config.depth)
+    drafted = [num_drafted for _, num_drafted, _ in expected]
+    assert 0 in drafted
+    assert max(drafted) > 0
+    ahead = decode(graphs, request_of(model, 12, 100))
+    assert [t for tokens, *_ in ahead for t in tokens] == [t for each, *_ in ours for t in each]
+    assert 0 in [num_drafted for _, num_drafted, _ in ahead]
 
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)

@@ -18,7 +18,7 @@ from kangaroo.engine import drafting
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.llm import GenerateOutput
 from kangaroo_kernels import UnsupportedError
-from tests.engines import PerfectDrafter
+from tests.engines import FIXED, PerfectDrafter
 from tests.factories import edit_json
 from tests.folders import make_folder
 
@@ -141,7 +141,7 @@ def test_defaults_are_the_folders(tmp_path: Path, prompt: Tensor, expected: list
 def test_exactly_as_many_tokens_as_asked_for(
     llm: KangarooForCausalLM, prompt: Tensor, expected: list[int], max_new_tokens: int
 ) -> None:
-    options = {"max_new_tokens": max_new_tokens, "max_depth": DEPTH}
+    options = FIXED | {"max_new_tokens": max_new_tokens, "max_depth": DEPTH}
     assert new_ids(llm, prompt, **options) == expected[:max_new_tokens]
 
 
@@ -151,13 +151,14 @@ def test_nothing_follows_an_end_of_sequence_token(
     llm: KangarooForCausalLM, prompt: Tensor, expected: list[int], offset: int
 ) -> None:
     """At every offset of an accepted block, the very first token included."""
-    ids = new_ids(llm, prompt, eos_token_id=expected[offset], max_depth=DEPTH)
+    ids = new_ids(llm, prompt, eos_token_id=expected[offset], max_depth=DEPTH, **FIXED)
     assert ids == expected[: offset + 1]
 
 
 @pytest.mark.parametrize("tree", [{}, {"max_nodes": 40, "draft_top_k": 3}, {"tree_widths": [3]}])
 def test_trees(llm: KangarooForCausalLM, prompt: Tensor, expected: list[int], tree: Any) -> None:
-    rounds = llm.rounds(prompt, draft="tree", max_new_tokens=NUM_TOKENS, eos_token_id=None, **tree)
+    given = {"max_new_tokens": NUM_TOKENS, "eos_token_id": None}
+    rounds = llm.rounds(prompt, draft="tree", **FIXED, **tree, **given)
     assert [token for each in rounds for token in each.tokens] == expected
     assert rounds.speculation.num_drafted > rounds.speculation.num_rounds
 
@@ -171,7 +172,7 @@ def test_what_is_streamed_is_what_is_returned(
     llm: KangarooForCausalLM, prompt: Tensor, max_depth: int
 ) -> None:
     streamer = Recorder()
-    options: dict[str, Any] = {"max_new_tokens": 12, "eos_token_id": None, "max_depth": max_depth}
+    options = FIXED | {"max_new_tokens": 12, "eos_token_id": None, "max_depth": max_depth}
     sequences = llm.generate(prompt, streamer=streamer, **options)
     assert streamer.values[0].equal(prompt)
     assert [len(value) for value in streamer.values[1:]] == ([5, 5, 2] if max_depth else [1] * 12)
@@ -216,7 +217,7 @@ def test_streamers_end_on_errors(
 def test_the_output_with_statistics(
     llm: KangarooForCausalLM, prompt: Tensor, expected: list[int]
 ) -> None:
-    options: dict[str, Any] = {"max_new_tokens": 12, "eos_token_id": None, "max_depth": DEPTH}
+    options = FIXED | {"max_new_tokens": 12, "eos_token_id": None, "max_depth": DEPTH}
     output = llm.generate(prompt, return_dict_in_generate=True, **options)
     assert isinstance(output, GenerateOutput)
     assert output["sequences"] is output.sequences is output[0]

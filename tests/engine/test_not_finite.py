@@ -13,16 +13,16 @@ from torch import Tensor
 
 from kangaroo import KangarooForCausalLM
 from kangaroo.engine import drafting
-from tests.engines import BACKENDS, PerfectDrafter
+from tests.engines import BACKENDS, FIXED, PerfectDrafter
 from tests.folders import make_folder
 
 PROMPT, NUM_TOKENS = [150, 158, 222, 13, 59, 160, 163], 13
 DRAFTS: dict[str, dict[str, Any]] = {
     "off": {"max_depth": 0},
-    "chain": {"max_depth": 4, "confidence": 0.0},
-    "tree": {"draft": "tree", "confidence": 0.0},
-    "sampled": {"max_depth": 4, "do_sample": True, "seed": 1, "top_k": 1},
-    "processed": {"max_depth": 4, "repetition_penalty": 1.0001},
+    "chain": FIXED | {"max_depth": 4, "confidence": 0.0},
+    "tree": FIXED | {"draft": "tree", "confidence": 0.0},
+    "sampled": FIXED | {"max_depth": 4, "do_sample": True, "seed": 1, "top_k": 1},
+    "processed": FIXED | {"max_depth": 4, "repetition_penalty": 1.0001},
 }
 
 

@@ -18,6 +18,7 @@ from kangaroo.engine.state import PastKeyValues, Request
 from kangaroo.models.llama import Llama
 from kangaroo_kernels import UnsupportedError
 from tests.engines import (
+    FIXED,
     SMALL,
     PerfectDrafter,
     autoregressive,
@@ -30,9 +31,10 @@ from tests.factories import make_checkpoint
 from tests.folders import make_folder
 
 DRAFTS: dict[str, dict[str, Any]] = {
-    "chain": {"confidence": 0.0, "max_depth": 3},
-    "tree": {"draft": "tree", "confidence": 0.0},
-    "sampled": {"do_sample": True, "seed": 3, "confidence": 0.0},
+    "chain": FIXED | {"confidence": 0.0, "max_depth": 3},
+    "tree": FIXED | {"draft": "tree", "confidence": 0.0},
+    "sampled": FIXED | {"do_sample": True, "seed": 3, "confidence": 0.0},
+    "adaptive": {"confidence": 0.0, "max_depth": 3, "adaptive": True},
     "off": {"draft": "off"},
 }
 

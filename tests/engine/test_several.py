@@ -13,14 +13,15 @@ from transformers import AutoModelForCausalLM
 from kangaroo import KangarooForCausalLM
 from kangaroo.engine.outputs import GenerateOutput
 from kangaroo_kernels import UnsupportedError
-from tests.engines import make_prompt
+from tests.engines import FIXED, make_prompt
 from tests.folders import make_folder
 
 PAD, LENS, NUM_TOKENS = 1, (5, 9, 1, 7), 12
 DRAFTS: dict[str, dict[str, Any]] = {
     "off": {"draft": "off"},
-    "chain": {"confidence": 0.0, "max_depth": 3},
-    "tree": {"draft": "tree", "confidence": 0.0},
+    "chain": FIXED | {"confidence": 0.0, "max_depth": 3},
+    "tree": FIXED | {"draft": "tree", "confidence": 0.0},
+    "adaptive": {"confidence": 0.0, "max_depth": 3, "adaptive": True},
 }
 
 

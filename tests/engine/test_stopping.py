@@ -12,15 +12,15 @@ from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteri
 
 from kangaroo import KangarooForCausalLM
 from kangaroo.engine import drafting
-from tests.engines import PerfectDrafter
+from tests.engines import FIXED, PerfectDrafter
 from tests.folders import make_folder
 
 PROMPT = torch.tensor([[150, 158, 222, 13, 59, 160, 163]])
 NUM_TOKENS = 14
 DRAFTS: list[dict[str, Any]] = [
     {"max_depth": 0},
-    {"max_depth": 4},
-    {"draft": "tree", "max_nodes": 24, "confidence": 0.0},
+    FIXED | {"max_depth": 4},
+    FIXED | {"draft": "tree", "max_nodes": 24, "confidence": 0.0},
 ]
 
 

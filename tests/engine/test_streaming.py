@@ -18,16 +18,17 @@ from transformers import (
 from kangaroo import KangarooForCausalLM, terminal
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.detokenize import UNFINISHED
+from tests.engines import FIXED
 from tests.folders import make_folder
 
 TEXT = "naïve 日本語 🦘🇦🇺 e\u0301 end"  # nearly every character is several tokens, a byte each
 SAMPLED = {"do_sample": True, "seed": 4}
-TREE = {"draft": "tree", "max_nodes": 24, "confidence": 0.0}
+TREE = FIXED | {"draft": "tree", "max_nodes": 24, "confidence": 0.0}
 DRAFTS: list[dict[str, Any]] = [
     {"max_depth": 0},
-    {"max_depth": 4, "confidence": 0.0},
+    FIXED | {"max_depth": 4, "confidence": 0.0},
     TREE,
-    {"max_depth": 4, "confidence": 0.0} | SAMPLED,
+    FIXED | {"max_depth": 4, "confidence": 0.0} | SAMPLED,
     TREE | SAMPLED,
 ]
 

@@ -19,6 +19,7 @@ from kangaroo.evals.paired import (
     total,
     warm_up,
 )
+from tests.engines import FIXED
 from tests.folders import make_folder
 
 SPECULATION = Speculation.of(
@@ -75,7 +76,7 @@ def test_one_other_id_in_any_run_is_told(place: int) -> None:
 
 
 def test_comparing_for_real(llm: KangarooForCausalLM) -> None:
-    options = {"max_new_tokens": 9, "eos_token_id": None, "confidence": 0.0}
+    options = FIXED | {"max_new_tokens": 9, "eos_token_id": None, "confidence": 0.0}
     warm_up(llm, [5, 6], **options)
     comparison = compare(llm, [5, 6], 2, **options)
     assert comparison.identical

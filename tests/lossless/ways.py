@@ -22,6 +22,7 @@ from kangaroo.engine.llm import GenerateOutput
 from kangaroo.zoo import corpus
 from kangaroo_kernels import testing
 from tests.engines import (
+    FIXED,
     SMALL,
     NoisyDrafter,
     ScriptedBranches,
@@ -71,6 +72,7 @@ class Way:
 WAYS = {
     "chain": Way("greedy", {"max_depth": 6, "confidence": 0.25}),
     "chain that is often right": Way("greedy", {"max_depth": 5, "confidence": 0.0}, knows=True),
+    "adaptive chain": Way("greedy", {"confidence": 0.0, "adaptive": True}, knows=True),
     "tree": Way("greedy", {"draft": "tree"}),
     "wide tree that is often right": Way(
         "greedy",
@@ -148,8 +150,8 @@ class Engine:
         self, llm: KangarooForCausalLM, prompt: list[int], way: Way, plain: Made, shape: Any
     ) -> Made:
         if way.shape != "greedy" or "do_sample" in way.options:
-            return self.shaped(llm, prompt, way.options | shape)
-        config, model, adapter = llm.draft_config(**way.options), llm.model, llm.adapter
+            return self.shaped(llm, prompt, FIXED | way.options | shape)
+        config, model, adapter = llm.draft_config(**FIXED | way.options), llm.model, llm.adapter
         assert adapter is not None
         if way.knows:
             knowing = ScriptedBranches if config.draft == "tree" else NoisyDrafter

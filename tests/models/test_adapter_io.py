@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from kangaroo.config import AdapterConfig, AdapterKind
 from kangaroo.models.adapter import Adapter
-from kangaroo.models.adapter_io import init_adapter, load_adapter, save_adapter
+from kangaroo.models.adapter_io import init_adapter, load_adapter, save_adapter, save_rule
 from kangaroo.models.families import model_config
 from kangaroo.models.fingerprint import fingerprint
 from tests.factories import edit_json, edit_tensors
@@ -55,6 +56,22 @@ def test_round_trip_is_bitwise(
         assert p.is_contiguous()
         assert torch.equal(p, expected[name])
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["adapter"]
+
+
+def test_a_rule_is_saved_alone(saved: Path) -> None:
+    """Everything else stays as it is, and all of it if the rule cannot be."""
+    before, content = load(saved), json.loads((saved / CONFIG).read_text())
+    save_rule(saved, max_depth=3, confidence=0.25)
+    after = load(saved)
+    assert after.config == replace(before.config, max_depth=3, confidence=0.25)
+    assert torch.equal(after.qkv, before.qkv)
+    content["adapter"] |= {"max_depth": 3, "confidence": 0.25}
+    assert json.loads((saved / CONFIG).read_text()) == content
+    for max_depth, confidence in ((64, 0.5), (3, 1.5)):
+        with pytest.raises(ValueError, match="^(max_depth|confidence): expected 0 to "):
+            save_rule(saved, max_depth, confidence)
+    assert load(saved).config == after.config
+    assert sorted(file.name for file in saved.iterdir()) == [TENSORS, CONFIG]
 
 
 def test_init_is_reset(saved: Path, pristine: dict[str, Path]) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from kangaroo import KangarooForCausalLM
 from kangaroo.sampling.accept import residual
+from tests.engines import FIXED
 from tests.folders import make_folder
 from tests.sampling.test_accept import verdict
 from tests.sampling.test_source import Fixed, place
@@ -18,8 +19,8 @@ VOCAB_SIZE = 128_256
 PROMPT = [5, 30, 6, 30, 7]
 DRAFTS: list[dict[str, Any]] = [
     {"max_depth": 0},
-    {"max_depth": 4},
-    {"draft": "tree", "draft_top_k": 3, "max_depth": 3},
+    FIXED | {"max_depth": 4},
+    FIXED | {"draft": "tree", "draft_top_k": 3, "max_depth": 3},
 ]
 
 

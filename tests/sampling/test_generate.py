@@ -17,10 +17,11 @@ from kangaroo.engine.llm import GenerateOutput
 from kangaroo.sampling.penalties import CountPenalty
 from kangaroo.sampling.sampler import Sampler
 from kangaroo_kernels import UnsupportedError
+from tests.engines import FIXED
 from tests.folders import make_folder
 
 PROMPT = [5, 30, 6, 30, 7]
-TREE = {"draft": "tree", "draft_top_k": 3, "max_nodes": 9, "max_depth": 3}
+TREE = FIXED | {"draft": "tree", "draft_top_k": 3, "max_nodes": 9, "max_depth": 3}
 SHAPINGS: list[dict[str, Any]] = [
     {"repetition_penalty": 1.7},
     {"no_repeat_ngram_size": 2},
@@ -107,7 +108,8 @@ def test_processors_of_ones_own(llm: KangarooForCausalLM, theirs: Any, max_depth
         lambda: {"logits_processor": LogitsProcessorList([Bumps()])},
         lambda: {"prefix_allowed_tokens_fn": allowed},
     ):
-        ours = llm.generate(prompt, max_depth=max_depth, confidence=0.0, **make(), **options)
+        draft = FIXED | {"max_depth": max_depth, "confidence": 0.0}
+        ours = llm.generate(prompt, **draft, **make(), **options)
         assert torch.as_tensor(ours).equal(theirs.generate(prompt, **make(), **options))
 
 
@@ -147,7 +149,7 @@ def test_every_row_is_shaped_as_in_transformers(
         return made
 
     monkeypatch.setattr(Sampler, "row", row)
-    new = sample(llm, 3, max_depth=3, confidence=0.0, **options)
+    new = sample(llm, 3, max_depth=3, confidence=0.0, **FIXED, **options)
     sequence = torch.tensor([PROMPT + new])
     config = theirs._prepare_generation_config(None, do_sample=True, **options)[0]
     theirs._prepare_special_tokens(config, device="cpu")
@@ -161,7 +163,9 @@ def test_every_row_is_shaped_as_in_transformers(
 
 
 @pytest.mark.parametrize("rule", DRAFT_SAMPLINGS)
-@pytest.mark.parametrize("draft", [{"max_depth": 0}, {"max_depth": 1}, {"max_depth": 4}, TREE])
+@pytest.mark.parametrize(
+    "draft", [{"max_depth": 0}, FIXED | {"max_depth": 1}, FIXED | {"max_depth": 4}, TREE]
+)
 def test_a_seed_settles_everything(
     llm: KangarooForCausalLM, draft: dict[str, Any], rule: str
 ) -> None:
@@ -174,9 +178,10 @@ def test_a_seed_settles_everything(
 
 
 RULES: list[dict[str, Any]] = [
-    {"max_depth": 1},
-    {"max_depth": 6, "confidence": 0.0},
-    {"max_depth": 4, "confidence": 0.01},
+    {"max_depth": 6, "confidence": 0.0, "adaptive": True},
+    FIXED | {"max_depth": 1},
+    FIXED | {"max_depth": 6, "confidence": 0.0},
+    FIXED | {"max_depth": 4, "confidence": 0.01},
     TREE,
     {"draft": "tree", "tree_widths": [3, 2, 1]},
 ]

@@ -170,7 +170,7 @@ class TableDrafter(SampledDrafter):
     def _shallow(self, state: Any, token: Tensor) -> None:
         pass
 
-    def _catch_up(self, adapter: Any, state: Any) -> None:
+    def _keep_up(self, adapter: Any, state: Any) -> None:
         pass
 
     def _logits(self, adapter: Any, state: Any) -> Tensor:

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.costs import Cost
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.models.families import model_config
 from kangaroo.models.llama import rope_table
 from kangaroo.train.evaluate import Judge
-from kangaroo.train.simulate import Cost, Trace, simulate_cr, tune
+from kangaroo.train.simulate import Trace, simulate_cr, tune
 from kangaroo.train.target import FrozenTarget
 from tests.engines import CPU, decoder_of, load, make_adapter, make_prompt
 

@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from kangaroo.cache import SlotCache
+from kangaroo.costs import RoundCosts
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
 
@@ -32,4 +33,8 @@ class Drafter(Protocol):
         """The nodes of the round's `trees`, N with the root, have last states h_deep [B, N, C];
         which of them are accepted is known next, when `state` is committed.
         """
+        ...
+
+    def costs(self) -> RoundCosts:
+        """What its drafts cost; asked where drafting is adaptive."""
         ...

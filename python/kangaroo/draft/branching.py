@@ -53,9 +53,10 @@ class BranchingDrafter(KangarooDrafter):
             growth_of(tree, self.config, depth, sampled=bool(sampler and sampler.do_sample))
             for tree, depth, sampler in zip(trees, max_depths, samplers, strict=True)
         ]
+        self._write_up(state, drafting=any(growth.open for growth in growths))
         self._shallow_nodes(state, trees)
         if self.adapter is not None and not any(growth.open for growth in growths):
-            self._catch_up(self.adapter, state)
+            self._keep_up(self.adapter, state)
         while self.adapter is not None and any(growth.open for growth in growths):
             rankings = self._rankings(self.adapter, state, trees)
             for growth, ranked in zip(growths, rankings, strict=True):

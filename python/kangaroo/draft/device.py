@@ -24,9 +24,14 @@ class DeviceDrafter(KangarooDrafter):
         """
         return int(self.adapter is not None and self.adapter.config.kind == "paper")
 
-    def new_chain(self, state: DecodeState) -> DraftChain:
-        """Chains of the root alone, for every sequence of `state`, with room for all drafts."""
-        shape, device = (len(state.requests), 1 + self.config.depth), state.exit_states.device
+    def take_over(self, state: DecodeState) -> None:
+        """From here on the adapter lacks what `lag` says, whatever another drafter has left."""
+        self._write_up(state, drafting=True)
+        state.adapter_kv.slots.rewind([root - self.lag for root in state.prefix_lens])
+
+    def new_chain(self, state: DecodeState, depth: int) -> DraftChain:
+        """Chains of the root alone, for every sequence of `state`, with room for `depth` drafts."""
+        shape, device = (len(state.requests), 1 + depth), state.exit_states.device
         return DraftChain(
             tokens=torch.zeros(shape, dtype=torch.int64, device=device),
             positions=torch.zeros(shape, dtype=torch.int32, device=device),
@@ -51,6 +56,14 @@ class DeviceDrafter(KangarooDrafter):
             chain=chain,
         )
         self._node(state, chain, node + 1)
+
+    def keep_up(self, state: DecodeState) -> None:
+        """In a round that drafts nothing: the adapter's row of the slot in front of the root, which
+        a draft would have written.
+        """
+        if self.adapter is not None and self.lag:
+            h = state.hidden(-1, 0)
+            self._write_verified(self.adapter, state, state.adapter_kv.slots.chain(0, 1), (h, h))
 
     def refresh(self, state: DecodeState, h_deep: Tensor) -> None:
         """What :meth:`verified` does: all nodes have last states h_deep [B, N, C]."""

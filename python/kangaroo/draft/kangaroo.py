@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kangaroo.cache import SlotCache
 from kangaroo.config import MAX_TREE_NODES, DraftConfig
+from kangaroo.costs import RoundCosts
 from kangaroo.draft.head import drafting_head
 from kangaroo.draft.tree import DraftTree, pad
 from kangaroo.engine.state import DecodeState
@@ -16,6 +17,8 @@ from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
 from kangaroo_kernels.draft_head import DraftHead
 from kangaroo_kernels.nodes import NodeBatch
+
+MOST_UNWRITTEN = 16  # rows of one tile: they are written at the price of one
 
 
 class KangarooDrafter:
@@ -66,10 +69,11 @@ class KangarooDrafter:
         """
         trees = self._roots(state)
         growing = [b for b, max_depth in enumerate(max_depths) if max_depth > 0]
+        self._write_up(state, drafting=bool(growing))
         roots = [tree.tokens for tree in trees]
         self._shallow(state, torch.tensor(roots, device=state.exit_states.device))
         if self.adapter is not None and not growing:
-            self._catch_up(self.adapter, state)
+            self._keep_up(self.adapter, state)
         while self.adapter is not None and growing:
             tokens, confidences = self._next_tokens(self.adapter, state, trees, growing)
             self._shallow(state, tokens)  # in the queue before the host waits for the tokens
@@ -87,12 +91,29 @@ class KangarooDrafter:
     def verified(self, state: DecodeState, trees: list[DraftTree], h_deep: Tensor) -> None:
         """`paper` keeps the rows that it has; `deep_prefix` rewrites those of all nodes with what
         verification has learnt: a row costs nothing beside the weights, and a rejected one goes
-        with its slot.
+        with its slot. Rows may wait where nothing is drafted.
         """
-        if self.adapter is not None and self.adapter.config.kind == "deep_prefix":
+        if self.adapter is not None and len(trees[0]) == 1 and self._defers(state):
+            if state.lags == [1] and not state.unwritten:  # `paper`: last states are not read
+                state.unwritten.append((state.hidden(-1, 0).clone(), h_deep))
+            state.unwritten.append((state.hidden(0, 1).clone(), h_deep))
+        elif self.adapter is not None and self.adapter.config.kind == "deep_prefix":
             num_nodes, state.adapter_kv.num_nodes = h_deep.shape[1], 0
             nodes = state.nodes(state.adapter_kv, trees, num_nodes)
             self._write_verified(self.adapter, state, nodes, (state.hidden(0, num_nodes), h_deep))
+
+    def costs(self) -> RoundCosts:
+        """See Drafter.
+
+        Raises:
+            ValueError: there is no adapter.
+        """
+        if self.config.costs:
+            return RoundCosts(*self.config.costs)
+        if self.adapter is None:
+            raise ValueError("adapter: expected one where drafting is adaptive, got none")
+        device = self.model.weights.norm.device.type
+        return RoundCosts.of(self.model.config, self.adapter.config, device)
 
     def _roots(self, state: DecodeState) -> list[DraftTree]:
         return [DraftTree.root(request.tokens[-1]) for request in state.requests]
@@ -141,13 +162,41 @@ class KangarooDrafter:
         kv, lags = state.adapter_kv, state.lags
         if kv.num_nodes or not any(lags):
             return None
-        h = state.hidden(-1, 1)
-        if not all(lags):
-            steps = torch.tensor([[[1 - lag], [2 - lag]] for lag in lags], device=h.device)
-            h = state.hidden(-1, 2).take_along_dim(steps, 1)
+        h = self._from_behind(state, lags)
         h = adapter.step(h, kv, kv.chain(2), self.model.rope, self.model.kernels)
         kv.commit(state.prefix_lens, num_nodes=1)
         return torch.stack([h[b, lag : lag + 1] for b, lag in enumerate(lags)])
+
+    def _keep_up(self, adapter: Adapter, state: DecodeState) -> None:
+        """As `_catch_up`, where nothing is drafted: rows alone, nobody asks for states. Only
+        `paper` is ever behind, whose rows are made of exit states alone.
+        """
+        kv, lags = state.adapter_kv, state.lags
+        if any(lags) and not self._defers(state):
+            h = self._from_behind(state, lags)
+            self._write_verified(adapter, state, kv.chain(2), (h, h))
+            kv.commit(state.prefix_lens, num_nodes=1)
+
+    def _defers(self, state: DecodeState) -> bool:
+        """Rows wait for rounds that draft something: they are written together, or never."""
+        return self.config.adaptive and state.shallow_kv.capacity == 1
+
+    def _write_up(self, state: DecodeState, *, drafting: bool) -> None:
+        """The rows that have waited, if they are needed now or are many."""
+        if self.adapter is not None and len(state.unwritten) >= (1 if drafting else MOST_UNWRITTEN):
+            h, h_deep = (torch.cat(states, 1) for states in zip(*state.unwritten, strict=True))
+            nodes = state.adapter_kv.chain(h.shape[1])
+            self._write_verified(self.adapter, state, nodes, (h, h_deep))
+            state.adapter_kv.commit(state.prefix_lens)
+            state.unwritten = []
+
+    def _from_behind(self, state: DecodeState, lags: list[int]) -> Tensor:
+        """Exit states [B, 2, C] from the first slot on that each adapter has not seen."""
+        if all(lags):
+            return state.hidden(-1, 1)
+        h = state.hidden(-1, 2)
+        steps = torch.tensor([[[1 - lag], [2 - lag]] for lag in lags], device=h.device)
+        return h.take_along_dim(steps, 1)
 
     def _write_verified(
         self,

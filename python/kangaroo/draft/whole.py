@@ -53,6 +53,7 @@ class WholeChainDrafter(KangarooDrafter):
         """The chains of :class:`KangarooDrafter`; those of several sequences step by step."""
         if len(max_depths) > 1 or max_depths == [0]:
             return super().draft(state, max_depths)
+        self._write_up(state, drafting=True)
         shallow, own, lag = state.shallow_kv, state.adapter_kv, state.lags[0]
         tokens = torch.empty(1, 1 + max_depths[0], dtype=torch.int64)
         tokens[0, 0] = state.requests[0].tokens[-1]

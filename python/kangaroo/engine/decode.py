@@ -13,6 +13,7 @@ from torch import Tensor
 from kangaroo.config import DraftConfig, ModelConfig
 from kangaroo.draft.base import Drafter
 from kangaroo.draft.tree import DraftTree, tensors
+from kangaroo.engine.pace import Pace
 from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo.engine.stopping import until
 from kangaroo.models.llama import Llama
@@ -64,6 +65,7 @@ class Decoder:
     ):
         self.model, self.drafter, self.config = model, drafter, config
         self.keep_logits, self.keep_scores = keep_logits, keep_scores
+        self.pace = Pace(config, drafter.costs()) if config.adaptive and config.depth else None
 
     @torch.inference_mode()
     def generate(self, request: Request, past: PastKeyValues | None = None) -> Iterator[Round]:
@@ -90,7 +92,8 @@ class Decoder:
         """
         state.forget_nodes()
         started = perf_counter()
-        max_depths = [min(self.config.depth, request.num_left - 1) for request in state.requests]
+        depth = self.depth(state)
+        max_depths = [min(depth, request.num_left - 1) for request in state.requests]
         trees = self.drafter.draft(state, max_depths)
         drafted = perf_counter()
         logits, h_deep = self.verify(state, trees)
@@ -99,6 +102,9 @@ class Decoder:
         paths, tokens, num_accepted = kept(state, trees, verdict)
         self.drafter.verified(state, trees, h_deep)
         state.commit(verdict, paths, tokens, self.model.kernels)
+        if self.pace is not None:
+            num_passes = max(max(tree.depths) for tree in trees)
+            self.pace.book(state.requests, num_passes, len(trees[0]), sum(map(len, tokens)))
         seconds = (drafted - started, verified - drafted, perf_counter() - verified)
         share = seconds[0] / len(trees), seconds[1] / len(trees), seconds[2] / len(trees)
         return [
@@ -112,6 +118,10 @@ class Decoder:
             )
             for b, tree in enumerate(trees)
         ]
+
+    def depth(self, state: DecodeState) -> int:
+        """Draft tokens along one path at most, in the next round."""
+        return self.config.depth if self.pace is None else self.pace.depth(state.requests)
 
     def prefill(self, request: Request, past: PastKeyValues | None = None) -> DecodeState:
         """All prompt tokens but the last go through every layer, as far as they are not in `past`;

@@ -25,12 +25,14 @@ class Shape(NamedTuple):
     """What rounds are made for.
 
     Attributes:
+        depth: drafts of a chain at most.
         eos_ids: tokens that end each of the `batch` sequences.
         ahead: rounds that are launched before the first of them is read; more than one where the
             sequences end by what the device knows alone.
     """
 
     batch: int
+    depth: int
     eos_ids: tuple[int, ...]
     ahead: int
 
@@ -97,8 +99,8 @@ class ChainRounds:
         runtime: Callable[[Pieces], Runtime],
         shape: Shape,
     ):
-        self.state, self.drafter, self.ahead = state, drafter, shape.ahead
-        self.chain = drafter.new_chain(state)
+        self.state, self.drafter, self.shape = state, drafter, shape
+        self.chain = drafter.new_chain(state, shape.depth)
         tokens = self.chain.tokens
         batch, num_nodes = tokens.shape
         parents = torch.arange(-1, num_nodes - 1, device=tokens.device)
@@ -114,17 +116,18 @@ class ChainRounds:
         """
         state, chain = self.state, self.chain
         state.forget_nodes()
-        roots = state.prefix_lens
-        state.adapter_kv.slots.rewind([root - self.drafter.lag for root in roots])
+        self.drafter.take_over(state)
         chain.tokens[:, 0] = torch.tensor([request.tokens[-1] for request in state.requests])
         chain.positions[:, 0] = state.shallow_kv.slots.cache_seqlens
         for b, request in enumerate(state.requests):
             self.runtime.start(b, request.num_left)
 
-    def next(self) -> tuple[Outcome, float]:
-        """A round, and the seconds that the host has waited for it."""
+    def next(self, *, ahead: int) -> tuple[Outcome, float]:
+        """A round, and the seconds that the host has waited for it; with it, `ahead` rounds are
+        launched.
+        """
         started = perf_counter()
-        while self.runtime.unread < self.ahead:
+        while self.runtime.unread < ahead:
             self.runtime.launch()
         outcome = self.runtime.wait()
         return outcome, perf_counter() - started
@@ -147,6 +150,7 @@ class ChainRounds:
         batch, num_nodes = chain.tokens.shape
         if num_nodes == 1:
             self.drafter.root(state, chain)
+            self.drafter.keep_up(state)
         exit_layer, num_layers = self.drafter.config.exit_layer, model.config.num_layers
         nodes = state.deep_kv.slots.chain(0, num_nodes)
         h = state.hidden(0, num_nodes)

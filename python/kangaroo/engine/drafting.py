@@ -21,6 +21,18 @@ OF_TREES = ("draft_top_k", "max_nodes", "tree_widths")
 OF_DYNAMIC_TREES = ("draft_top_k", "max_nodes", "max_depth", "confidence")
 
 
+def taken(options: dict[str, Any]) -> dict[str, Any]:
+    """The fields of DraftConfig, taken out of options of generate.
+
+    Speculative sampling is not adaptive unless it is asked to be: the tokens for a seed would
+    depend on who else is decoded.
+    """
+    given = {name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}
+    if options.get("draft_sampling") == "rejection" and given.get("draft") != "off":
+        given["adaptive"] = given.get("adaptive") or False
+    return given
+
+
 def draft_config(
     deployed: DraftConfig | None, num_layers: int, options: Mapping[str, Any]
 ) -> DraftConfig:
@@ -36,8 +48,9 @@ def draft_config(
             option has an impossible value or no effect.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    if "tree_widths" in given:
-        given["tree_widths"] = tuple(given["tree_widths"])
+    for name in ("tree_widths", "costs"):
+        if name in given:
+            given[name] = tuple(given[name])
     refuse_idle(given)
     off = given.get("draft") == "off" or given.get("max_depth") == 0
     if deployed is None and not off:
@@ -52,7 +65,11 @@ def draft_config(
         )
     if given.get("draft") == "tree":
         rule = replace(rule, confidence=TREE_CONFIDENCE)
+    if "tree_widths" in given:  # whose shape is always the same, unless told otherwise
+        rule = replace(rule, adaptive=False)
     rule = replace(rule, **given)
+    if rule.costs and not rule.adaptive:
+        raise ValueError("costs: have no effect on drafting that is not adaptive; leave them out")
     if rule.exit_layer >= max(num_layers, 2):
         raise ValueError(f"exit_layer: expected 1 to {num_layers - 1}, got {rule.exit_layer}")
     return rule
@@ -65,7 +82,10 @@ def refuse_idle(given: Mapping[str, Any]) -> None:
         ValueError: there is one.
     """
     kind = given.get("draft", "chain")
-    idle = {"off": ("max_depth", "confidence", *OF_TREES), "chain": OF_TREES}.get(kind, ())
+    idle = {
+        "off": ("max_depth", "confidence", "adaptive", "costs", *OF_TREES),
+        "chain": OF_TREES,
+    }.get(kind, ())
     for name in idle:
         if name in given:
             raise ValueError(f"{name}: has no effect on draft={kind!r}; leave it out")

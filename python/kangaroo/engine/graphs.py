@@ -71,6 +71,7 @@ class GraphDecoder(Decoder):
         spare.requests.clear()
         for cache in (spare.shallow_kv, spare.adapter_kv):
             cache.slots.rewind([0])
+        spare.unwritten = []
         return spare
 
     def round(self, state: DecodeState) -> list[Round]:
@@ -78,12 +79,19 @@ class GraphDecoder(Decoder):
         if not self._launches(state):
             self._steps_back = False
             return super().round(state)
-        outcome, seconds = self._rounds(state).next()
+        depth = self.depth(state)
+        rounds = self._rounds(state, depth)
+        # Those that were launched at another depth are read before any is at this one.
+        outcome, seconds = rounds.next(ahead=self._ahead if rounds.shape.depth == depth else 1)
         try:
-            return self._keep(state, outcome, seconds / len(state.requests))
+            kept = self._keep(state, outcome, seconds / len(state.requests))
         except BaseException:
             self._step_back(state)
             raise
+        if self.pace is not None:
+            num_passes, num_new = max(outcome.num_nodes) - 1, sum(len(r.tokens) for r in kept)
+            self.pace.book(state.requests, num_passes, rounds.shape.depth + 1, num_new)
+        return kept
 
     def _launches(self, state: DecodeState) -> bool:
         """The device can run rounds of these sequences: it knows all that ends them."""
@@ -92,13 +100,14 @@ class GraphDecoder(Decoder):
         greedy = all(r.sampler is None and r.prefix_len > 0 for r in state.requests)
         return known and greedy and not self._steps_back
 
-    def _rounds(self, state: DecodeState) -> ChainRounds:
+    def _rounds(self, state: DecodeState, depth: int) -> ChainRounds:
         """Of the sequences of `state`; captured at most once for as many."""
         live, requests = self._live, state.requests
         same = len(requests) == len(self._requests) and all(map(is_, requests, self._requests))
         if live is not None and live.state is state and same:
-            return live
-        shape = Shape(len(requests), tuple(sorted(requests[0].eos_ids)), self._ahead)
+            if live.shape.depth == depth or live.runtime.unread:
+                return live
+        shape = Shape(len(requests), depth, tuple(sorted(requests[0].eos_ids)), self._ahead)
         if any(rounds.state is not state for rounds in self._captured.values()):
             self._captured.clear()
         if shape not in self._captured:

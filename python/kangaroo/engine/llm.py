@@ -19,7 +19,7 @@ from kangaroo.engine.batch import Batch
 from kangaroo.engine.capture import captured_rounds
 from kangaroo.engine.decode import Decoder, check_context
 from kangaroo.engine.decoders import Decoders
-from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config
+from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config, taken
 from kangaroo.engine.generation import Plan, plan, samplers
 from kangaroo.engine.inputs import InputIds, rows_of, unpadded
 from kangaroo.engine.loading import generation_config, load_engine, load_head, load_tokenizer
@@ -162,6 +162,8 @@ class KangarooForCausalLM:
             confidence: drafting stops behind a token less probable than this. By default the
                 adapter's for chains and 0.4 for trees.
             draft_top_k, max_nodes, tree_widths: of trees alone; see DraftConfig.
+            adaptive: True (default, but with `tree_widths`): draft less deep, or nothing for a
+                while, where it does not pay; False: always as the other options say.
             exit_layer: must be the adapter's; free where nothing is drafted.
             seed: of all that is drawn, in [0, 2^64): the same tokens for the same seed, whatever
                 else is decoded and however it is drafted. By default from torch's own generator, so
@@ -238,9 +240,7 @@ class KangarooForCausalLM:
         """Refuse what cannot be done; nothing is computed before the first round is asked for."""
         past = past_of(options.pop("past_key_values", None), self)
         rule = options.get("draft_sampling")
-        draft = self.draft_config(
-            **{name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}
-        )
+        draft = self.draft_config(**taken(options))
         rows, requests, wanted = self._requests(input_ids, generation_config, options)
         decoder = self._decoders.of(
             draft,

@@ -30,6 +30,7 @@ class Request:
         eos_ids: tokens that end it; they are part of it.
         criteria: what else does.
         sampler: decides its tokens; None: every one is the target's argmax.
+        credit: what drafting has won or lost, where it is adaptive; see engine/pace.py.
     """
 
     tokens: list[int]
@@ -37,6 +38,7 @@ class Request:
     eos_ids: Set[int] = frozenset()
     criteria: Sequence[Criterion] = ()
     sampler: Sampler | None = None
+    credit: float = 0.0
 
     @property
     def prefix_len(self) -> int:
@@ -58,6 +60,8 @@ class DecodeState:
         adapter_kv: the adapter's own, written by the drafter.
         exit_states: [capacity, 1 + MAX_TREE_NODES, C], what verification and the adapter start
             from: node n's is at n + 1; at 0 is that of the slot in front of the root, if any.
+        unwritten: exit and last states [1, 1, C] of the newest committed slots, which the adapter
+            has no rows of while nothing is drafted; only of a state that has room for one sequence.
     """
 
     requests: list[Request]
@@ -65,6 +69,7 @@ class DecodeState:
     deep_kv: SlotCache
     adapter_kv: SlotCache
     exit_states: Tensor = field(repr=False)
+    unwritten: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
 
     @classmethod
     def empty(
@@ -169,6 +174,7 @@ class DecodeState:
                 f"got {len(request.tokens)} and {request.num_left} more"
             )
         self._copy(row, other, other_row)
+        self.unwritten = list(other.unwritten)
         self.requests.append(request)
         seen = other.adapter_kv.slots.committed[other_row]
         self.settle(self.prefix_lens, [*self.adapter_kv.slots.committed, seen])
@@ -186,9 +192,10 @@ class DecodeState:
         pairs = enumerate(zip(tokens[:-1], theirs[:-1], strict=False))
         common = min(len(tokens), len(theirs)) - 1
         kept = next((n for n, (a, b) in pairs if a != b), common)
+        seen = past.adapter_kv.slots.committed[0]
+        kept = min(kept, seen) if past.unwritten else kept
         if kept == len(tokens) - 1 != past.requests[0].prefix_len:
             kept = max(kept - 1, 0)  # the exit state of the slot in front is computed again
-        seen = past.adapter_kv.slots.committed[0]
         for name, cache, old in zip(CACHES, self.caches, past.caches, strict=True):
             wanted, got = len(cache.storage), len(old.storage)
             if wanted not in (got, 0):
@@ -212,6 +219,7 @@ class DecodeState:
             self._copy(row, self, last)
             self.requests[row], seen[row] = self.requests[last], seen[last]
         self.requests.pop()
+        self.unwritten = []
         self.settle(self.prefix_lens, seen[:-1])
         return request
 

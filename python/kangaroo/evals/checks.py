@@ -26,6 +26,7 @@ RULES: tuple[Options, ...] = (
     {"draft": "tree"},
     {"draft": "tree", "draft_top_k": 8, "max_nodes": 64, "confidence": 0.0},
     {"draft": "tree", "tree_widths": (3, 2, 1)},
+    {"adaptive": True},
 )
 TEMPERATURE = 2.0  # hot: of a sure target all seeds would write the same
 NUM_STOP_PROMPTS, NUM_PLACES = 3, 5
@@ -42,7 +43,7 @@ def logits_bits(subject: Subject) -> Finding:
         base = subject.plain[number]
         total.num_plain_tokens += len(base.tokens)
         for options in RULES:
-            rule = llm.draft_config(**options)
+            rule = llm.draft_config(**{"adaptive": False} | options)
             run = recorded(llm.model, llm.adapter, rule, prompt, subject.settings.max_new_tokens)
             num_drafted += run.num_drafted
             where = {"prompt": number, "options": dict(options)}

@@ -83,11 +83,13 @@ class Subject:
 
     @property
     def modes(self) -> dict[str, Options]:
-        """Ways of decoding: options of `generate` by name; those that draft need an adapter."""
+        """Ways of decoding: options of `generate` by name; those that draft need an adapter, and
+        draft whether it pays or not.
+        """
         off: dict[str, Options] = {"off": {"draft": "off"}}
         if self.llm.adapter is None:
             return off
-        return off | {"chain": {"draft": "chain"}, "tree": {"draft": "tree"}}
+        return off | {kind: {"draft": kind, "adaptive": False} for kind in ("chain", "tree")}
 
     @property
     def greedy(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +18,7 @@ from kangaroo.config import AdapterConfig, AdapterKind, ModelConfig
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.adapter_format import CONFIG, describe, is_adapter, read_description
 from kangaroo.models.families import model_config
-from kangaroo.models.files import TensorFiles
+from kangaroo.models.files import TensorFiles, read_json
 from kangaroo.models.fingerprint import PARTS, fingerprint
 from kangaroo.models.published import read_published
 
@@ -60,6 +60,23 @@ def save_adapter(
             for file in old.iterdir():
                 if file.name not in (CONFIG, TENSORS):
                     file.rename(path / file.name)
+
+
+def save_rule(path: Path, max_depth: int, confidence: float) -> None:
+    """Make this the deployed stopping rule of the adapter in folder `path`, or leave it as it is.
+
+    Raises:
+        ValueError: not an adapter folder, or the rule is impossible.
+    """
+    file = path / CONFIG
+    old = read_description(file).adapter
+    rule = asdict(replace(old, max_depth=max_depth, confidence=confidence))
+    content = read_json(file) | {"adapter": rule}
+    with TemporaryDirectory(dir=path, prefix=f".{CONFIG}.") as workshop:
+        new = Path(workshop, CONFIG)
+        new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        _flush(new)
+        new.replace(file)
 
 
 def load_adapter(

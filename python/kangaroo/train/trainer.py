@@ -12,6 +12,7 @@ from time import perf_counter
 import torch
 from torch import nn
 
+from kangaroo.costs import Cost
 from kangaroo.models.adapter_format import is_adapter
 from kangaroo.models.adapter_io import save_adapter
 from kangaroo.models.fingerprint import fingerprint
@@ -31,7 +32,7 @@ from kangaroo.train.interrupt import DeferredInterrupt
 from kangaroo.train.loss import soft_cross_entropy
 from kangaroo.train.progress import TrainProgress, TrainReport
 from kangaroo.train.run import Run, prepare
-from kangaroo.train.simulate import Cost, tune
+from kangaroo.train.simulate import tune
 
 CONFIDENCES = tuple(tenth / 10 for tenth in range(10))
 REPORT = "report.json"

@@ -1,0 +1,84 @@
+"""What the parts of a round cost, told before any is run: from the weights that they read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kangaroo.config import AdapterConfig, ModelConfig
+
+# A row more in a pass, over the pass: 8 rows cost a CPU 1.5 to 1.7 of what one costs
+# (benchmarks/verify_rows.py); where weights come from a GPU's memory rows are free.
+CPU_ROW_COST = 0.08
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters read by the parts of a round; batch-1 decoding is bound by them.
+
+    Attributes:
+        shallow, deep: layers [0, E) and [E, L); head: the target's.
+        adapter: per draft step; refresh: per round (rows of verified slots, `deep_prefix`).
+    """
+
+    shallow: int
+    deep: int
+    head: int
+    adapter: int
+    refresh: int
+
+    @classmethod
+    def of(cls, target: ModelConfig, adapter: AdapterConfig) -> Cost:
+        """From the geometry; norms and biases are left out."""
+        q, kv = target.num_heads * target.head_dim, target.num_kv_heads * target.head_dim
+        layer = target.hidden_size * (2 * q + 2 * kv + 3 * target.intermediate_size)
+        own_q, own_kv = (n * adapter.head_dim for n in (adapter.num_heads, adapter.num_kv_heads))
+        return cls(
+            shallow=adapter.exit_layer * layer,
+            deep=(target.num_layers - adapter.exit_layer) * layer,
+            head=target.vocab_size * target.hidden_size,
+            adapter=adapter.hidden_size * (2 * own_q + 2 * own_kv),
+            refresh=adapter.hidden_size * 4 * own_kv if adapter.kind == "deep_prefix" else 0,
+        )
+
+    def speedup(self, compression_ratio: float, drafts_per_round: float) -> float:
+        """Speed over autoregressive decoding if time were parameters read.
+
+        CR (shallow + deep + head) / ((d + 1) shallow + d (adapter + head) + deep + head + refresh),
+        with d drafts per round: every draft and the root pass the shallow layers, every draft costs
+        one pass of adapter and head, and verification is one pass of the rest.
+        """
+        verify = self.deep + self.head + self.refresh
+        draft = (drafts_per_round + 1) * self.shallow
+        draft += drafts_per_round * (self.adapter + self.head)
+        return compression_ratio * (self.shallow + self.deep + self.head) / (draft + verify)
+
+
+@dataclass(frozen=True)
+class RoundCosts:
+    """What drafting adds to a round, over a round of one sequence that drafts nothing.
+
+    Attributes:
+        draft: one pass of the drafter: shallow layers, adapter, head.
+        row: one row more in a pass.
+    """
+
+    draft: float
+    row: float
+
+    @classmethod
+    def of(cls, target: ModelConfig, adapter: AdapterConfig, device_type: str) -> RoundCosts:
+        """By the weights that are read; rows by the kind of device, `torch.device.type`."""
+        cost = Cost.of(target, adapter)
+        plain = cost.shallow + cost.deep + cost.head + cost.refresh
+        draft = (cost.shallow + cost.adapter + cost.head) / plain
+        return cls(draft, CPU_ROW_COST if device_type == "cpu" else 0.0)
+
+    def of_round(self, batch: int, num_passes: int, num_nodes: int) -> float:
+        """A round of `batch` sequences over one of as many that drafts nothing.
+
+        Args:
+            num_passes: of the drafter.
+            num_nodes: of each tree, the root included.
+        """
+        more_rows = batch * (num_nodes - 1)
+        return 1 + self.draft * num_passes + self.row * more_rows / (1 + self.row * (batch - 1))

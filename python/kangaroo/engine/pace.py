@@ -1,0 +1,57 @@
+"""How deep the next round drafts, so that drafting which does not pay costs next to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kangaroo.config import DraftConfig
+from kangaroo.costs import RoundCosts
+from kangaroo.engine.state import Request
+
+# In rounds that draft nothing: what drafting may lose per token, what it may lose before it has won
+# anything, and how much of what it has won it may lose again.
+ALLOWANCE, START, MOST = 0.02, 3.0, 6.0
+SHARE = 0.5  # of that, in one round: who stakes all of it is soon out, by bad luck alone
+
+
+class Pace:
+    """Lends drafting what it may lose.
+
+    A sequence has an account (`Request.credit`). Every round pays in its tokens, each worth a round
+    that drafts nothing and ALLOWANCE, and takes out what it has cost. A draft may be so deep that
+    it loses SHARE of what may be lost if all of it is wrong: text that is hard to draft is drafted
+    less and less deep, in the end a token now and then, a few hits of which open the account again.
+    N tokens never cost more than (1 + ALLOWANCE) N + START rounds that draft nothing, by the costs
+    that are given: no clock has a say.
+
+    Sequences of a batch share the costs of a round, so they share what it brings, and draft equally
+    deep.
+
+    Args:
+        config: the deepest draft, and what it looks like.
+    """
+
+    def __init__(self, config: DraftConfig, costs: RoundCosts):
+        self.config, self.costs = config, costs
+
+    def depth(self, requests: Sequence[Request]) -> int:
+        """Draft tokens along one path at most, 0 to `config.depth`, in a round of `requests`."""
+        batch, config = len(requests), self.config
+        left = START + sum(request.credit for request in requests) / batch
+        bearable = 1 + ALLOWANCE + SHARE * left  # every round brings a token
+        costs = (
+            self.costs.of_round(batch, depth, config.most_nodes(depth))
+            for depth in range(1, config.depth + 1)
+        )
+        return sum(cost <= bearable for cost in costs)
+
+    def book(
+        self, requests: Sequence[Request], num_passes: int, num_nodes: int, num_new: int
+    ) -> None:
+        """A round of `requests`, of so many passes of the drafter and trees of `num_nodes`, has
+        brought `num_new` tokens in all.
+        """
+        cost = self.costs.of_round(len(requests), num_passes, num_nodes)
+        won = (1 + ALLOWANCE) * num_new / len(requests) - cost
+        for request in requests:
+            request.credit = min(MOST, request.credit + won)
