@@ -1,7 +1,8 @@
 """Decoding at real sizes, measured against the bytes: `python benchmarks/decode.py --shape NAME`.
 
-Random weights at a real shape, made on the device, or `--target` and `--adapter` from folders. The
-copy bandwidth of the machine is measured first. `steps`: autoregressive step, draft step, draft,
+Random weights at a real shape, made on the device, or `--target` and `--adapter` from folders, or
+these at a real shape (`--shape vicuna-7b --target tiny-py`): real text and acceptance. The copy
+bandwidth of the machine is measured first. `steps`: autoregressive step, draft step, draft,
 verification at two widths, acceptance and whole rounds, by context and batch: bytes, GB/s, percent
 of a copy, and where a round's time goes. `race`: whole continuations of a batch of one beside
 peers on the same weights. Appends one JSON line per figure. Nothing is timed without a green gate:
@@ -47,9 +48,8 @@ GATES = {"cpu": ("lossless", "bits"), "cuda": ("lossless", "gpu")}
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    subjects = parser.add_mutually_exclusive_group(required=True)
-    subjects.add_argument("--shape", choices=list(SHAPES), help="random weights")
-    subjects.add_argument("--target", help="a folder, or tiny-py")
+    parser.add_argument("--shape", choices=list(SHAPES), help="random weights, or the target's")
+    parser.add_argument("--target", help="a folder, or tiny-py; with --shape it is widened")
     parser.add_argument("--adapter", help="a folder, or the name of one in the target's")
     parser.add_argument("--kind", choices=ADAPTER_KINDS, default="deep_prefix", help="if random")
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -71,6 +71,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--gate", type=Path, help="JUnit report of a run of the tests")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/decode.jsonl")
     given = parser.parse_args(arguments)
+    if not (given.shape or given.target):
+        parser.error("expected --shape, --target, or both")
     given.context = given.context or CONTEXTS[given.device]
     given.batch = given.batch or BATCHES[given.device]
     given.dtype = DTYPES[given.dtype or ("float32" if given.device == "cpu" else "bfloat16")]
@@ -176,6 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
         "backends": timed.model.kernels.backends,
         "adapter": timed.adapter.config.kind,
         "exit_layer": timed.adapter.config.exit_layer,
+        "num_layers": timed.model.config.num_layers,
         "copy_gb_per_s": round(copy_gb_per_s, 2),
         "gate": gates,
         "seed": given.seed,

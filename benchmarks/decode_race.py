@@ -37,8 +37,8 @@ class Drafting:
 def enter_ours(entered: Field, subject: Subject, drafting: Drafting, terms: Terms) -> None:
     """Autoregressive decoding, chains and trees."""
     llm = subject.llm
-    ways = {AR: {"draft": "off"}, CHAIN: {"draft": "chain", **drafting.chain}}
-    ways[TREE] = {"draft": "tree", **drafting.tree}
+    ways = {AR: {"draft": "off"}, CHAIN: {"draft": "chain", "adaptive": False, **drafting.chain}}
+    ways[TREE] = {"draft": "tree", "adaptive": False, **drafting.tree}
     for name, options in ways.items():
         entered.contestants[name] = partial(
             run_once, llm, max_new_tokens=terms.new_tokens, **options

@@ -18,7 +18,9 @@ from benchmarks.traffic import Counter, Traffic
 from kangaroo.config import DraftConfig
 from kangaroo.draft.tree import DraftTree, tensors
 from kangaroo.draft.whole import chain_drafter
+from kangaroo.engine.capture import captured_rounds
 from kangaroo.engine.decode import Decoder, Round
+from kangaroo.engine.graphs import GraphDecoder
 from kangaroo.engine.state import DecodeState, Request
 from kangaroo_kernels.draft_head import DraftHead
 
@@ -47,7 +49,10 @@ class Rig:
         model, adapter = subject.model, subject.adapter
         config = DraftConfig(adapter.config.exit_layer, max_depth=case.depth, confidence=0.0)
         self.subject, self.case = subject, case
-        self.decoder = Decoder(model, chain_drafter(model, adapter, config), config)
+        drafter, runtime = chain_drafter(model, adapter, config), captured_rounds(model)
+        self.decoder = (
+            GraphDecoder(drafter, runtime) if runtime else Decoder(model, drafter, config)
+        )
         self.state = filled(self.decoder, case)
         device = model.weights.norm.device
         self.count = Counter(model.config, adapter.config, model.weights.norm.itemsize)

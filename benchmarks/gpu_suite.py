@@ -105,6 +105,16 @@ def stages(out: Path, results: Path, quick: bool) -> list[Stage]:
             Stage(f"decode-{shape}", script("decode", "--shape", shape, *decode_out), 1800)
             for shape in SHAPES
         ]
+        small = ("--target", "tiny-py", "--only", "race", "--prompts", "8", "--new-tokens", "256")
+        found += [
+            Stage(
+                f"decode-tiny-py-{shape}-{kind}",
+                script("decode", "--shape", shape, "--adapter", kind, *small, *decode_out),
+                900,
+            )
+            for shape in SHAPES
+            for kind in ("paper", "deep_prefix")
+        ]
     found.append(Stage("bits", bits + fast, limit(7200, 50)))
     if not quick:
         wide = ("--shape", "llama-3.2-1b", "--tokens", "20000")

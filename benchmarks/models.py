@@ -38,6 +38,12 @@ class Model:
     tied: bool = False
 
     @property
+    def shape(self) -> Shape:
+        """The sizes alone."""
+        heads = self.heads.h_q, self.heads.h_kv, self.heads.head_dim
+        return Shape(self.name, self.hidden, self.ffn, self.num_layers, *heads, self.vocab)
+
+    @property
     def qkv_width(self) -> int:
         return (self.heads.h_q + 2 * self.heads.h_kv) * self.heads.head_dim
 

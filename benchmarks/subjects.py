@@ -13,12 +13,13 @@ from transformers import AutoConfig, GenerationConfig
 from benchmarks.models import Model
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import AdapterConfig, AdapterKind, ModelConfig
-from kangaroo.engine.loading import load_engine
+from kangaroo.engine.loading import load_engine, prefill_kernels, target_path
 from kangaroo.evals.prompts import held_out_prompts
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.families import hf_config
 from kangaroo.models.llama import Llama, LlamaWeights
 from kangaroo.pages import HugePages
+from kangaroo.zoo.widening import widened
 from kangaroo_kernels import KernelSet, Target
 from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.testing import random_norm_weight, random_weight
@@ -29,7 +30,8 @@ class Source:
     """Where a subject comes from.
 
     Attributes:
-        model: a shape, for random weights; None: `target` and `adapter` are folders.
+        model: a shape, for random weights; None: `target` and `adapter` are folders. With both they
+            are a small model, whose text and acceptance the large one has (`zoo.widen`).
         kind: of the random adapter.
         num_slots: tokens of context that are needed; of a random target never too many.
         backend: of the kernels.
@@ -91,11 +93,15 @@ def subject(source: Source) -> Subject:
         ValueError: a folder without an adapter, or as `load_engine`.
         UnsupportedError: as `KernelSet.resolve`.
     """
+    if source.model is not None and source.target is not None:
+        return widened_subject(source, source.model, source.target)
     if source.model is not None:
         config = source.model.config
         config = replace(config, max_seq_len=max(config.max_seq_len, source.num_slots))
         target = Target(source.device, source.dtype, config.head_dim)
-        model = random_target(config, target, KernelSet.resolve(target, source.backend))
+        kernels = KernelSet.resolve(target, source.backend)
+        prefill = prefill_kernels(target, source.backend)
+        model = random_target(config, target, kernels, prefill)
         adapter = random_adapter(
             AdapterConfig.for_target(config, source.kind, source.model.exit_layer),
             model.weights.norm,
@@ -110,7 +116,21 @@ def subject(source: Source) -> Subject:
     return Subject(path.name, path, model, loaded, hf_config(path))
 
 
-def random_target(config: ModelConfig, target: Target, kernels: KernelSet) -> Llama:
+def widened_subject(source: Source, model: Model, target: str | Path) -> Subject:
+    """A small target and its adapter, at the size of `model`."""
+    made, adapter = widened(
+        target, source.adapter, model.shape, source.dtype, source.device, backend=source.backend
+    )
+    path = target_path(target)
+    if adapter is None:
+        raise ValueError(f"adapter: expected one for {path}, got none")
+    hf = hf_config_of(made.config, hf_config(path).rope_parameters["rope_theta"])
+    return Subject(f"{path.name} as {model.name}", path, made, adapter, hf)
+
+
+def random_target(
+    config: ModelConfig, target: Target, kernels: KernelSet, prefill: KernelSet | None = None
+) -> Llama:
     """Random weights, made on the device where they stay; on a CPU in large pages, as those of
     checkpoints are.
     """
@@ -143,7 +163,7 @@ def random_target(config: ModelConfig, target: Target, kernels: KernelSet) -> Ll
         embed = matrix(config.vocab_size, c)
         layers = tuple(layer() for _ in range(config.num_layers))
         head = embed if config.tie_embeddings else matrix(config.vocab_size, c)
-        return Llama(config, LlamaWeights(embed, layers, norm(c), head), kernels)
+        return Llama(config, LlamaWeights(embed, layers, norm(c), head), kernels, prefill)
 
 
 def random_adapter(config: AdapterConfig, like: Tensor) -> Adapter:

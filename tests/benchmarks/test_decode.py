@@ -16,10 +16,12 @@ from benchmarks.decode_bars import race_bar, step_bars
 from benchmarks.decode_case import WARM_UP, Case, refusal
 from benchmarks.decode_steps import Rig, breakdown
 from benchmarks.launches import Launches, counted
+from benchmarks.models import TINY_PY
 from benchmarks.subjects import Source, subject
 from kangaroo.config import ADAPTER_KINDS, AdapterKind
 from kangaroo.evals.paired import run_once
 from kangaroo_kernels.kernel_set import IMPLS
+from kangaroo_kernels.testing import Heads
 from tests.benchmarks.tiny import CPU, SHAPE, made
 
 STEPS = ("AR step", "draft step", "draft", "verify", "verify 16", "accept", "round")
@@ -161,6 +163,24 @@ def test_an_adapter_is_needed(tmp_path: Path) -> None:
         (bare / file.name).symlink_to(file)
     with pytest.raises(ValueError, match="adapter: expected one"):
         subject(Source(None, bare, None, "paper", CPU, torch.float32))
+
+
+def test_a_small_model_at_the_size_of_a_large_one() -> None:
+    """Text, drafts and what is accepted are the small one's."""
+    model = replace(TINY_PY, name="wide", hidden=768, heads=Heads(4, 4, 64), num_layers=17)
+    small, wide = (
+        subject(Source(shape, "tiny-py", "paper", "paper", CPU, torch.float32))
+        for shape in (None, model)
+    )
+    assert wide.model.config.num_layers == wide.hf_config.num_hidden_layers == 17
+    assert wide.hf_config.rms_norm_eps == wide.model.config.rms_norm_eps
+    [ids] = small.prompts(1, 30).values()
+    assert [ids] == list(wide.prompts(1, 30).values())
+    said = [run_once(each.llm, ids, max_new_tokens=20, adaptive=False) for each in (small, wide)]
+    assert said[0].token_ids == said[1].token_ids
+    assert said[0].speculation is not None
+    assert said[1].speculation is not None
+    assert said[0].speculation.accepted_lens == said[1].speculation.accepted_lens
 
 
 def test_prompts_are_text_where_there_is_a_tokenizer() -> None:

@@ -18,13 +18,13 @@ from kangaroo.models.adapter_io import save_adapter
 from kangaroo.models.fingerprint import fingerprint
 from kangaroo.zoo.shapes import Shape
 from kangaroo.zoo.widening import widened
-from tests.engines import CPU, load, make_adapter
+from tests.engines import CPU, FIXED, load, make_adapter
 from tests.factories import make_checkpoint
 
 WAYS: dict[str, dict[str, Any]] = {
     "off": {"draft": "off"},
-    "chain": {"draft": "chain", "confidence": 0.05},
-    "tree": {"draft": "tree", "confidence": 0.05, "draft_top_k": 3},
+    "chain": {"draft": "chain", "confidence": 0.05, **FIXED},
+    "tree": {"draft": "tree", "confidence": 0.05, "draft_top_k": 3, **FIXED},
 }
 
 

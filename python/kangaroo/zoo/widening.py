@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from kangaroo.config import AdapterConfig
-from kangaroo.engine.loading import adapter_home, load_bound_adapter, target_path
+from kangaroo.engine.loading import adapter_home, load_bound_adapter, prefill_kernels, target_path
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.adapter_io import filled
 from kangaroo.models.families import model_config
@@ -266,8 +266,10 @@ def widened(
     widening = Widening(path, shape, dtype, device, shallow_layers=shallow_layers, seed=seed)
     small = None if home is None else load_bound_adapter(home, path, torch.float32, CPU)
     wide = None if small is None else widening.adapter(small)
-    kernels = KernelSet.resolve(Target(device, dtype, widening.wide.head_dim), backend)
-    return Llama(widening.wide, read_target(widening, widening.wide, dtype, device), kernels), wide
+    on = Target(device, dtype, widening.wide.head_dim)
+    kernels, prefill = KernelSet.resolve(on, backend), prefill_kernels(on, backend)
+    weights = read_target(widening, widening.wide, dtype, device)
+    return Llama(widening.wide, weights, kernels, prefill), wide
 
 
 def _there(origins: Tensor) -> Tensor:
