@@ -101,14 +101,14 @@ def test_costs_are_of_adaptive_drafting() -> None:
         of(costs=[0.2, 0.1], adaptive=False)
 
 
-def test_rejection_drafts_as_asked_for() -> None:
-    """Unless it is asked to be adaptive: a seed's tokens would depend on others'."""
+def test_fields_of_drafting_are_taken_out() -> None:
+    """Speculative sampling cannot be asked to be adaptive."""
     options = {"draft_sampling": "rejection", "max_depth": 3, "seed": 1}
-    assert taken(options) == {"max_depth": 3, "adaptive": False}
+    assert taken(options) == {"max_depth": 3}
     assert options == {"draft_sampling": "rejection", "seed": 1}
-    assert taken({"draft_sampling": "rejection", "adaptive": True}) == {"adaptive": True}
-    assert taken({"draft_sampling": "rejection", "draft": "off"}) == {"draft": "off"}
-    assert taken({"draft_sampling": "coupled"}) == {}
+    assert taken({"draft_sampling": "coupled", "adaptive": True}) == {"adaptive": True}
+    with pytest.raises(ValueError, match="^adaptive: has no effect on draft_sampling"):
+        taken({"draft_sampling": "rejection", "adaptive": True})
 
 
 @pytest.mark.parametrize("name", ["max_depth", "confidence", "adaptive"])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.costs import Cost, RoundCosts
 from kangaroo.draft.kangaroo import KangarooDrafter
@@ -204,3 +205,21 @@ def test_there_must_be_costs(model: Llama) -> None:
         Decoder(model, KangarooDrafter(model, None, CHAIN), CHAIN)
     off = replace(CHAIN, max_depth=0)
     assert Decoder(model, KangarooDrafter(model, None, off), off).pace is None
+
+
+def test_neighbours_have_no_say_in_speculative_sampling() -> None:
+    """Its tokens for a seed depend on how deep is drafted, so it is drafted as asked for."""
+    llm = KangarooForCausalLM.from_pretrained("tiny-py", "paper")
+    drafting = {"adaptive": True, "costs": (0.5, 0.5), "confidence": 0.0}
+    sampled = {"do_sample": True, "seed": 3, "draft_sampling": "rejection", "temperature": 2.0}
+    said = []
+    for others in (0, 3):
+        batch = llm.batch(4, 64, **drafting)
+        number = batch.add(llm.request([5, 6, 7, 8], max_new_tokens=40, **sampled))
+        for other in range(others):
+            batch.add(llm.request([100 + other] * 9, max_new_tokens=40, eos_token_id=None))
+        done = []
+        while number in batch.running or not done:
+            done += batch.step()[number].tokens
+        said.append(done)
+    assert said[0] == said[1]

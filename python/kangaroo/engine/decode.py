@@ -120,8 +120,13 @@ class Decoder:
         ]
 
     def depth(self, state: DecodeState) -> int:
-        """Draft tokens along one path at most, in the next round."""
-        return self.config.depth if self.pace is None else self.pace.depth(state.requests)
+        """Draft tokens along one path at most, in the next round. Beside speculative sampling it is
+        always the same: there the tokens for a seed depend on it, so neighbours may have no say.
+        """
+        samplers = [request.sampler for request in state.requests]
+        if self.pace is None or any(s and s.do_sample and not s.coupled for s in samplers):
+            return self.config.depth
+        return self.pace.depth(state.requests)
 
     def prefill(self, request: Request, past: PastKeyValues | None = None) -> DecodeState:
         """All prompt tokens but the last go through every layer, as far as they are not in `past`;

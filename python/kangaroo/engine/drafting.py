@@ -24,12 +24,13 @@ OF_DYNAMIC_TREES = ("draft_top_k", "max_nodes", "max_depth", "confidence")
 def taken(options: dict[str, Any]) -> dict[str, Any]:
     """The fields of DraftConfig, taken out of options of generate.
 
-    Speculative sampling is not adaptive unless it is asked to be: the tokens for a seed would
-    depend on who else is decoded.
+    Raises:
+        ValueError: adaptive drafting beside speculative sampling, whose tokens for a seed would
+            depend on who else is decoded (see :meth:`Decoder.depth`).
     """
     given = {name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}
-    if options.get("draft_sampling") == "rejection" and given.get("draft") != "off":
-        given["adaptive"] = given.get("adaptive") or False
+    if options.get("draft_sampling") == "rejection" and given.get("adaptive"):
+        raise ValueError("adaptive: has no effect on draft_sampling='rejection'; leave it out")
     return given
 
 
