@@ -14,6 +14,7 @@ from kangaroo.draft.head import bytes_per_step
 from kangaroo.models.draft_vocab import save_draft_vocab
 from kangaroo.models.fingerprint import tokenizer_sha256
 from kangaroo_kernels import UnsupportedError
+from tests.engines import FIXED
 from tests.folders import VOCAB_SIZE, make_folder
 
 PROMPT = [5, 30, 6, 30, 7]
@@ -57,7 +58,8 @@ def test_the_output_is_the_same(folder: Path, kind: str, extras: dict[str, Any])
 @pytest.mark.parametrize("call", [*CALLS[:1], {"draft": "tree", "draft_top_k": 1}, *CALLS[2:]])
 def test_drafts_come_from_it(folder: Path, call: dict[str, Any]) -> None:
     """Where one token alone may be drafted, and it is never right, nothing is accepted."""
-    options = {"max_new_tokens": 16, "eos_token_id": None, "return_dict_in_generate": True} | call
+    options = {"max_new_tokens": 16, "eos_token_id": None, "return_dict_in_generate": True}
+    options |= FIXED | call
     if call.get("draft") == "tree":
         options["draft_top_k"] = 1
     plain: Any = KangarooForCausalLM.from_pretrained(folder, "paper").generate(PROMPT, **options)

@@ -135,6 +135,7 @@ class HashTarget:
         like = torch.zeros(1)
         self.config, self.rope = CONFIG, like
         self.weights = SimpleNamespace(norm=like, lm_head=torch.zeros(VOCAB_SIZE, 3))
+        self.prefill_kernels = None
         real = kernel_set(backend, 16)
         self.kernels = SimpleNamespace(
             verify_tree=real.verify_tree,
@@ -154,6 +155,8 @@ class HashTarget:
         kv: SlotCache,
         nodes: NodeBatch,
         out: Tensor | None = None,
+        *,
+        prefill: bool = False,
     ) -> Tensor:
         result = attend(h, h[..., 1], kv.rows[:, :, 0], nodes)
         kv.num_nodes += h.shape[1]
