@@ -152,7 +152,9 @@ class OneInThree(Pace):
         self.num_rounds += 1
         return CONFIG.max_depth * (self.num_rounds % 3 == 0)
 
-    def book(self, requests: Sequence[Request], trees: Sequence[DraftTree], num_new: int) -> None:
+    def book(
+        self, requests: Sequence[Request], num_passes: int, num_nodes: int, num_new: int
+    ) -> None:
         pass
 
 

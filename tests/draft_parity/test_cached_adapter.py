@@ -115,7 +115,9 @@ class Seldom(Pace):
     def depth(self, requests: Sequence[Request]) -> int:
         return CONFIG.max_depth * (int(torch.randint(3, (), generator=self.generator)) == 0)
 
-    def book(self, requests: Sequence[Request], trees: Sequence[DraftTree], num_new: int) -> None:
+    def book(
+        self, requests: Sequence[Request], num_passes: int, num_nodes: int, num_new: int
+    ) -> None:
         pass
 
 

@@ -244,7 +244,7 @@ ADAPTER_MUTANTS: list[tuple[str, Callable[..., Any], str, str]] = [
     ("all are behind", KangarooDrafter._from_behind, "if all(lags)", "if any(lags)"),
     ("behind the last rows", KangarooDrafter.verified, "h_deep.shape[1], 0", "h_deep.shape[1], 1"),
     ("state of another node", DecodeState.commit, "1 + path[-1]", "path[-1]"),
-    ("state is not kept", DecodeState.commit, "== request.prefix_len - 1", "== -1"),
+    ("state is not kept", DecodeState.commit, "states[b, 0] = ", "states[b, 1] = "),
     ("seen by the first", DecodeState.commit, "committed[b] + own", "committed[0] + own"),
     ("state does not move", DecodeState._copy, "source.exit_states[source_row, 0]", "0"),
 ]
