@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import random
+from contextlib import suppress
+from itertools import product
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from kangaroo.engine.decoders import Decoders
 from kangaroo.engine.graphs import AHEAD, GraphDecoder
 from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo.models.llama import Llama
+from kangaroo_kernels import testing
 from tests.engine.played import PlayedRounds
 from tests.engines import BACKENDS, SMALL, load, make_adapter, make_prompt, poison
 from tests.factories import make_checkpoint
@@ -145,12 +149,15 @@ def test_every_end(model: Llama, kind: AdapterKind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_conversation(model: Llama, kind: AdapterKind | None) -> None:
-    """What is kept between calls is good for either way to decode, whatever ended the first."""
+    """What is kept between calls is good for either way to decode, where the first came to its end
+    and where its consumer left.
+    """
     plain, graphs = decoders(model, kind, confidence=0.0)
-    for stop, rest in ((5, []), (6, [3, 4, 5]), (7, []), (8, [3])):
+    cases = product(((5, []), (6, [3, 4, 5]), (7, []), (8, [3]), (9, [])), (40, None))
+    for (stop, rest), num_new in cases:
         pasts = []
         for first in (plain, graphs):
-            past, request = PastKeyValues(), request_of(model, 30, 40)
+            past, request = PastKeyValues(), request_of(model, 30, num_new or stop)
             rounds = first.generate(request, past)
             while len(request.tokens) < 30 + stop:
                 next(rounds)
@@ -162,6 +169,68 @@ def test_a_conversation(model: Llama, kind: AdapterKind | None) -> None:
             for second in (plain, graphs):
                 ours = decode(second, Request(list(again), 12), PastKeyValues(past.state))
                 assert_same(ours, expected, plain.config.depth)
+
+
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_an_end_inside_an_accepted_path(kind: AdapterKind) -> None:
+    """Keys, values, lengths and the next root are those of the last token that counts."""
+    llm = KangarooForCausalLM.from_pretrained("tiny-py", kind)
+    drafter = KangarooDrafter(llm.model, llm.adapter, DraftConfig(EXIT_LAYER, confidence=0.0))
+    plain, graphs = Decoder(llm.model, drafter, drafter.config), GraphDecoder(drafter, PlayedRounds)
+    prompt = llm.tokenizer("def add(a, b):\n    return").input_ids
+    num_cut = 0
+    for length in range(1, 25):
+        past, request = PastKeyValues(), Request(list(prompt), length)
+        *_, (tokens, _, num_accepted) = decode(graphs, request, past)
+        num_cut += num_accepted == len(tokens)
+        assert past.state is not None
+        for cache in (past.state.shallow_kv, past.state.adapter_kv):
+            assert cache.slots.cache_seqlens.tolist() == cache.slots.committed
+        expected = decode(plain, Request(list(request.tokens), 12))
+        for decoder in (plain, graphs):
+            ours = decode(decoder, Request(list(request.tokens), 12), copy.copy(past))
+            assert_same(ours, expected, drafter.config.depth)
+    assert num_cut > 5
+
+
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_a_round_that_could_not_be_kept(kind: AdapterKind) -> None:
+    """A criterion raises: the rounds behind it draft and keep what they would have, and the
+    adapter's rows are those of the loop.
+    """
+    llm = KangarooForCausalLM.from_pretrained("tiny-py", kind)
+    drafter = KangarooDrafter(llm.model, llm.adapter, DraftConfig(EXIT_LAYER, confidence=0.0))
+    prompt = llm.tokenizer("def add(a, b):\n    return").input_ids
+    batches: list[Batch] = []
+    done: tuple[list[Round], list[Round]] = ([], [])
+    both = Decoder(llm.model, drafter, drafter.config), GraphDecoder(drafter, PlayedRounds)
+    for decoder in both:
+        batches.append(Batch(decoder, 1, 100))
+        criteria = [Raising(len(prompt) + n) for n in range(3, 60, 7)]
+        batches[-1].add(Request(list(prompt), 60, criteria=criteria))
+    while len(batches[0]):
+        for batch, rounds in zip(batches, done, strict=True):
+            with suppress(InterruptedError):
+                rounds += batch.step().values()
+        caches = [batch._state.adapter_kv for batch in batches]
+        if batches[0].running:
+            seen = min(cache.slots.committed[0] for cache in caches)
+            ours, theirs = (cache.storage[:, :, :, :seen] for cache in caches)
+            testing.assert_same_bits(ours, theirs)
+    assert_same(counts(done[1]), counts(done[0]), drafter.config.depth)
+
+
+class Raising:
+    """Once, at a length or behind it."""
+
+    def __init__(self, length: int):
+        self.length = length
+
+    def __call__(self, ids: torch.Tensor, scores: None) -> bool:
+        if ids.shape[1] >= self.length:
+            self.length = 10**6
+            raise InterruptedError
+        return False
 
 
 def test_a_consumer_that_leaves_early_costs_the_next_one_nothing(model: Llama) -> None:
