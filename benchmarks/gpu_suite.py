@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `benchmarks` when run 
 
 from benchmarks import report
 from benchmarks.provenance import ROOT, append, git, machine
+from kangaroo.config import ADAPTER_KINDS
 
 PASSED, FAILED, TIMED_OUT, KEPT = "passed", "failed", "timed out", "kept"
 GRACE_S = 2.0  # between asking a stage to end and ending it
@@ -69,9 +70,6 @@ def stages(out: Path, results: Path, quick: bool) -> list[Stage]:
     """All of them, in order: later ones refuse to time what earlier ones have not proved."""
     python, gate = sys.executable, ("--gate", str(out / "gate.xml"))
 
-    def script(name: str, *arguments: str) -> tuple[str, ...]:
-        return python, f"benchmarks/{name}.py", *arguments
-
     def limit(full: float, short: float) -> float:
         return short if quick else full
 
@@ -94,32 +92,41 @@ def stages(out: Path, results: Path, quick: bool) -> list[Stage]:
         Stage("round_graph", script("round_graph", "--out", str(results), *gate), limit(300, 25)),
         Stage("kernels", kernels + (("--repeats", "20") if quick else ()), limit(7200, 60)),
     ]
-    if quick:
-        few = ("--context", "128", "2048", "--batch", "1", "--repeats", "10", "--prompts", "1")
-        few += ("--new-tokens", "64", "--peers", "library", "transformers")
-        found.append(
-            Stage("decode", script("decode", "--shape", SHAPES[0], *few, *decode_out), 100)
-        )
-    else:
-        found += [
-            Stage(f"decode-{shape}", script("decode", "--shape", shape, *decode_out), 1800)
-            for shape in SHAPES
-        ]
-        small = ("--target", "tiny-py", "--only", "race", "--prompts", "8", "--new-tokens", "256")
-        found += [
-            Stage(
-                f"decode-tiny-py-{shape}-{kind}",
-                script("decode", "--shape", shape, "--adapter", kind, *small, *decode_out),
-                900,
-            )
-            for shape in SHAPES
-            for kind in ("paper", "deep_prefix")
-        ]
+    found += decode_stages(decode_out, quick)
     found.append(Stage("bits", bits + fast, limit(7200, 50)))
     if not quick:
         wide = ("--shape", "llama-3.2-1b", "--tokens", "20000")
         found.append(Stage("bits-llama-3.2-1b", bits + wide, 1800))
     return found
+
+
+def decode_stages(out: tuple[str, ...], quick: bool) -> list[Stage]:
+    """Random weights at real shapes, and tiny-py at them, which is right now and then."""
+    if quick:
+        few = ("--context", "128", "2048", "--batch", "1", "--repeats", "10", "--prompts", "1")
+        few += ("--new-tokens", "64", "--peers", "library", "transformers")
+        return [Stage("decode", script("decode", "--shape", SHAPES[0], *few, *out), 100)]
+    small = ("--target", "tiny-py", "--only", "race", "--prompts", "8", "--new-tokens", "256")
+    return [
+        *(
+            Stage(f"decode-{shape}", script("decode", "--shape", shape, *out), 1800)
+            for shape in SHAPES
+        ),
+        *(
+            Stage(
+                f"decode-tiny-py-{shape}-{kind}",
+                script("decode", "--shape", shape, "--adapter", kind, *small, *out),
+                900,
+            )
+            for shape in SHAPES
+            for kind in ADAPTER_KINDS
+        ),
+    ]
+
+
+def script(name: str, *arguments: str) -> tuple[str, ...]:
+    """A command that runs one of the benchmarks."""
+    return sys.executable, f"benchmarks/{name}.py", *arguments
 
 
 def run_stage(stage: Stage, out: Path, environment: dict[str, str]) -> Outcome:

@@ -208,7 +208,7 @@ CATALOGUE: dict[int, BugClass] = {
     30: seen(
         "one backend decodes greedily where it should draw",
         "sampling/test_corners.py::test_every_backend_draws_the_same_tokens",
-        "sampling/test_generate.py::test_the_law_of_three_tokens",
+        "sampling/test_three_tokens.py::test_the_law_of_three_tokens",
     ),
     31: seen(
         "drafts are drawn from a rounded row and judged by another",

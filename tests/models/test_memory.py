@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 4, "vocab_size": 8192}
 # Reads it as a process of its own, in bfloat16; prints what that added to its memory at most.
 MEASURED = """
-import resource, sys
+import sys
 from pathlib import Path
 import torch
 from kangaroo.models.families import model_config
@@ -34,10 +34,13 @@ def load(path, dtype):
 
 small, large = map(Path, sys.argv[1:])
 load(small, torch.bfloat16)  # what code and libraries take
-fields = dict(line.split(":") for line in open("/proc/self/status"))
-before = int(fields["VmRSS"].split()[0])
+def kilobytes(name):  # of this program alone; getrusage begins with what its parent had
+    fields = dict(line.split(":") for line in open("/proc/self/status"))
+    return int(fields[name].split()[0])
+
+before = kilobytes("VmRSS")
 weights = load(large, torch.bfloat16)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak = kilobytes("VmHWM")
 print(1024 * (peak - before))
 """
 

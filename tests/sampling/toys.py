@@ -218,6 +218,7 @@ class TableDecoder(Decoder):
         return SimpleNamespace(
             requests=[request],
             exit_states=torch.zeros(1),
+            unwritten=[],
             forget_nodes=lambda: None,
             commit=lambda verdict, paths, new, kernels: request.tokens.extend(new[0]),
         )

@@ -1,0 +1,133 @@
+"""What a trained adapter drafts by rounds of the device, and calls of generate that are served by
+them.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import torch
+
+from kangaroo import KangarooForCausalLM
+from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft.head import drafting_head
+from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.engine.batch import Batch
+from kangaroo.engine.decode import Decoder, Round
+from kangaroo.engine.decoders import Decoders
+from kangaroo.engine.graphs import GraphDecoder
+from kangaroo.engine.state import PastKeyValues, Request
+from kangaroo_kernels import testing
+from tests.engine.played import PlayedRounds
+from tests.engine.test_graphs import EXIT_LAYER, assert_same, counts, decode
+
+
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_an_end_inside_an_accepted_path(kind: AdapterKind) -> None:
+    """Keys, values, lengths and the next root are those of the last token that counts."""
+    llm = KangarooForCausalLM.from_pretrained("tiny-py", kind)
+    drafter = KangarooDrafter(llm.model, llm.adapter, DraftConfig(EXIT_LAYER, confidence=0.0))
+    plain, graphs = Decoder(llm.model, drafter, drafter.config), GraphDecoder(drafter, PlayedRounds)
+    prompt = llm.tokenizer("def add(a, b):\n    return").input_ids
+    num_cut = 0
+    for length in range(1, 25):
+        past, request = PastKeyValues(), Request(list(prompt), length)
+        *_, (tokens, _, num_accepted) = decode(graphs, request, past)
+        num_cut += num_accepted == len(tokens)
+        assert past.state is not None
+        for cache in (past.state.shallow_kv, past.state.adapter_kv):
+            assert cache.slots.cache_seqlens.tolist() == cache.slots.committed
+        expected = decode(plain, Request(list(request.tokens), 12))
+        for decoder in (plain, graphs):
+            ours = decode(decoder, Request(list(request.tokens), 12), copy.copy(past))
+            assert_same(ours, expected, drafter.config.depth)
+    assert num_cut > 5
+
+
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_a_round_that_could_not_be_kept(kind: AdapterKind) -> None:
+    """A criterion raises: the rounds behind it draft and keep what they would have, and the
+    adapter's rows are those of the loop.
+    """
+    llm = KangarooForCausalLM.from_pretrained("tiny-py", kind)
+    drafter = KangarooDrafter(llm.model, llm.adapter, DraftConfig(EXIT_LAYER, confidence=0.0))
+    prompt = llm.tokenizer("def add(a, b):\n    return").input_ids
+    batches: list[Batch] = []
+    done: tuple[list[Round], list[Round]] = ([], [])
+    both = Decoder(llm.model, drafter, drafter.config), GraphDecoder(drafter, PlayedRounds)
+    for decoder in both:
+        batches.append(Batch(decoder, 1, 100))
+        criteria = [Raising(len(prompt) + n) for n in range(3, 60, 7)]
+        batches[-1].add(Request(list(prompt), 60, criteria=criteria))
+    while len(batches[0]):
+        for batch, rounds in zip(batches, done, strict=True):
+            with suppress(InterruptedError):
+                rounds += batch.step().values()
+        caches = [batch._state.adapter_kv for batch in batches]
+        if batches[0].running:
+            seen = min(cache.slots.committed[0] for cache in caches)
+            ours, theirs = (cache.storage[:, :, :, :seen] for cache in caches)
+            testing.assert_same_bits(ours, theirs)
+    assert_same(counts(done[1]), counts(done[0]), drafter.config.depth)
+
+
+class Raising:
+    """Once, at a length or behind it."""
+
+    def __init__(self, length: int):
+        self.length = length
+
+    def __call__(self, ids: torch.Tensor, scores: None) -> bool:
+        if ids.shape[1] >= self.length:
+            self.length = 10**6
+            raise InterruptedError
+        return False
+
+
+@pytest.mark.parametrize("options", [{}, {"max_depth": 0}, {"stop_strings": ["return"]}])
+def test_generate(options: dict[str, Any]) -> None:
+    """Calls one after the other, side by side, and several prompts in one."""
+    plain = KangarooForCausalLM.from_pretrained("tiny-py", "paper")
+    launched = KangarooForCausalLM.from_pretrained("tiny-py", "paper")
+    launched._decoders = Decoders(launched.model, launched.adapter, launched.head, PlayedRounds)
+    texts = ("def add(a, b):", "import os\n", "class A:\n    def __init__(self", "for i in range(")
+    prompts = [plain.tokenizer(text).input_ids for text in texts]
+    if options.get("stop_strings"):
+        options = {**options, "tokenizer": plain.tokenizer}
+    options = {**options, "max_new_tokens": 40}
+    expected = [plain.generate(prompt, **options) for prompt in prompts]
+    for prompt, ids in zip(prompts, expected, strict=True):
+        assert torch.equal(launched.generate(prompt, **options), ids)
+    rounds = [launched.rounds(prompt, **options) for prompt in prompts[:2]]
+    while any([next(each, None) for each in rounds]):
+        pass
+    for each, prompt, ids in zip(rounds, prompts, expected, strict=False):
+        assert prompt + each.tokens == ids[0].tolist()
+    assert torch.equal(launched.generate(prompts, **options), plain.generate(prompts, **options))
+    sampled = {**options, "do_sample": True, "seed": 3}
+    assert torch.equal(
+        launched.generate(prompts[0], **sampled), plain.generate(prompts[0], **sampled)
+    )
+
+
+def test_decoders_are_used_again() -> None:
+    """For the same way to draft, where it is greedy and no one looks at the logits."""
+    llm = KangarooForCausalLM.from_pretrained("tiny-py", "paper")
+    model, head = llm.model, drafting_head(llm.model.weights.lm_head)
+    decoders = Decoders(model, llm.adapter, head, PlayedRounds)
+    config = DraftConfig(EXIT_LAYER)
+    first = decoders.of(config, sampled=False)
+    assert isinstance(first, GraphDecoder)
+    assert decoders.of(config, sampled=False) is first
+    assert decoders.of(DraftConfig(EXIT_LAYER, max_depth=2), sampled=False) is not first
+    for kept in ("sampled", "keep_logits", "keep_scores"):
+        assert not isinstance(decoders.of(config, **{"sampled": False, kept: True}), GraphDecoder)
+    tree = DraftConfig(EXIT_LAYER, draft="tree")
+    assert not isinstance(decoders.of(tree, sampled=False), GraphDecoder)
+    assert isinstance(decoders.of_batch(config, keep_logits=False), GraphDecoder)
+    assert not isinstance(decoders.of_batch(config, keep_logits=True), GraphDecoder)
+    on_the_host = Decoders(model, None, head)
+    assert not isinstance(on_the_host.of(DraftConfig(1, max_depth=0), sampled=False), GraphDecoder)
