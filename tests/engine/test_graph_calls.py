@@ -19,7 +19,7 @@ from kangaroo.engine.batch import Batch
 from kangaroo.engine.decode import Decoder, Round
 from kangaroo.engine.decoders import Decoders
 from kangaroo.engine.graphs import GraphDecoder
-from kangaroo.engine.state import PastKeyValues, Request
+from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo_kernels import testing
 from tests.engine.played import PlayedRounds
 from tests.engine.test_graphs import EXIT_LAYER, assert_same, counts, decode
@@ -44,7 +44,20 @@ def test_an_end_inside_an_accepted_path(kind: AdapterKind) -> None:
         for decoder in (plain, graphs):
             ours = decode(decoder, Request(list(request.tokens), 12), copy.copy(past))
             assert_same(ours, expected, drafter.config.depth)
+        kept, fresh = copy.copy(past), PastKeyValues()  # of a prompt that ends earlier
+        for decoder, own in ((plain, fresh), (graphs, kept)):
+            decode(decoder, Request(request.tokens[:-1], 12), own)
+        assert_same_rows(kept.state, fresh.state)
     assert num_cut > 5
+
+
+def assert_same_rows(ours: DecodeState | None, theirs: DecodeState | None) -> None:
+    """The adapter has the same keys and values of all slots that it has seen in both."""
+    assert ours is not None
+    assert theirs is not None
+    caches = ours.adapter_kv, theirs.adapter_kv
+    seen = min(cache.slots.committed[0] for cache in caches)
+    testing.assert_same_bits(*(cache.storage[:, :1, :, :seen] for cache in caches))
 
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
@@ -66,11 +79,8 @@ def test_a_round_that_could_not_be_kept(kind: AdapterKind) -> None:
         for batch, rounds in zip(batches, done, strict=True):
             with suppress(InterruptedError):
                 rounds += batch.step().values()
-        caches = [batch._state.adapter_kv for batch in batches]
         if batches[0].running:
-            seen = min(cache.slots.committed[0] for cache in caches)
-            ours, theirs = (cache.storage[:, :, :, :seen] for cache in caches)
-            testing.assert_same_bits(ours, theirs)
+            assert_same_rows(*(batch._state for batch in batches))
     assert_same(counts(done[1]), counts(done[0]), drafter.config.depth)
 
 

@@ -69,8 +69,6 @@ class GraphDecoder(Decoder):
         if spare is None or (batch, num_slots) > (1, spare.shallow_kv.num_slots):
             return super().new_state(batch, num_slots)
         spare.requests.clear()
-        for cache in (spare.shallow_kv, spare.adapter_kv):
-            cache.slots.rewind([0])
         spare.unwritten = []
         return spare
 
