@@ -56,11 +56,11 @@ void check(kangaroo_dtype dtype, int32_t lag, int32_t limit) {
     EXPECT(positions[b * kCapacity] == roots[b] && positions[b * kCapacity + 1] == 5);
     const auto first = static_cast<int64_t>(b) * kRows * kWidth;
     for (int64_t i = 0; i < kWidth; ++i) {
-      EXPECT(h.get(first + i) == static_cast<float>(first + (leaves[b] + 1) * kWidth + i));
+      EXPECT(h.at(first + i) == static_cast<float>(first + (leaves[b] + 1) * kWidth + i));
     }
   }
   EXPECT(target.seqlens[2] == 30 && adapter.seqlens[2] == 29 && tokens[2 * kCapacity] == 5);
-  EXPECT(h.get(2 * kRows * kWidth) == static_cast<float>(2 * kRows * kWidth));
+  EXPECT(h.at(2 * kRows * kWidth) == static_cast<float>(2 * kRows * kWidth));
 }
 
 }  // namespace
