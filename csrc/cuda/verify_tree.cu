@@ -77,7 +77,8 @@ __global__ void __launch_bounds__(kThreads) _verify_tree_kernel(const __grid_con
   int64_t last = 0;
   int32_t length = 1;
   int64_t choice = argmax(rows, vocab);
-  const int64_t num_nodes = p.num_nodes ? min(static_cast<int64_t>(p.num_nodes[b]), nodes) : nodes;
+  const int64_t wanted = p.num_nodes ? p.num_nodes[b] : nodes;
+  const int64_t num_nodes = wanted < nodes ? wanted : nodes;
   for (int64_t node = 1; node < num_nodes; ++node) {
     if (p.parents[b * nodes + node] != last || p.tokens[b * nodes + node] != choice) continue;
     last = node;

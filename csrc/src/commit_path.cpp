@@ -22,6 +22,8 @@ void check(Check& c, const Params& p) {
   const int64_t batch = p.exit_states.batch;
   c.cpu_dtype("exit_states", p.exit_states.dtype);
   c.states("exit_states", p.exit_states);
+  const kangaroo_states& h = p.exit_states;
+  c.states("exit_states", h, h, h.width, h.dtype);  // nothing overlaps: it is written to
   c.within("nodes", p.nodes, 1, INT32_MAX);
   c.at_least("exit_states.nodes", p.exit_states.nodes, p.nodes + 1);
   c.within("reach", p.reach, 0, INT32_MAX);

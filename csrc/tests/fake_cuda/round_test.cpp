@@ -103,8 +103,8 @@ void counts() {
       EXPECT(decoder.num_drafted[b] > decoder.num_accepted[b]);
       EXPECT(decoder.num_drafted[b] < 20 * 4);
     }
-    fake::reset();
   }
+  fake::reset();
 }
 
 void ends_and_budgets() {
