@@ -71,7 +71,7 @@ def subjects(given: argparse.Namespace) -> dict[str, Subject]:
         torch.manual_seed(given.seed)
         source = Source(
             model=SHAPES[given.shape] if given.shape else None,
-            target=TINY_PY,
+            target=None if given.shape else TINY_PY,
             adapter=kind,
             kind=kind,
             device=torch.device(given.device),

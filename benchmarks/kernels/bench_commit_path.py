@@ -1,4 +1,4 @@
-"""commit_path of a chain of four, beside the copies that it consists of."""
+"""commit_path of a chain of four."""
 
 from collections.abc import Iterator
 
@@ -36,5 +36,4 @@ def cases(setting: Setting) -> Iterator[Case]:
                 lag=1,
                 limit=LIMIT,
             ),
-            peers={"copies": lambda h, *rest: (h[:, 0].copy_(h[:, 4]), rest[9].add_(4))},
         )
