@@ -64,7 +64,7 @@ def test_bits_of_the_ops_one_by_one(tmp_path: Path, family: str, dtype: torch.dt
         h = torch.randn(batch, num_nodes, WIDTH).to(dtype)
         kv = make_kv(model, stop - start, batch)
         by_op = kv.clone()
-        expected = model._op_by_op(h, start, stop, by_op, nodes, None)
+        expected = model._op_by_op(h, start, stop, by_op, nodes, None, kernels=model.kernels)
         with testing.poisoned_empty():
             testing.assert_same_bits(fused(model)(h, start, stop, kv, nodes), expected)
         testing.assert_same_bits(kv, by_op)

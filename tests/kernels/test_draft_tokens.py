@@ -107,7 +107,7 @@ def by_op(model: Llama, w: DrafterWeights, chain: Chain, threshold: float) -> in
         h = model.kernels.embedding(chain.tokens[:, node : node + 1].contiguous(), w.embed)
         place = chain.exit_states[:, unseen + node : unseen + node + 1]
         nodes = part(chain.nodes[0], node, node + 1)
-        model._op_by_op(h, 0, w.num_layers, chain.kv[0], nodes, place)
+        model._op_by_op(h, 0, w.num_layers, chain.kv[0], nodes, place, kernels=model.kernels)
 
     enter(0)
     for node in range(1, chain.tokens.shape[1]):
@@ -176,7 +176,7 @@ def test_bad_weights(checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="o: expected"):
         fused(model, weights._replace(adapter=weights.adapter._replace(o=weights.adapter.o.T)))
     with pytest.raises(UnsupportedError, match="head"):
-        fused(model, weights._replace(head=quantize(model.weights.lm_head, torch.int8)))
+        fused(model, weights._replace(head=quantize(model.weights.lm_head, torch.float8_e4m3fn)))
 
 
 def test_bad_inputs(checkpoint: Path) -> None:
