@@ -132,11 +132,11 @@ def layer_tensors(config: ModelConfig, layer: LayerWeights) -> dict[str, Tensor]
         "self_attn.k_norm.weight": layer.k_norm,
         "mlp.down_proj.weight": layer.down,
     }
-    for name, part in zip(GATE_UP, layer.gate_up.chunk(2), strict=True):
+    for name, part in zip(GATE_UP, layer.gate_up.chunk(2), strict=False):
         tensors[f"{name}.weight"] = part
     for kind, fused in (("weight", layer.qkv), ("bias", layer.qkv_bias)):
         parts = [] if fused is None else fused.split([q, kv, kv])
-        tensors |= {f"{name}.{kind}": part for name, part in zip(QKV, parts, strict=True)}
+        tensors |= {f"{name}.{kind}": part for name, part in zip(QKV, parts, strict=False)}
     return {name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
