@@ -32,6 +32,15 @@ def _fixed_seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def faithful_interpreter() -> Iterator[None]:
+    """Triton's interpreter, repaired."""
+    from tests.kernels.interpreter import faithful
+
+    with faithful():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _device(request: pytest.FixtureRequest) -> Iterator[None]:
     """Tests marked `gpu` make their tensors on the GPU."""

@@ -30,6 +30,8 @@ from kangaroo_kernels import Backend, KernelSet, Target, UnsupportedError
 from kangaroo_kernels.kernel_set import IMPLS
 
 BACKENDS = ("reference", "native")
+# Of many runs of the loop, which is the same for both: by the slow definitions on request.
+QUICK_BACKENDS = [pytest.param("reference", marks=pytest.mark.fuzz), "native"]
 CPU = torch.device("cpu")
 # Options of `generate`: draft as asked for. Adapters of tests are seldom right; adaptive drafting
 # would soon draft nothing with them.

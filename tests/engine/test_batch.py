@@ -18,7 +18,15 @@ from kangaroo.engine.decode import Decoder, Round
 from kangaroo.engine.state import Request
 from kangaroo.models.llama import Llama
 from kangaroo_kernels import testing
-from tests.engines import BACKENDS, SMALL, Run, autoregressive, load, make_adapter, make_prompt
+from tests.engines import (
+    QUICK_BACKENDS,
+    SMALL,
+    Run,
+    autoregressive,
+    load,
+    make_adapter,
+    make_prompt,
+)
 from tests.factories import make_checkpoint
 
 EXIT_LAYER = 2
@@ -35,7 +43,7 @@ DRAFTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=QUICK_BACKENDS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Llama:
     overrides = SMALL | {"num_hidden_layers": 3, "max_position_embeddings": 102}
     path = make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **overrides)

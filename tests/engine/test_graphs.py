@@ -17,7 +17,7 @@ from kangaroo.engine.graphs import AHEAD, GraphDecoder
 from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo.models.llama import Llama
 from tests.engine.played import PlayedRounds
-from tests.engines import SMALL, load, make_adapter, make_prompt, poison
+from tests.engines import QUICK_BACKENDS, SMALL, load, make_adapter, make_prompt, poison
 from tests.factories import make_checkpoint
 
 EXIT_LAYER, CONTEXT = 2, 130
@@ -25,11 +25,7 @@ KINDS: tuple[AdapterKind | None, ...] = (None, *ADAPTER_KINDS)
 Counts = list[tuple[list[int], int, int]]
 
 
-# The definitions are slow, and every op is held to them elsewhere.
-MODELS = [pytest.param("reference", marks=pytest.mark.fuzz), "native"]
-
-
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=QUICK_BACKENDS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Llama:
     overrides = SMALL | {"num_hidden_layers": 3, "max_position_embeddings": CONTEXT}
     path = make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **overrides)

@@ -4,7 +4,7 @@ or, where there is none, in its interpreter; libraries' on the GPU or else on th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,14 +19,9 @@ NUM_CASES, NUM_FUZZ_CASES = 21, 84  # seeded, per op and dtype
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _faithful_interpreter() -> Iterator[None]:
+def _repaired(request: pytest.FixtureRequest) -> None:
     if INTERPRETED:
-        from tests.kernels.interpreter import faithful
-
-        with faithful():
-            yield
-    else:
-        yield
+        request.getfixturevalue("faithful_interpreter")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -25,6 +25,13 @@ def _convert_kernel(x_ptr, out_ptr, BLOCK: tl.constexpr):
     tl.store(out_ptr + place, tl.load(x_ptr + place).to(tl.bfloat16))
 
 
+@triton.jit
+def _double_kernel(x_ptr, BLOCK: tl.constexpr):
+    place = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + place)
+    tl.store(x_ptr + place, x + x)
+
+
 def converted(x: torch.Tensor) -> torch.Tensor:
     out = torch.empty_like(x, dtype=torch.bfloat16)
     _convert_kernel[(1,)](x, out, BLOCK=len(x))
@@ -66,3 +73,13 @@ def test_rows_are_summed_alike() -> None:
     for shift in range(1, 16):
         rolled = alike(a.roll(shift, 0).numpy(), b.numpy(), np.float32)
         testing.assert_same_bits(torch.from_numpy(rolled), product.roll(shift, 0))
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32], ids=str)
+def test_integers_that_overflow_are_seen(dtype: torch.dtype) -> None:
+    x = torch.full((16,), torch.iinfo(dtype).max // 2, dtype=dtype)
+    with faithful():
+        _double_kernel[(1,)](x, BLOCK=16)
+        x[3] += 1
+        with pytest.raises(interpreter.InterpreterError, match="OverflowError"):
+            _double_kernel[(1,)](x, BLOCK=16)

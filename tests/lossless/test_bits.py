@@ -22,7 +22,7 @@ from kangaroo.engine.state import DecodeState
 from kangaroo.models.llama import Llama
 from kangaroo_kernels import testing
 from tests.engines import (
-    BACKENDS,
+    QUICK_BACKENDS,
     SMALL,
     NoisyDrafter,
     PerfectDrafter,
@@ -45,7 +45,7 @@ CONFIDENCES = (0.0, 0.3, 1.0)
 SCRIPTED = (PerfectDrafter, NoisyDrafter, WrongDrafter)
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=QUICK_BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -17,7 +17,7 @@ from kangaroo.draft.sampled import SampledBranchingDrafter, SampledDrafter
 from kangaroo.models.llama import Llama
 from kangaroo.sampling.sampler import Sampler
 from tests.engines import (
-    BACKENDS,
+    QUICK_BACKENDS,
     SMALL,
     Run,
     ScriptedBranches,
@@ -39,7 +39,7 @@ SHAPINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=QUICK_BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

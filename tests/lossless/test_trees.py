@@ -12,7 +12,7 @@ from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.models.llama import Llama
 from tests.engines import (
-    BACKENDS,
+    QUICK_BACKENDS,
     SMALL,
     Run,
     ScriptedBranches,
@@ -37,7 +37,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=QUICK_BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 from unittest.mock import patch
 
@@ -12,9 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.decode import Decoder
+from kangaroo.models.llama import Llama
 from kangaroo_kernels import testing
 from tests.engines import (
     NoisyDrafter,
+    Run,
     autoregressive,
     decoder_of,
     load,
@@ -35,20 +38,34 @@ SMALLEST = {
 }
 PROMPT_LEN, NUM_TOKENS, DEPTH = 58, 12, 3  # over the end of a chunk
 
-pytestmark = pytest.mark.skipif(
-    torch.cuda.is_available(), reason="interprets, and Triton compiles where there is a GPU"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        torch.cuda.is_available(), reason="interprets, and Triton compiles where there is a GPU"
+    ),
+    pytest.mark.usefixtures("faithful_interpreter"),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Llama:
+    path = make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **SMALLEST)
+    return load(path, "triton")
+
+
+@pytest.fixture(scope="module")
+def plain(model: Llama, faithful_interpreter: None) -> Run:
+    return autoregressive(model, make_prompt(model, PROMPT_LEN), NUM_TOKENS)
+
+
+def test_tokens_of_the_reference(plain: Run, tmp_path_factory: pytest.TempPathFactory) -> None:
+    reference = load(make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **SMALLEST))
+    prompt = make_prompt(reference, PROMPT_LEN)
+    assert plain.tokens == autoregressive(reference, prompt, NUM_TOKENS).tokens
 
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
-def test_tokens_of_the_reference_and_bits_of_plain_decoding(
-    tmp_path_factory: pytest.TempPathFactory, kind: AdapterKind
-) -> None:
-    path = make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **SMALLEST)
-    model = load(path, "triton")
+def test_bits_of_plain_decoding(model: Llama, plain: Run, kind: AdapterKind) -> None:
     prompt = make_prompt(model, PROMPT_LEN)
-    plain = autoregressive(model, prompt, NUM_TOKENS)
-    assert plain.tokens == autoregressive(load(path), prompt, NUM_TOKENS).tokens
     config = DraftConfig(exit_layer=1, max_depth=DEPTH)
     drafter = NoisyDrafter(model, make_adapter(model, kind, 1), config, prompt + plain.tokens)
     run = decoder_of(drafter).run(prompt, NUM_TOKENS)
@@ -62,6 +79,7 @@ def test_tokens_of_the_reference_and_bits_of_plain_decoding(
 # values.
 HARMLESS = {"new_empty", "empty_like", "select", "slice", "flatten", "item", "fill_", "aminmax"}
 HARMLESS |= {"add", "unsqueeze"}  # of the positions behind the lengths
+HARMLESS |= {"copy_"}  # once, behind the last kernel: the exit state in front of the next root
 HARMLESS |= {
     "lift_fresh",
     "detach",
@@ -76,17 +94,15 @@ class Recorder(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.names: set[str] = set()
+        self.names: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.add(func.overloadpacket.__name__)
+        self.names[func.overloadpacket.__name__] += 1
         return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
-def test_no_torch_op_stands_between_the_kernels_of_a_round(
-    tmp_path_factory: pytest.TempPathFactory, kind: AdapterKind
-) -> None:
+def test_no_torch_op_stands_between_the_kernels_of_a_round(model: Llama, kind: AdapterKind) -> None:
     from triton.runtime.interpreter import InterpretedFunction
 
     interpret = InterpretedFunction.run
@@ -95,11 +111,11 @@ def test_no_torch_op_stands_between_the_kernels_of_a_round(
         with _disable_current_modes():
             return interpret(*args, **kwargs)
 
-    model = load(make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **SMALLEST), "triton")
     config = DraftConfig(exit_layer=1, max_depth=DEPTH, confidence=0.0)
     drafter = KangarooDrafter(model, make_adapter(model, kind, 1), config)
     rounds = Decoder(model, drafter, config).generate(request_of(make_prompt(model, 4), NUM_TOKENS))
     next(rounds)
     with patch.object(InterpretedFunction, "run", unrecorded), Recorder() as recorder:
         assert next(rounds).num_drafted == DEPTH
-    assert {"new_empty", "item"} <= recorder.names <= HARMLESS, recorder.names - HARMLESS
+    assert {"new_empty", "item"} <= set(recorder.names) <= HARMLESS
+    assert recorder.names["copy_"] == 1
