@@ -7,12 +7,14 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
 
 from kangaroo_kernels.testing import poisoned_empty
+from tests.folders import make_folder
 
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
@@ -30,6 +32,12 @@ def _poisoned_memory() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model with its adapters."""
+    return make_folder(tmp_path_factory.mktemp("folder"))
 
 
 @pytest.fixture(scope="session")

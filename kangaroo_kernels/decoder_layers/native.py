@@ -18,10 +18,7 @@ from kangaroo_kernels.native import (
     planes_address,
     rope_address,
 )
-from kangaroo_kernels.native import attention_unsupported as unsupported
 from kangaroo_kernels.nodes import NodeBatch
-
-__all__ = ["NativeLayers", "unsupported"]
 
 
 def layer_addresses(w: LayerWeights, head_dim: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,6 @@ from kangaroo import KangarooForCausalLM
 from kangaroo.engine import drafting
 from kangaroo.engine.llm import GenerateOutput
 from tests.engines import FIXED, PerfectDrafter
-from tests.folders import make_folder
 
 PROMPT = torch.tensor([[150, 158, 222, 13, 59, 160, 163]])
 NUM_TOKENS, DEPTH = 13, 4
@@ -40,10 +40,8 @@ class Recorder(BaseStreamer):
 
 
 @pytest.fixture(scope="module")
-def llm(tmp_path_factory: pytest.TempPathFactory) -> KangarooForCausalLM:
-    return KangarooForCausalLM.from_pretrained(
-        make_folder(tmp_path_factory.mktemp("folder")), "deep_prefix"
-    )
+def llm(folder: Path) -> KangarooForCausalLM:
+    return KangarooForCausalLM.from_pretrained(folder, "deep_prefix")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from kangaroo.models.draft_vocab import save_draft_vocab
 from kangaroo.models.fingerprint import tokenizer_sha256
 from kangaroo_kernels import UnsupportedError
 from tests.engines import FIXED
-from tests.folders import VOCAB_SIZE, make_folder
+from tests.folders import VOCAB_SIZE
 
 PROMPT = [5, 30, 6, 30, 7]
 SOME = [1, *range(10, 200, 3)]
@@ -31,11 +31,6 @@ CALLS: list[dict[str, Any]] = [
     {"do_sample": True, "seed": 3, "draft": "tree"},
     {"num_return_sequences": 2, "do_sample": True, "seed": 3, "top_k": 4},
 ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("folder"))
 
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)

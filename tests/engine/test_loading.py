@@ -25,11 +25,6 @@ from tests.folders import make_folder
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("folder"))
-
-
 def test_adapters_by_folder_by_name_or_not_at_all(folder: Path) -> None:
     assert adapter_path(folder, folder / "adapters" / "paper") == folder / "adapters" / "paper"
     assert adapter_path(folder, "paper") == folder / "adapters" / "paper"

@@ -14,7 +14,6 @@ from torch import Tensor
 from kangaroo import KangarooForCausalLM
 from kangaroo.engine import drafting
 from tests.engines import BACKENDS, FIXED, PerfectDrafter
-from tests.folders import make_folder
 
 PROMPT, NUM_TOKENS = [150, 158, 222, 13, 59, 160, 163], 13
 DRAFTS: dict[str, dict[str, Any]] = {
@@ -24,11 +23,6 @@ DRAFTS: dict[str, dict[str, Any]] = {
     "sampled": FIXED | {"max_depth": 4, "do_sample": True, "seed": 1, "top_k": 1},
     "processed": FIXED | {"max_depth": 4, "repetition_penalty": 1.0001},
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("folder"))
 
 
 @pytest.fixture(params=BACKENDS)

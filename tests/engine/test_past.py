@@ -28,7 +28,6 @@ from tests.engines import (
     num_live,
 )
 from tests.factories import make_checkpoint
-from tests.folders import make_folder
 
 DRAFTS: dict[str, dict[str, Any]] = {
     "chain": FIXED | {"confidence": 0.0, "max_depth": 3},
@@ -40,8 +39,7 @@ DRAFTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module", params=ADAPTER_KINDS)
-def llm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = make_folder(tmp_path_factory.mktemp("folder"))
+def llm(request: pytest.FixtureRequest, folder: Path) -> Any:
     return KangarooForCausalLM.from_pretrained(folder, request.param)
 
 

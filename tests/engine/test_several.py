@@ -14,7 +14,6 @@ from kangaroo import KangarooForCausalLM
 from kangaroo.engine.outputs import GenerateOutput
 from kangaroo_kernels import UnsupportedError
 from tests.engines import FIXED, make_prompt
-from tests.folders import make_folder
 
 PAD, LENS, NUM_TOKENS = 1, (5, 9, 1, 7), 12
 DRAFTS: dict[str, dict[str, Any]] = {
@@ -23,11 +22,6 @@ DRAFTS: dict[str, dict[str, Any]] = {
     "tree": FIXED | {"draft": "tree", "confidence": 0.0},
     "adaptive": {"confidence": 0.0, "max_depth": 3, "adaptive": True},
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("folder"))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, StoppingCriteria, StoppingCriteri
 from kangaroo import KangarooForCausalLM
 from kangaroo.engine import drafting
 from tests.engines import FIXED, PerfectDrafter
-from tests.folders import make_folder
 
 PROMPT = torch.tensor([[150, 158, 222, 13, 59, 160, 163]])
 NUM_TOKENS = 14
@@ -22,11 +21,6 @@ DRAFTS: list[dict[str, Any]] = [
     FIXED | {"max_depth": 4},
     FIXED | {"draft": "tree", "max_nodes": 24, "confidence": 0.0},
 ]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("folder"))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ from kangaroo import KangarooForCausalLM, terminal
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.detokenize import UNFINISHED
 from tests.engines import FIXED
-from tests.folders import make_folder
 
 TEXT = "naïve 日本語 🦘🇦🇺 e\u0301 end"  # nearly every character is several tokens, a byte each
 SAMPLED = {"do_sample": True, "seed": 4}
@@ -46,11 +45,6 @@ class Dictation(LogitsProcessor):
         only = torch.full_like(scores, -torch.inf)
         only[:, self.ids[place]] = 0.0
         return only
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("folder"))
 
 
 @pytest.fixture(scope="module")

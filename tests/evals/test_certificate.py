@@ -28,11 +28,6 @@ Patch = pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("folder"))
-
-
-@pytest.fixture(scope="module")
 def llm(folder: Path) -> KangarooForCausalLM:
     return KangarooForCausalLM.from_pretrained(folder, "deep_prefix")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,6 @@ from kangaroo.evals.paired import (
     warm_up,
 )
 from tests.engines import FIXED
-from tests.folders import make_folder
 
 SPECULATION = Speculation.of(
     [Round([1, 2, 3], 3, 2, (1.0, 1.0, 0.0)), Round([4], 1, 0, (1.0, 1.0, 0.0))]
@@ -30,8 +30,8 @@ SLOW = Run([1, 2, 3, 4], prefill_s=0.5, decode_s=4.0)
 
 
 @pytest.fixture(scope="module")
-def llm(tmp_path_factory: pytest.TempPathFactory) -> KangarooForCausalLM:
-    return KangarooForCausalLM.from_pretrained(make_folder(tmp_path_factory.mktemp("f")), "paper")
+def llm(folder: Path) -> KangarooForCausalLM:
+    return KangarooForCausalLM.from_pretrained(folder, "paper")
 
 
 def test_everyone_goes_first_in_turn() -> None:

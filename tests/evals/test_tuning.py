@@ -24,7 +24,6 @@ from kangaroo.evals.tuning import (
     tune,
 )
 from kangaroo.train.simulate import Trace
-from tests.folders import make_folder
 
 TIMES = RoundTimes(draft=(1.0, 3.0, 5.0), verify=(8.0, 9.0, 10.0), host=(1.0, 1.0, 1.0))
 
@@ -91,11 +90,6 @@ def test_costs_of_adaptive_drafting() -> None:
     """A step costs 2 of the 10 that a round without drafts takes, a row 1."""
     assert TIMES.costs == (pytest.approx(0.2), pytest.approx(0.1))
     assert replace(TIMES, verify=(8.0, 8.0, 7.0)).costs[1] == 0.0
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("folder"))
 
 
 @pytest.fixture(scope="module")

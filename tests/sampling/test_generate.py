@@ -18,7 +18,6 @@ from kangaroo.sampling.penalties import CountPenalty
 from kangaroo.sampling.sampler import Sampler
 from kangaroo_kernels import UnsupportedError
 from tests.engines import FIXED
-from tests.folders import make_folder
 
 PROMPT = [5, 30, 6, 30, 7]
 TREE = FIXED | {"draft": "tree", "draft_top_k": 3, "max_nodes": 9, "max_depth": 3}
@@ -63,11 +62,6 @@ class Bumps(LogitsProcessor):
 
 def allowed(batch: int, ids: Tensor) -> list[int]:
     return [10, 11, 12] if ids[-1] % 2 else [20, 21, 23]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("folder"))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import DRAFT_SAMPLINGS
-from tests.folders import VOCAB_SIZE, make_folder
+from tests.folders import VOCAB_SIZE
 from tests.sampling.test_generate import PROMPT, TREE, sample
 
 # Of the two tokens that may follow here and there, one may be drafted, both or none.
@@ -20,11 +20,6 @@ EXTRAS: dict[str, dict[str, Any]] = {
     "whole": {},
     "cheap": {"draft_head": "int8", "draft_vocab": range(0, VOCAB_SIZE, 2)},
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("folder"))
 
 
 @pytest.fixture(scope="module")

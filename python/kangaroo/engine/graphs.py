@@ -35,11 +35,12 @@ class GraphDecoder(Decoder):
         busy: it is decoding.
     """
 
+    drafter: KangarooDrafter
+
     def __init__(self, drafter: KangarooDrafter, runtime: Callable[[Pieces], Runtime]):
         super().__init__(drafter.model, drafter, drafter.config)
         parts = drafter.model, drafter.adapter, drafter.config
         self.device_drafter = DeviceDrafter(*parts, head=drafter.head)
-        self.host_drafter = drafter
         self.runtime, self.busy = runtime, False
         self._captured: dict[Shape, ChainRounds] = {}
         self._live: ChainRounds | None = None
@@ -51,7 +52,7 @@ class GraphDecoder(Decoder):
     def generate(self, request: Request, past: PastKeyValues | None = None) -> Iterator[Round]:
         """See Decoder."""
         if self.busy:
-            yield from GraphDecoder(self.host_drafter, self.runtime).generate(request, past)
+            yield from GraphDecoder(self.drafter, self.runtime).generate(request, past)
             return
         self.busy = True
         self._ahead = AHEAD if past is None and not request.criteria else 1
