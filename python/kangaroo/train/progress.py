@@ -10,14 +10,29 @@ from kangaroo.train.simulate import Replay
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """How good a drafter the adapter is, on held-out data.
+
+    Attributes:
+        held_out: teacher-forced scores at every distance.
+        table: decoding replayed under every stopping rule tried.
+        best: the row with the highest predicted speed-up: the rule it would be deployed with.
+    """
+
+    held_out: Agreement
+    table: tuple[Replay, ...]
+    best: Replay
+
+
+@dataclass(frozen=True)
 class TrainProgress:
     """One optimiser step.
 
     Attributes:
         step: steps done, 1..num_steps.
-        loss: soft cross-entropy in nats per trained slot.
+        loss: as `LossConfig` weighs it, per trained slot.
         tokens_per_s: tokens of all windows over the step's wall time.
-        held_out: teacher-forced scores, on the steps that were evaluated.
+        held_out, best: see `Evaluation`, on the steps that were evaluated.
     """
 
     step: int
@@ -26,6 +41,7 @@ class TrainProgress:
     lr: float
     tokens_per_s: float
     held_out: Agreement | None = None
+    best: Replay | None = None
 
 
 @dataclass(frozen=True)
@@ -38,9 +54,8 @@ class TrainReport:
         num_steps: optimiser steps done since the very beginning.
         seconds: wall time of this call's steps.
         tokens_per_s: mean over this call's steps.
-        held_out: teacher-forced scores; None if interrupted.
-        table: decoding replayed under every stopping rule tried; best: the one saved with the
-            adapter.
+        kept_step: steps behind which the saved adapter was taken; None if interrupted.
+        held_out, table, best: see `Evaluation`, of the saved adapter; `best` is saved with it.
     """
 
     out: Path
@@ -48,6 +63,7 @@ class TrainReport:
     num_steps: int
     seconds: float
     tokens_per_s: float
+    kept_step: int | None = None
     held_out: Agreement | None = None
     table: tuple[Replay, ...] = ()
     best: Replay | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from kangaroo.models.llama import rope_table
 from kangaroo.train.config import TrainConfig
 from kangaroo.train.documents import bos_of, read_documents
 from kangaroo.train.evaluate import Judge, greedy_prompts
-from kangaroo.train.target import FrozenTarget, pick_device, pick_dtype
+from kangaroo.train.features import Features, open_features
+from kangaroo.train.target import FrozenTarget, States, pick_device, pick_dtype
 from kangaroo.train.windows import Windows, WindowSet, split_documents
 
 
@@ -26,6 +28,7 @@ class Run:
     Attributes:
         windows: what is trained on; held_windows and prompts [N, P] are not.
         rope: [2, P, D / 2] float32.
+        features: the states of `windows` on disk; None: the target makes them.
     """
 
     config: TrainConfig
@@ -37,6 +40,18 @@ class Run:
     windows: WindowSet
     held_windows: Windows
     prompts: Tensor
+    features: Features | None = None
+
+    def states(self, windows: Windows) -> States:
+        """The target's, of windows that are trained on."""
+        if self.features is None:
+            return self.target.states(windows.ids)
+        return self.features.states(windows)
+
+    @cached_property
+    def continued(self) -> list[Tensor]:
+        """The target's greedy continuations of `prompts`, in batches: the same at all times."""
+        return self.judge.continued(self.prompts, self.config.eval.new_tokens)
 
     @property
     def judge(self) -> Judge:
@@ -51,23 +66,23 @@ def prepare(config: TrainConfig) -> Run:
         UnsupportedError: the target's family is not supported.
     """
     target_config = model_config(config.model)
-    adapter_config = AdapterConfig.for_target(target_config, config.kind, config.exit_layer)
+    exit_layer = config.adapter.exit_layer
+    adapter_config = AdapterConfig.for_target(target_config, config.adapter.kind, exit_layer)
     check_lengths(config, target_config)
     device = pick_device(config.device)
     adapter = Adapter(adapter_config).to(device)
-    target = FrozenTarget.load(
-        config.model, config.exit_layer, pick_dtype(config.dtype, device), device
-    )
+    target = FrozenTarget.load(config.model, exit_layer, pick_dtype(config.dtype, device), device)
     tokenizer = AutoTokenizer.from_pretrained(config.model)
     documents = read_documents(config.data, tokenizer)
-    train, held = split_documents(documents, config.held_out_fraction)
+    train, held = split_documents(documents, config.windows.held_out_fraction)
     bos = bos_of(tokenizer)
     ends = {*target.eos_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
-    held_windows = WindowSet(held, config.seq_len, bos, ends)
-    windows = WindowSet(train, config.seq_len, bos, ends, seed=config.seed)
-    scale = exit_scale(target, windows.sample(0, config.batch_size))
+    shape, moving = config.windows, config.windows.moving
+    held_windows = WindowSet(held, shape.seq_len, bos, ends)
+    windows = WindowSet(train, shape.seq_len, bos, ends, seed=config.seed, moving=moving)
+    scale = exit_scale(target, windows.sample(0, shape.batch_size))
     start(adapter, target, scale, config.seed)
-    prompt_source = WindowSet(held, max(config.seq_len, config.eval.prompt_len), bos, ends)
+    prompt_source = WindowSet(held, max(shape.seq_len, config.eval.prompt_len), bos, ends)
     return Run(
         config=config,
         target_config=target_config,
@@ -81,6 +96,16 @@ def prepare(config: TrainConfig) -> Run:
             prompt_source.evenly(), config.eval.num_prompts, config.eval.prompt_len, bos
         ),
     )
+
+
+def with_features(run: Run) -> Run:
+    """The run with its windows' states in `features.folder`, if it names one.
+
+    Raises: as `train.features.open_features`.
+    """
+    if run.config.features.folder is None:
+        return run
+    return replace(run, features=open_features(run.config, run.target, run.windows.evenly()))
 
 
 def exit_scale(target: FrozenTarget, windows: Windows) -> float:
@@ -108,13 +133,13 @@ def new_optimizer(adapter: Adapter, config: TrainConfig, scale: float) -> torch.
     """
     matrices = [p for p in adapter.parameters() if p.ndim == 2 and p is not adapter.o]
     norms = [p for p in adapter.parameters() if p.ndim == 1]
-    decay = config.weight_decay
+    decay = config.optim.weight_decay
     groups = [
         {"params": matrices, "weight_decay": decay, "lr_scale": 1.0},
         {"params": [adapter.o], "weight_decay": decay / scale, "lr_scale": scale},
         {"params": norms, "weight_decay": 0.0, "lr_scale": 1.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+    return torch.optim.AdamW(groups, lr=config.optim.lr, betas=config.optim.betas)
 
 
 def check_lengths(config: TrainConfig, target: ModelConfig) -> None:
@@ -126,7 +151,7 @@ def check_lengths(config: TrainConfig, target: ModelConfig) -> None:
     longest = min(target.max_seq_len, target.sliding_window or target.max_seq_len)
     replayed = config.eval.prompt_len + config.eval.new_tokens
     for name, length in {
-        "seq_len": config.seq_len,
+        "windows.seq_len": config.windows.seq_len,
         "eval.prompt_len + eval.new_tokens": replayed,
     }.items():
         if length > longest:
