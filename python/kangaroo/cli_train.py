@@ -94,6 +94,8 @@ def train(
         _tell(config, as_json)
         return
     report = _train(config)
+    if report is None:
+        return
     if as_json:
         terminal.write_json(asdict(report))
     else:
@@ -126,7 +128,20 @@ def _tell(config: TrainConfig, as_json: bool) -> None:
         terminal.show(as_yaml(config).rstrip(), *plan_lines(planned))
 
 
-def _train(config: TrainConfig) -> TrainReport:
+def _train(config: TrainConfig) -> TrainReport | None:
+    """None: another process of the run tells how it went."""
+    from kangaroo.train.parallel import team
+    from kangaroo.train.target import pick_device
+    from kangaroo.train.trainer import train_adapter
+
+    with team(pick_device(config.device)) as processes:
+        if not processes.writes:
+            train_adapter(config, lambda _now: None)
+            return None
+        return _watched(config)
+
+
+def _watched(config: TrainConfig) -> TrainReport:
     from kangaroo.train.trainer import train_adapter
 
     with terminal.progress("loss {task.fields[loss]:.3f}") as bar:

@@ -14,6 +14,7 @@ import pytest
 from kangaroo.train.checkpoint import METRICS, run_folder
 from kangaroo.train.config import TrainConfig
 from kangaroo.train.trainer import REPORT, train_adapter
+from tests.train.forks import ended, forked
 from tests.train.tiny import make_config
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a fork of this process")
@@ -25,16 +26,9 @@ NUM_POINTS = 20
 
 def killed_at(config: TrainConfig, number: int, log: Path) -> bool:
     """Train in a fork that is killed at its n-th event; False: it had fewer, and counted them."""
-    child = os.fork()
-    if child == 0:
-        try:
-            events = _train_until(config, number)
-            log.write_text(str(events))
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) or log.exists()
-    return os.WIFSIGNALED(status)
+    code = ended(forked(lambda: log.write_text(str(_train_until(config, number))) and None))
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
 
 
 def _train_until(config: TrainConfig, number: int) -> int:
@@ -80,7 +74,6 @@ def test_a_killed_run_resumes_bit_for_bit(target: Path, tmp_path: Path, points: 
     assert num_events > 60
     shutil.rmtree(config.out)
     for point in range(points):
-        log.unlink()
         number = 1 + (point + 1) * num_events // (points + 1)
         assert killed_at(config, number, log)
         assert not killed_at(config, 0, log)

@@ -21,6 +21,7 @@ from torch import Tensor
 from kangaroo.models.files import read_json
 from kangaroo.models.fingerprint import fingerprint, weights_sha256
 from kangaroo.train.config import StoredDtype, TrainConfig
+from kangaroo.train.parallel import Team
 from kangaroo.train.target import FrozenTarget, States
 from kangaroo.train.whole import check_whole, write_json, write_tensors, written_whole
 from kangaroo.train.windows import Windows
@@ -59,7 +60,9 @@ class Features:
         return torch.cat(found).to(self.target.device)
 
 
-def open_features(config: TrainConfig, target: FrozenTarget, windows: Windows) -> Features:
+def open_features(
+    config: TrainConfig, target: FrozenTarget, windows: Windows, team: Team
+) -> Features:
     """The states of `windows` in `config.features.folder`, which is written if it is not there.
 
     Raises:
@@ -82,13 +85,18 @@ def open_features(config: TrainConfig, target: FrozenTarget, windows: Windows) -
         "dtype": str(dtype),
         "rows_per_shard": str(rows_per_shard),
     }
-    if not folder.exists():
-        _check_space(folder, num_rows * window_bytes)
-        with written_whole(folder) as workshop:
-            parts = _states_of(target, windows, config.windows.batch_size, dtype)
-            for number, shard in enumerate(_joined(parts, rows_per_shard)):
-                write_tensors(workshop / f"{number:06d}.safetensors", shard)
-            write_json(workshop / KEY, key)
+    absent = not folder.exists()
+    team.wait()
+    if absent:
+        parts = _states_of(target, windows, config.windows.batch_size, dtype)
+        shards = _joined(parts, rows_per_shard)
+        if team.writes:
+            _check_space(folder, num_rows * window_bytes)
+            _write(folder, shards, key)
+        elif config.shard_target:  # whose layers all processes hold together
+            for _ in shards:
+                pass
+    team.wait()
     check_whole(folder, hashes=False)
     for name, found in read_json(folder / KEY).items():
         if found != key.get(name):
@@ -96,9 +104,16 @@ def open_features(config: TrainConfig, target: FrozenTarget, windows: Windows) -
                 f"features.folder: {folder}: {name}: expected {key.get(name)}, got {found}; it "
                 "holds another run's features: name another folder, or remove this one"
             )
-    shards = [safe_open(file, "pt") for file in sorted(folder.glob("*.safetensors"))]
+    files = [safe_open(file, "pt") for file in sorted(folder.glob("*.safetensors"))]
     rows = {_digest(ids): row for row, ids in enumerate(windows.ids)}
-    return Features(target, shards, rows_per_shard, rows)
+    return Features(target, files, rows_per_shard, rows)
+
+
+def _write(folder: Path, shards: Iterator[dict[str, Tensor]], key: dict[str, str]) -> None:
+    with written_whole(folder) as workshop:
+        for number, shard in enumerate(shards):
+            write_tensors(workshop / f"{number:06d}.safetensors", shard)
+        write_json(workshop / KEY, key)
 
 
 def stored_dtype(target: FrozenTarget, dtype: StoredDtype) -> torch.dtype:

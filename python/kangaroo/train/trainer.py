@@ -29,10 +29,12 @@ from kangaroo.train.checkpoint import (
 from kangaroo.train.config import TrainConfig, lr_at
 from kangaroo.train.forward import draft_hidden, full_sequence
 from kangaroo.train.interrupt import DeferredInterrupt
-from kangaroo.train.loss import soft_cross_entropy
+from kangaroo.train.loss import vocabulary_loss
+from kangaroo.train.parallel import Team, team
 from kangaroo.train.progress import Evaluation, TrainProgress, TrainReport
 from kangaroo.train.run import Run, prepare, with_features
 from kangaroo.train.simulate import tune
+from kangaroo.train.target import pick_device
 from kangaroo.train.whole import remove_folder, replace_file
 
 CONFIDENCES = tuple(tenth / 10 for tenth in range(10))
@@ -51,7 +53,8 @@ def train_adapter(config: TrainConfig, on_progress: Callable[[TrainProgress], No
     """Train an adapter, choose its stopping rule, save it to `config.out` with metrics and report.
 
     Until then everything is kept in the folder "<out>.run". Ctrl-C, or a KeyboardInterrupt from
-    `on_progress`, ends the run behind the current step with a checkpoint there.
+    `on_progress`, ends the run behind the current step with a checkpoint there. Of the processes of
+    a run (`train.parallel`) the first alone writes and calls `on_progress`.
 
     Raises:
         ValueError: the config, data, target or checkpoint cannot be used; or an unfinished run is
@@ -59,19 +62,28 @@ def train_adapter(config: TrainConfig, on_progress: Callable[[TrainProgress], No
         UnsupportedError: the target's family is not supported.
         FloatingPointError: the loss is no longer finite.
     """
+    with team(pick_device(config.device)) as processes:
+        return _train(config, on_progress, processes)
+
+
+def _train(
+    config: TrainConfig, on_progress: Callable[[TrainProgress], None], processes: Team
+) -> TrainReport:
     folder = run_folder(config.out)
     saved = load_checkpoint(folder, config.trajectory()) if config.resume else None
     if not config.resume and folder.exists():
         raise ValueError(f"resume: {folder} holds an unfinished run; resume it, or remove it")
     if config.out.exists() and any(config.out.iterdir()) and not is_adapter(config.out):
         raise ValueError(f"out: {config.out} exists and holds no adapter; expected another folder")
-    run, standing = with_features(prepare(config)), Standing()
+    run, standing = with_features(prepare(config, processes)), Standing()
     if saved is not None:
         run.adapter.load_state_dict(saved.adapter)
         run.optimizer.load_state_dict(saved.optimizer)
         standing = Standing(saved.step, saved.best)
-    folder.mkdir(parents=True, exist_ok=True)
-    trim_metrics(folder, standing.step)
+    processes.wait()  # until all have looked at the folders
+    if processes.writes:
+        folder.mkdir(parents=True, exist_ok=True)
+        trim_metrics(folder, standing.step)
     started, first = perf_counter(), standing.step
     _loop(run, standing, on_progress)
     seconds = perf_counter() - started
@@ -82,21 +94,21 @@ def train_adapter(config: TrainConfig, on_progress: Callable[[TrainProgress], No
 
 def _loop(run: Run, standing: Standing, on_progress: Callable[[TrainProgress], None]) -> None:
     """Steps until the last, or an interrupt; the last is always saved."""
-    config, folder = run.config, run_folder(run.config.out)
-    saved = standing.step
+    config, folder, every = run.config, run_folder(run.config.out), run.config.checkpoint_every
+    stopped = standing.step == config.optim.num_steps
     with DeferredInterrupt() as interrupt:
-        while standing.step < config.optim.num_steps and not interrupt.pending:
+        while not stopped:
             progress = _step(run, standing)
-            append_metrics(folder, {k: v for k, v in asdict(progress).items() if v is not None})
-            try:
-                on_progress(progress)
-            except KeyboardInterrupt:
-                break
-            if config.checkpoint_every and standing.step % config.checkpoint_every == 0:
+            if run.team.writes:
+                append_metrics(folder, {k: v for k, v in asdict(progress).items() if v is not None})
+                try:
+                    on_progress(progress)
+                except KeyboardInterrupt:
+                    stopped = True
+            stopped = run.team.any(stopped or interrupt.pending, run.rope.device)
+            stopped |= standing.step == config.optim.num_steps
+            if run.team.writes and (stopped or (every and standing.step % every == 0)):
                 save_checkpoint(folder, _checkpoint(run, standing))
-                saved = standing.step
-        if saved != standing.step:
-            save_checkpoint(folder, _checkpoint(run, standing))
 
 
 def _step(run: Run, standing: Standing) -> TrainProgress:
@@ -122,7 +134,7 @@ def _step(run: Run, standing: Standing) -> TrainProgress:
 
 
 def accumulate_gradient(run: Run, step: int) -> float:
-    """Gradient of the mean loss over all trained slots of the step's windows; that loss, in nats.
+    """Gradient of the mean loss over all trained slots of the step's windows; that loss.
 
     The mean is over the whole step, so how its windows are cut into forward passes does not matter.
     """
@@ -131,15 +143,17 @@ def accumulate_gradient(run: Run, step: int) -> float:
     windows = run.windows.sample(step * num_windows, num_windows)
     num_slots = int(windows.mask.sum())
     delta = delta_of(config, step)
-    total = torch.zeros((), device=device)
-    for first in range(0, num_windows, config.windows.batch_size):
-        batch = windows[first : first + config.windows.batch_size]
+    total, size = torch.zeros((), device=device), config.windows.batch_size
+    for first in range(run.team.rank * size, num_windows, run.team.size * size):
+        batch = windows[first : first + size]
         states, trained = run.states(batch), batch.mask.to(device)
         out = full_sequence(run.adapter, states.exit, states.last, run.rope, delta=delta)
         draft = draft_hidden(run.adapter, out[trained])
-        loss = soft_cross_entropy(draft, states.normed[trained], run.target.head) / num_slots
+        normed, head = states.normed[trained], run.target.head
+        loss = vocabulary_loss(draft, normed, head, config.loss) / num_slots
         loss.backward()
         total += loss.detach()
+    run.team.add_up([total, *(p.grad for p in run.adapter.parameters() if p.grad is not None)])
     return total.item()
 
 
@@ -181,6 +195,8 @@ def _finish(run: Run, standing: Standing, report: TrainReport) -> TrainReport:
         run.adapter.load_state_dict(standing.best.adapter)
         found = _evaluate(run, standing)
     report = replace(report, completed=True, kept_step=kept, **vars(found))
+    if not run.team.writes:
+        return report
     run.adapter.config = replace(
         run.adapter.config, confidence=found.best.confidence, max_depth=found.best.max_depth
     )
