@@ -49,6 +49,10 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Show the whole config and what it means, and stop.")
 ]
 
+JsonLines = Annotated[
+    bool, typer.Option("--json-lines", help="As --json, behind an object for every step.")
+]
+
 # option -> key of the config, where they differ
 KEYS = {
     "kind": "adapter.kind",
@@ -82,6 +86,7 @@ def train(
     dry_run: DryRun = False,
     threads: opt.Threads = None,
     as_json: opt.Json = False,
+    json_lines: JsonLines = False,
     debug: opt.Debug = False,
 ) -> None:
     """Train an adapter for a frozen target. Ctrl-C leaves a checkpoint for --resume."""
@@ -93,10 +98,10 @@ def train(
     if dry_run:
         _tell(config, as_json)
         return
-    report = _train(config)
+    report = _train(config, json_lines)
     if report is None:
         return
-    if as_json:
+    if as_json or json_lines:
         terminal.write_json(asdict(report))
     else:
         from kangaroo.reports import train_lines
@@ -128,7 +133,7 @@ def _tell(config: TrainConfig, as_json: bool) -> None:
         terminal.show(as_yaml(config).rstrip(), *plan_lines(planned))
 
 
-def _train(config: TrainConfig) -> TrainReport | None:
+def _train(config: TrainConfig, json_lines: bool) -> TrainReport | None:
     """None: another process of the run tells how it went."""
     from kangaroo.train.parallel import team
     from kangaroo.train.target import pick_device
@@ -138,10 +143,10 @@ def _train(config: TrainConfig) -> TrainReport | None:
         if not processes.writes:
             train_adapter(config, lambda _now: None)
             return None
-        return _watched(config)
+        return _watched(config, json_lines)
 
 
-def _watched(config: TrainConfig) -> TrainReport:
+def _watched(config: TrainConfig, json_lines: bool) -> TrainReport:
     from kangaroo.train.trainer import train_adapter
 
     with terminal.progress("loss {task.fields[loss]:.3f}") as bar:
@@ -149,5 +154,7 @@ def _watched(config: TrainConfig) -> TrainReport:
 
         def on_progress(now: TrainProgress) -> None:
             bar.update(task, completed=now.step, loss=now.loss)
+            if json_lines:
+                terminal.write_json(now.record())
 
         return train_adapter(config, on_progress)

@@ -105,6 +105,15 @@ def test_training_results(run: Run, configs: list[TrainConfig]) -> None:
     assert "--resume continues" in interrupted.stdout
 
 
+def test_lines_of_json(run: Run, configs: list[TrainConfig]) -> None:
+    """Every step, then the report."""
+    result = run("train", "--model", "m", "--data", "d", "--out", "o", "--json-lines")
+    step, report = map(json.loads, result.stdout.splitlines())
+    assert step == TrainProgress(1, 1000, 2.0, 1e-3, 100.0).record()
+    assert "held_out" not in step
+    assert report["kept_step"] == 5
+
+
 def test_training_that_cannot_be_meant(run: Run, configs: list[TrainConfig]) -> None:
     result = run("train", "--model", "m", "--data", "d", "--out", "o", "--steps", 0)
     assert (result.exit_code, result.stderr) == (

@@ -15,8 +15,8 @@ StoredDtype = Literal["auto", "float32", "bfloat16", "float16"]
 Decay = Literal["linear", "cosine"]
 Keep = Literal["best", "last"]
 
-# What a resumed run may change: where things are, and how often the run is saved.
-FREE = ("out", "resume", "checkpoint_every", "shard_target", "features.folder")
+# What a resumed run may change: where things are, how often it is saved, who is told.
+FREE = ("out", "resume", "checkpoint_every", "shard_target", "features.folder", "tracking")
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,19 @@ class FeaturesConfig:
 
 
 @dataclass(frozen=True)
+class TrackingConfig:
+    """Who else is told the figures of every step; `metrics.jsonl` always is.
+
+    Attributes:
+        tensorboard: a folder of its event files.
+        wandb: a project of Weights & Biases.
+    """
+
+    tensorboard: Path | None = None
+    wandb: str | None = None
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """One training run; the same config, data and machine give the same adapter, bit for bit.
 
@@ -202,6 +215,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=lambda: LossConfig(soft=1.0))
     eval: EvalConfig = field(default_factory=EvalConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant; so does every section.
@@ -235,7 +249,11 @@ class TrainConfig:
 
     def trajectory(self) -> dict[str, str]:
         """The fields that decide every bit of the adapter: a resumed run must share them."""
-        return {name: str(value) for name, value in flat(self).items() if name not in FREE}
+        return {
+            name: str(value)
+            for name, value in flat(self).items()
+            if name not in FREE and name.partition(".")[0] not in FREE
+        }
 
 
 def flat(config: Any) -> dict[str, Any]:

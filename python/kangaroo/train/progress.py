@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from kangaroo.train.evaluate import Agreement
 from kangaroo.train.simulate import Replay
@@ -42,6 +43,10 @@ class TrainProgress:
     tokens_per_s: float
     held_out: Agreement | None = None
     best: Replay | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What there is to say, for a line of JSON."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from kangaroo.train.progress import Evaluation, TrainProgress, TrainReport
 from kangaroo.train.run import Run, prepare, with_features
 from kangaroo.train.simulate import tune
 from kangaroo.train.target import pick_device
+from kangaroo.train.tracking import tracking
 from kangaroo.train.whole import remove_folder, replace_file
 
 CONFIDENCES = tuple(tenth / 10 for tenth in range(10))
@@ -81,12 +82,18 @@ def _train(
         run.optimizer.load_state_dict(saved.optimizer)
         standing = Standing(saved.step, saved.best)
     processes.wait()  # until all have looked at the folders
-    if processes.writes:
-        folder.mkdir(parents=True, exist_ok=True)
-        trim_metrics(folder, standing.step)
-    started, first = perf_counter(), standing.step
-    _loop(run, standing, on_progress)
-    seconds = perf_counter() - started
+    with tracking(config, standing.step, processes) as track:
+        if processes.writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            trim_metrics(folder, standing.step)
+
+        def tell(progress: TrainProgress) -> None:
+            track(progress)
+            on_progress(progress)
+
+        started, first = perf_counter(), standing.step
+        _loop(run, standing, tell)
+        seconds = perf_counter() - started
     num_tokens = (standing.step - first) * config.num_tokens
     report = TrainReport(config.out, False, standing.step, seconds, num_tokens / max(seconds, 1e-9))
     return _finish(run, standing, report) if standing.step == config.optim.num_steps else report
@@ -100,7 +107,7 @@ def _loop(run: Run, standing: Standing, on_progress: Callable[[TrainProgress], N
         while not stopped:
             progress = _step(run, standing)
             if run.team.writes:
-                append_metrics(folder, {k: v for k, v in asdict(progress).items() if v is not None})
+                append_metrics(folder, progress.record())
                 try:
                     on_progress(progress)
                 except KeyboardInterrupt:
