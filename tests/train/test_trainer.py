@@ -16,11 +16,13 @@ from kangaroo.config import ADAPTER_KINDS, AdapterKind
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.adapter_io import load_adapter
 from kangaroo.models.fingerprint import fingerprint
+from kangaroo.train import trainer
 from kangaroo.train.checkpoint import METRICS, run_folder
 from kangaroo.train.config import EvalConfig, TrainConfig
 from kangaroo.train.evaluate import Judge
 from kangaroo.train.progress import TrainProgress
-from kangaroo.train.run import prepare
+from kangaroo.train.run import Run, prepare
+from kangaroo.train.simulate import Replay
 from kangaroo.train.trainer import REPORT, accumulate_gradient, delta_of, train_adapter
 from tests.engines import CPU
 from tests.train.tiny import changed, make_config, make_target, write_jsonl
@@ -237,6 +239,36 @@ def test_every_delta_is_trained(target: Path, tmp_path: Path) -> None:
     drawn = [delta_of(config, step) for step in range(200)]
     assert set(drawn) == {1, 2, 3, 4}
     assert min(drawn.count(delta) for delta in set(drawn)) > 25
+
+
+@pytest.mark.parametrize(("keep", "kept_step"), [("best", 3), ("last", 6)])
+def test_the_best_adapter_of_all_evaluations_is_kept(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str, kept_step: int
+) -> None:
+    """Here each evaluation finds half of what the one before it did, but of the same adapter."""
+    runs, found, weights = list[Run](), dict[bytes, float](), dict[int, Tensor]()
+
+    def prepared(*args: Any) -> Run:
+        runs.append(prepare(*args))
+        return runs[0]
+
+    def halving(*_: Any) -> tuple[Replay]:
+        weight = runs[0].adapter.qkv.detach().numpy().tobytes()
+        speedup = found.setdefault(weight, 0.5 ** len(found))
+        return (Replay(0.5, 2, 1.5, 1.0, speedup),)
+
+    def remember(progress: TrainProgress) -> None:
+        weights[progress.step] = runs[0].adapter.qkv.detach().clone()
+
+    monkeypatch.setattr(trainer, "prepare", prepared)
+    monkeypatch.setattr(trainer, "tune", halving)
+    config = make_config(tmp_path, target, {"eval.keep": keep})
+    report = train_adapter(config, remember)
+    assert report.kept_step == kept_step
+    assert report.best is not None
+    assert report.best.speedup == (1.0 if keep == "best" else 0.5)
+    assert torch.equal(saved(config).qkv, weights[kept_step])
+    assert not torch.equal(weights[3], weights[6])
 
 
 def test_norms_do_not_decay(target: Path, tmp_path: Path) -> None:
