@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Settings = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Of the config, as in optim.lr=3e-4."),
+    typer.Argument(metavar="KEY=VALUE", help="Of the config, as in optim.lr=3e-4."),
 ]
 ConfigFile = Annotated[
     Path | None, typer.Option("-c", "--config", help="YAML; options and key=value go above it.")

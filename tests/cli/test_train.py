@@ -8,9 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from kangaroo.cli import app
+from kangaroo.cli_train import KEYS
 from kangaroo.train import trainer
-from kangaroo.train.config import TrainConfig
+from kangaroo.train.config import TrainConfig, flat
 from kangaroo.train.config_file import as_yaml, read_config
 from kangaroo.train.evaluate import Agreement
 from kangaroo.train.progress import TrainProgress, TrainReport
@@ -58,6 +61,15 @@ def test_training_options(run: Run, configs: list[TrainConfig]) -> None:
     for section, values in {"adapter": adapter, "windows": windows, "optim": optim}.items():
         changes |= {f"{section}.{name}": value for name, value in values.items()}
     assert configs[1] == changed(configs[0], changes)
+
+
+def test_the_defaults_it_shows_are_the_config_s() -> None:
+    (command,) = [c for c in get_command(app).commands.values() if c.name == "train"]  # type: ignore[attr-defined]
+    plain = flat(TrainConfig(Path("m"), Path("d"), Path("o")))
+    shown = {p.name: p.show_default for p in command.params if isinstance(p.show_default, str)}
+    del shown["threads"]
+    assert shown == {name: str(plain[KEYS.get(name, name)]) for name in shown}
+    assert len(shown) == 10
 
 
 def test_a_config_from_a_file(run: Run, configs: list[TrainConfig], tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     "changes",
     [
         pytest.param({}, id="whole"),
-        pytest.param({"shard_target": True}, id="sharded"),
+        pytest.param({"shard_target": True}, id="sharded", marks=pytest.mark.fuzz),
         pytest.param(
             {"shard_target": True, "windows.moving": False, "features.folder": "features"},
             id="sharded, kept",

@@ -98,10 +98,11 @@ def open_features(
                 pass
     team.wait()
     check_whole(folder, hashes=False)
-    for name, found in read_json(folder / KEY).items():
-        if found != key.get(name):
+    found = read_json(folder / KEY)
+    for name, value in key.items():
+        if found.get(name) != value:
             raise ValueError(
-                f"features.folder: {folder}: {name}: expected {key.get(name)}, got {found}; it "
+                f"features.folder: {folder}: {name}: expected {value}, got {found.get(name)}; it "
                 "holds another run's features: name another folder, or remove this one"
             )
     files = [safe_open(file, "pt") for file in sorted(folder.glob("*.safetensors"))]

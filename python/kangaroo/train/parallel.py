@@ -17,8 +17,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
 PATIENCE = timedelta(hours=6)  # the first writes features and checkpoints while the others wait
 
@@ -96,6 +94,10 @@ def shard_layers(layers: Iterable[Any], team: Team, device: torch.device) -> Non
     """Cut the parameters of a frozen target's layers over all processes; one gathers a layer while
     it runs. Embeddings, final norm and head stay whole.
     """
+    # Not earlier: it takes seconds to import.
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(device.type, (team.size,))
     for layer in layers:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
