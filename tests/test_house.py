@@ -50,7 +50,13 @@ LAYERS: list[set[str]] = [
     {"kangaroo.draft"},
     {"kangaroo.engine"},
     {"kangaroo", "kangaroo.train", "kangaroo.evals", "kangaroo.zoo", "kangaroo.environment"},
-    {"kangaroo.cli", "kangaroo.reports", "kangaroo.terminal", "kangaroo.zoo.widen"},
+    {
+        "kangaroo.cli",
+        "kangaroo.__main__",
+        "kangaroo.reports",
+        "kangaroo.terminal",
+        "kangaroo.zoo.widen",
+    },
 ]
 
 

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kangaroo import cli_adapters, cli_export, cli_tune, cli_verify, cli_vocab, terminal
+from kangaroo import (
+    cli_adapters,
+    cli_export,
+    cli_train,
+    cli_tune,
+    cli_verify,
+    cli_vocab,
+    terminal,
+)
 from kangaroo import cli_options as opt
 from kangaroo.cli_loading import load
 
@@ -152,7 +160,7 @@ def env(
         terminal.show(*env_parts(report))
 
 
-app.command()(cli_adapters.train)
+app.command()(cli_train.train)
 app.command()(cli_adapters.init_adapter)
 app.command()(cli_adapters.convert_adapter)
 app.command()(cli_vocab.draft_vocab)

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 DEBUG = "kangaroo.debug"  # where a context keeps whether tracebacks are wanted
+EXIT_LAYER_HELP = "Layer the adapter leaves the target at."
+KIND_HELP = "paper or deep_prefix."
 
 
 def _keep_debug(context: typer.Context, wanted: bool) -> bool:
@@ -115,11 +117,9 @@ Adaptive = Annotated[
 ]
 ExitLayer = Annotated[
     int | None,
-    typer.Option(help="Layer the adapter leaves the target at.", show_default="the adapter's"),
+    typer.Option(help=EXIT_LAYER_HELP, show_default="the adapter's"),
 ]
-NewExitLayer = Annotated[
-    int, typer.Option("--exit-layer", help="Layer the adapter leaves the target at.")
-]
+NewExitLayer = Annotated[int, typer.Option("--exit-layer", help=EXIT_LAYER_HELP)]
 Dtype = Annotated[
     str | None,
     typer.Option(
@@ -134,7 +134,7 @@ Threads = Annotated[
     typer.Option(min=1, help="CPU threads.", show_default="torch's choice", callback=_set_threads),
 ]
 Repeats = Annotated[int, typer.Option(min=1, help="Paired runs per prompt.")]
-Kind = Annotated[str, typer.Option(help="paper or deep_prefix.")]
+Kind = Annotated[str, typer.Option(help=KIND_HELP)]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Out = Annotated[Path, typer.Option(help="Folder to write the adapter to.")]
 Json = Annotated[

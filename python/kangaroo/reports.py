@@ -14,6 +14,7 @@ from kangaroo.evals.paired import Comparison, speeds
 if TYPE_CHECKING:
     from kangaroo.engine.stats import Speculation
     from kangaroo.evals.tuning import Tuning
+    from kangaroo.train.plan import Plan
     from kangaroo.train.progress import TrainReport
 
 
@@ -90,6 +91,8 @@ def train_lines(report: TrainReport) -> list[str]:
     lines = [
         f"wrote {report.out} after {report.num_steps} steps, {report.tokens_per_s:.0f} tokens/s"
     ]
+    if report.kept_step not in (None, report.num_steps):
+        lines.append(f"the adapter is the one after {report.kept_step} steps, the best of all")
     if report.held_out is not None:
         agreement = ", ".join(f"{100 * a:.1f} %" for a in report.held_out.agreement)
         distances = ", ".join(map(str, report.held_out.deltas))
@@ -100,6 +103,19 @@ def train_lines(report: TrainReport) -> list[str]:
             f"{report.best.compression_ratio:.2f} tokens per verify pass on held-out text"
         )
     return lines
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """What a training run would do, as comments of a YAML file."""
+    lines = [
+        f"adapter: {plan.num_parameters} parameters",
+        f"windows: {plan.num_windows} an epoch, {plan.num_held_out} held out",
+        f"steps: {plan.num_steps}, which is {plan.num_epochs:.2f} epochs",
+        f"features of all windows: {plan.feature_bytes / 1e6:.1f} MB",
+        f"time: {plan.seconds:.0f} s, at {plan.seconds_per_step:.3g} s a step; "
+        "evaluation comes on top",
+    ]
+    return [f"# {line}" for line in lines]
 
 
 def env_parts(report: dict[str, Any]) -> list[Table | Text]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from kangaroo.train.config import EvalConfig, TrainConfig, lr_at
+from kangaroo.train.config import EvalConfig, OptimConfig, TrainConfig, lr_at
+from tests.train.tiny import changed
 
 PLAIN = TrainConfig(model=Path("model"), data=Path("data.txt"), out=Path("out"))
 
@@ -14,32 +15,39 @@ PLAIN = TrainConfig(model=Path("model"), data=Path("data.txt"), out=Path("out"))
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("kind", "eagle"),
-        ("dtype", "float16"),
-        ("decay", "step"),
-        ("exit_layer", 0),
-        ("max_depth", 0),
-        ("num_steps", 0),
-        ("batch_size", 0),
-        ("accumulation", 0),
-        ("seq_len", 1),
-        ("warmup_steps", -1),
-        ("weight_decay", -0.1),
-        ("seed", -1),
+        ("adapter.kind", "eagle"),
+        ("adapter.exit_layer", 0),
+        ("adapter.max_depth", 0),
+        ("adapter.max_depth", 128),
         ("checkpoint_every", -1),
-        ("lr", 0.0),
-        ("lr", float("nan")),
-        ("clip_norm", 0.0),
-        ("min_lr_ratio", 1.5),
-        ("held_out_fraction", 0.0),
-        ("held_out_fraction", 1.0),
-        ("betas", (0.9, 1.0)),
-        ("max_depth", 128),
+        ("dtype", "float16"),
+        ("eval.keep", "worst"),
+        ("features.dtype", "int8"),
+        ("features.folder", Path("with windows that move")),
+        ("loss.soft", -1.0),
+        ("loss.soft", 0.0),
+        ("optim.betas", (0.9, 1.0)),
+        ("optim.clip_norm", 0.0),
+        ("optim.decay", "step"),
+        ("optim.lr", 0.0),
+        ("optim.lr", float("nan")),
+        ("optim.min_lr_ratio", 1.5),
+        ("optim.num_steps", 0),
+        ("optim.warmup_steps", -1),
+        ("optim.weight_decay", -0.1),
+        ("seed", -1),
+        ("windows.accumulation", 0),
+        ("windows.batch_size", 0),
+        ("windows.held_out_fraction", 0.0),
+        ("windows.held_out_fraction", 1.0),
+        ("windows.seq_len", 1),
     ],
 )
 def test_refused_by_name(field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"^{field}: expected"):
-        replace(PLAIN, **{field: value})
+    names = {"features.folder": r"windows\.moving", "loss.soft": "soft, kl, hard, tv"}
+    name = names.get(field, field.rpartition(".")[2])
+    with pytest.raises(ValueError, match=rf"^(adapter\.)?{name}: expected"):
+        changed(PLAIN, {field: value})
 
 
 @pytest.mark.parametrize("field", ["num_windows", "num_prompts", "prompt_len", "new_tokens"])
@@ -49,7 +57,7 @@ def test_evaluation_refused_by_name(field: str) -> None:
 
 
 def test_rate() -> None:
-    config = replace(PLAIN, num_steps=100, warmup_steps=10, lr=1.0)
+    config = OptimConfig(num_steps=100, warmup_steps=10, lr=1.0)
     linear = [lr_at(config, step) for step in range(100)]
     assert linear[0] == pytest.approx(0.1)
     assert linear[50] == pytest.approx(0.5)
@@ -61,7 +69,16 @@ def test_rate() -> None:
 
 
 def test_a_resumed_run_may_differ_in_nothing_that_matters() -> None:
-    moved = replace(PLAIN, out=Path("b"), resume=True, checkpoint_every=1, eval=EvalConfig(every=1))
+    moved = replace(PLAIN, out=Path("b"), resume=True, checkpoint_every=1, shard_target=True)
+    moved = changed(moved, {"tracking.wandb": "kangaroos", "tracking.tensorboard": Path("t")})
     assert moved.trajectory() == PLAIN.trajectory()
-    for changes in ({"lr": 1e-3}, {"seed": 1}, {"num_steps": 2000}, {"data": Path("b.txt")}):
-        assert replace(PLAIN, **changes).trajectory() != PLAIN.trajectory()
+    for changes in (
+        {"optim.lr": 1e-3},
+        {"seed": 1},
+        {"optim.num_steps": 2000},
+        {"data": Path("b.txt")},
+        {"eval.every": 7},
+        {"loss.tv": 0.5},
+        {"windows.moving": False},
+    ):
+        assert changed(PLAIN, changes).trajectory() != PLAIN.trajectory()

@@ -16,14 +16,16 @@ from kangaroo.config import ADAPTER_KINDS, AdapterKind
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.adapter_io import load_adapter
 from kangaroo.models.fingerprint import fingerprint
+from kangaroo.train import trainer
 from kangaroo.train.checkpoint import METRICS, run_folder
 from kangaroo.train.config import EvalConfig, TrainConfig
 from kangaroo.train.evaluate import Judge
 from kangaroo.train.progress import TrainProgress
-from kangaroo.train.run import prepare
+from kangaroo.train.run import Run, prepare
+from kangaroo.train.simulate import Replay
 from kangaroo.train.trainer import REPORT, accumulate_gradient, delta_of, train_adapter
 from tests.engines import CPU
-from tests.train.tiny import make_config, make_target, write_jsonl
+from tests.train.tiny import changed, make_config, make_target, write_jsonl
 
 
 def quiet(_progress: TrainProgress) -> None:
@@ -47,7 +49,7 @@ def gradient(config: TrainConfig) -> tuple[dict[str, Tensor], float]:
 
 
 def saved(config: TrainConfig) -> Adapter:
-    marks = fingerprint(config.model, config.exit_layer)
+    marks = fingerprint(config.model, config.adapter.exit_layer)
     return load_adapter(config.out, torch.float32, CPU, marks)
 
 
@@ -71,7 +73,8 @@ def test_the_size_of_exit_states_does_not_matter(tmp_path: Path) -> None:
     save_file(weights, large / "model.safetensors", metadata={"format": "pt"})
     losses, outputs = [], []
     for path in (plain, large):
-        config = replace(make_config(tmp_path, path), num_steps=30, out=tmp_path / f"{path.name}-a")
+        config = make_config(tmp_path, path, {"optim.num_steps": 30, "eval.every": 0})
+        config = replace(config, out=tmp_path / f"{path.name}-a")
         train_adapter(config, quiet)
         losses.append([m["loss"] for m in metrics(config.out)])
         outputs.append(saved(config).o)
@@ -87,10 +90,12 @@ def test_accumulation_changes_no_gradient(target: Path, tmp_path: Path) -> None:
         for n in range(3, 24)
     ]
     data = write_jsonl(tmp_path / "masked.jsonl", lines)
-    config = make_config(tmp_path, target, data=data, batch_size=16)
-    config = replace(config, eval=replace(config.eval, prompt_len=2))
+    changes = {"data": data, "windows.batch_size": 16, "eval.prompt_len": 2}
+    config = make_config(tmp_path, target, changes)
     whole, loss = gradient(config)
-    parts, loss_of_parts = gradient(replace(config, batch_size=4, accumulation=4))
+    parts, loss_of_parts = gradient(
+        changed(config, {"windows.batch_size": 4, "windows.accumulation": 4})
+    )
     assert loss_of_parts == pytest.approx(loss, rel=1e-5)
     assert whole.keys() == parts.keys() == dict(prepare(config).adapter.named_parameters()).keys()
     for name, grad in whole.items():
@@ -102,7 +107,7 @@ def test_accumulation_changes_no_gradient(target: Path, tmp_path: Path) -> None:
 def test_an_interrupted_run_resumes_bit_for_bit(
     target: Path, tmp_path: Path, kind: AdapterKind
 ) -> None:
-    config = make_config(tmp_path, target, kind=kind)
+    config = make_config(tmp_path, target, {"adapter.kind": kind})
     report = train_adapter(config, quiet)
     assert report.completed
     assert report.num_steps == 6
@@ -149,8 +154,8 @@ def test_ctrl_c_ends_the_run_behind_the_step(target: Path, tmp_path: Path) -> No
     assert signal.getsignal(signal.SIGINT) is before
     with pytest.raises(ValueError, match="resume: .* holds an unfinished run"):
         train_adapter(config, quiet)
-    with pytest.raises(ValueError, match="lr: the run was started with"):
-        train_adapter(replace(config, resume=True, lr=1e-3), quiet)
+    with pytest.raises(ValueError, match=r"optim\.lr: the run was started with"):
+        train_adapter(changed(config, {"resume": True, "optim.lr": 1e-3}), quiet)
 
 
 def test_what_a_run_leaves(target: Path, tmp_path: Path) -> None:
@@ -163,7 +168,7 @@ def test_what_a_run_leaves(target: Path, tmp_path: Path) -> None:
         best.max_depth,
     )
     assert best.speedup == max(row.speedup for row in report.table)
-    assert len(report.table) == 10 * config.max_depth
+    assert len(report.table) == 10 * config.adapter.max_depth
     assert not run_folder(config.out).exists()
     lines = metrics(config.out)
     assert [line["step"] for line in lines] == [now.step for now in seen] == [1, 2, 3, 4, 5, 6]
@@ -176,8 +181,9 @@ def test_what_a_run_leaves(target: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
 def test_training_makes_a_better_drafter(target: Path, tmp_path: Path, kind: AdapterKind) -> None:
-    config = make_config(tmp_path, target, kind=kind, num_steps=60, lr=2e-2, batch_size=4)
-    config = replace(config, checkpoint_every=0, eval=replace(config.eval, every=0))
+    changes = {"adapter.kind": kind, "optim.num_steps": 60, "optim.lr": 2e-2, "eval.every": 0}
+    changes |= {"windows.batch_size": 4, "checkpoint_every": 0}
+    config = make_config(tmp_path, target, changes)
     run = prepare(config)
     fresh = run.judge.teacher_forced(run.held_windows, (1,)).agreement[0]
     losses: list[float] = []
@@ -204,8 +210,8 @@ def test_batches_of_evaluation_do_not_matter(target: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"exit_layer": 4}, "exit_layer: expected 1 to 3, got 4"),
-        ({"seq_len": 257}, "seq_len: expected at most 256"),
+        ({"adapter.exit_layer": 4}, "exit_layer: expected 1 to 3, got 4"),
+        ({"windows.seq_len": 257}, "seq_len: expected at most 256"),
         ({"eval": EvalConfig(prompt_len=200, new_tokens=57)}, r"eval\..*: expected at most 256"),
         ({"eval": EvalConfig(prompt_len=200, new_tokens=20)}, "prompt_len: no held-out window"),
         ({"model": Path("nowhere")}, "nowhere"),
@@ -214,7 +220,7 @@ def test_batches_of_evaluation_do_not_matter(target: Path, tmp_path: Path) -> No
 def test_what_cannot_work_is_refused_before_the_first_step(
     target: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    config = make_config(tmp_path, target, **changes)
+    config = make_config(tmp_path, target, changes)
     with pytest.raises(ValueError, match=message):
         train_adapter(config, quiet)
     assert not run_folder(config.out).exists()
@@ -229,14 +235,44 @@ def test_a_folder_that_holds_something_else_is_not_touched(target: Path, tmp_pat
 
 
 def test_every_delta_is_trained(target: Path, tmp_path: Path) -> None:
-    config = make_config(tmp_path, target, max_depth=4)
+    config = make_config(tmp_path, target, {"adapter.max_depth": 4})
     drawn = [delta_of(config, step) for step in range(200)]
     assert set(drawn) == {1, 2, 3, 4}
     assert min(drawn.count(delta) for delta in set(drawn)) > 25
 
 
+@pytest.mark.parametrize(("keep", "kept_step"), [("best", 3), ("last", 6)])
+def test_the_best_adapter_of_all_evaluations_is_kept(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str, kept_step: int
+) -> None:
+    """Here each evaluation finds half of what the one before it did, but of the same adapter."""
+    runs, found, weights = list[Run](), dict[bytes, float](), dict[int, Tensor]()
+
+    def prepared(*args: Any) -> Run:
+        runs.append(prepare(*args))
+        return runs[0]
+
+    def halving(*_: Any) -> tuple[Replay]:
+        weight = runs[0].adapter.qkv.detach().numpy().tobytes()
+        speedup = found.setdefault(weight, 0.5 ** len(found))
+        return (Replay(0.5, 2, 1.5, 1.0, speedup),)
+
+    def remember(progress: TrainProgress) -> None:
+        weights[progress.step] = runs[0].adapter.qkv.detach().clone()
+
+    monkeypatch.setattr(trainer, "prepare", prepared)
+    monkeypatch.setattr(trainer, "tune", halving)
+    config = make_config(tmp_path, target, {"eval.keep": keep})
+    report = train_adapter(config, remember)
+    assert report.kept_step == kept_step
+    assert report.best is not None
+    assert report.best.speedup == (1.0 if keep == "best" else 0.5)
+    assert torch.equal(saved(config).qkv, weights[kept_step])
+    assert not torch.equal(weights[3], weights[6])
+
+
 def test_norms_do_not_decay(target: Path, tmp_path: Path) -> None:
-    run = prepare(make_config(tmp_path, target, weight_decay=0.3))
+    run = prepare(make_config(tmp_path, target, {"optim.weight_decay": 0.3}))
     for group in run.optimizer.param_groups:
         for p in group["params"]:
             assert group["weight_decay"] * group["lr_scale"] == (0.3 if p.ndim == 2 else 0.0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,22 +58,25 @@ def make_target(path: Path, family: str = "llama") -> Path:
     return make_checkpoint(path, family)
 
 
-def make_config(folder: Path, target: Path, **changes: Any) -> TrainConfig:
-    """A run of six small steps on a few texts in `folder`."""
+def make_config(
+    folder: Path, target: Path, changes: Mapping[str, Any] | None = None
+) -> TrainConfig:
+    """A run of six small steps on a few texts in `folder`; changes as of :func:`changed`."""
     texts = [{"text": f"{n} kangaroos hop, {n + 1} sleep; yes, {'he' * n}. "} for n in range(24)]
-    fields: dict[str, Any] = {
-        "model": target,
-        "data": write_jsonl(folder / "data.jsonl", texts),
-        "out": folder / "adapter",
-        "exit_layer": 2,
-        "max_depth": 3,
-        "num_steps": 6,
-        "batch_size": 2,
-        "seq_len": 24,
-        "warmup_steps": 2,
-        "held_out_fraction": 0.2,
-        "checkpoint_every": 2,
-        "device": "cpu",
-        "eval": EvalConfig(every=3, num_windows=3, num_prompts=3, prompt_len=6, new_tokens=9),
-    }
-    return TrainConfig(**(fields | changes))
+    data = write_jsonl(folder / "data.jsonl", texts)
+    config = TrainConfig(target, data, folder / "adapter", device="cpu", checkpoint_every=2)
+    fields = {"adapter.exit_layer": 2, "adapter.max_depth": 3, "optim.num_steps": 6}
+    fields |= {"optim.warmup_steps": 2, "windows.batch_size": 2, "windows.seq_len": 24}
+    evaluation = EvalConfig(every=3, num_windows=3, num_prompts=3, prompt_len=6, new_tokens=9)
+    fields |= {"windows.held_out_fraction": 0.2, "eval": evaluation}
+    return changed(config, fields | dict(changes or {}))
+
+
+def changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+    """`config` with other values by dotted name: {"optim.lr": 1e-3}."""
+    for name, value in changes.items():
+        section, _, field = name.rpartition(".")
+        if section:
+            value = replace(getattr(config, section), **{field: value})
+        config = replace(config, **{section or field: value})
+    return config

@@ -62,12 +62,24 @@ class Judge:
         agreement, confidence = (agreed / num_slots).tolist(), (sure / num_slots).tolist()
         return Agreement(tuple(deltas), tuple(agreement), tuple(confidence), num_slots)
 
-    @torch.no_grad()
     def greedy_trace(self, prompts: Tensor, new_tokens: int, max_depth: int) -> Trace:
         """Guesses, delta 1..max_depth, along greedy continuations of prompts [N, P]."""
-        prompt_len, parts, lengths = prompts.shape[1], [], list[int]()
-        for batch in prompts.split(self.batch_size):
-            ids = self.target.continue_greedily(batch, new_tokens)
+        return self.trace(
+            self.continued(prompts, new_tokens), prompts.shape[1], new_tokens, max_depth
+        )
+
+    def continued(self, prompts: Tensor, new_tokens: int) -> list[Tensor]:
+        """Greedy continuations [B, P + n] of batches of prompts [N, P]: the target's alone."""
+        batches = prompts.split(self.batch_size)
+        return [self.target.continue_greedily(batch, new_tokens) for batch in batches]
+
+    @torch.no_grad()
+    def trace(
+        self, continued: Sequence[Tensor], prompt_len: int, new_tokens: int, max_depth: int
+    ) -> Trace:
+        """Guesses, delta 1..max_depth, along what `continued` returned."""
+        parts, lengths = [], list[int]()
+        for ids in continued:
             new_slots = ids.shape[1] - prompt_len
             keep = torch.zeros_like(ids, dtype=torch.bool)
             keep[:, prompt_len - 1 : -1] = True
@@ -77,7 +89,7 @@ class Judge:
             pad = (0, new_tokens - new_slots)
             parts.append(
                 [
-                    F.pad(rows.unflatten(1, (len(batch), new_slots)), pad).cpu()
+                    F.pad(rows.unflatten(1, (len(ids), new_slots)), pad).cpu()
                     for rows in (agree, confidence)
                 ]
             )

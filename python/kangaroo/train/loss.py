@@ -1,4 +1,4 @@
-"""Soft cross-entropy against the target's distribution (paper, section 3.2), head included."""
+"""Losses between the target's distribution and the draft's, head included."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from kangaroo.train.config import LossConfig
 
 # Logits of a chunk: few enough to stay in a CPU's last-level cache, enough to fill a GPU.
 _CHUNK_LOGITS_CPU, _CHUNK_LOGITS_GPU = 1 << 22, 1 << 28
@@ -23,8 +25,8 @@ def logits_of(hidden: Tensor, head: Tensor) -> Tensor:
     return F.linear(hidden.to(head.dtype), head).float()
 
 
-def soft_cross_entropy(draft: Tensor, target: Tensor, head: Tensor) -> Tensor:
-    """-sum over rows m and tokens n of p_target(n | m) log p_draft(n | m), nats: float32 scalar.
+def vocabulary_loss(draft: Tensor, target: Tensor, head: Tensor, weights: LossConfig) -> Tensor:
+    """Sum over rows of the losses that `weights` names, nats (`tv`: probability): float32 scalar.
 
     Row m of both sides stands for one slot, and both predict the token behind it. Only `draft` gets
     a gradient; it is computed on the way forward, so that no logits are kept.
@@ -33,28 +35,63 @@ def soft_cross_entropy(draft: Tensor, target: Tensor, head: Tensor) -> Tensor:
         draft: [M, C], out of the adapter's final norm; target: [M, C], out of the target's.
         head: [V, C], the target's.
     """
-    total: Tensor = _SoftCrossEntropy.apply(draft, target, head)  # type: ignore[no-untyped-call]
+    total: Tensor = _VocabularyLoss.apply(draft, target, head, weights)  # type: ignore[no-untyped-call]
     return total
 
 
-class _SoftCrossEntropy(torch.autograd.Function):
+class _VocabularyLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, draft: Tensor, target: Tensor, head: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, draft: Tensor, target: Tensor, head: Tensor, weights: LossConfig
+    ) -> Tensor:
         total = torch.zeros((), device=draft.device)
         grads = []
         rows = chunk_rows(head)
         for d, t in zip(draft.split(rows), target.split(rows), strict=True):
             p = logits_of(t, head).softmax(-1)
             log_q = logits_of(d, head).log_softmax(-1)
-            total -= torch.linalg.vecdot(p, log_q).sum()
+            total += _value(p, log_q, weights)
             if ctx.needs_input_grad[0]:
-                slope = log_q.exp_().sub_(p)  # with respect to the draft's logits
+                slope = _slope(p, log_q, weights)
                 grads.append((slope.to(head.dtype) @ head).to(draft.dtype))
         if grads:
             ctx.save_for_backward(torch.cat(grads))
         return total
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
         (grad,) = ctx.saved_tensors
-        return grad * upstream[0], None, None
+        return grad * upstream[0], None, None, None
+
+
+def _value(p: Tensor, log_q: Tensor, weights: LossConfig) -> Tensor:
+    """The weighted losses of rows p, log q [M, V], summed."""
+    total = torch.zeros((), device=p.device)
+    if cross := weights.soft + weights.kl:
+        total -= cross * torch.linalg.vecdot(p, log_q).sum()
+    if weights.kl:
+        total -= weights.kl * torch.special.entr(p).sum()
+    if weights.hard:
+        total -= weights.hard * log_q.gather(-1, p.argmax(-1, keepdim=True)).sum()
+    if weights.tv:
+        total += weights.tv * (len(p) - torch.minimum(p, log_q.exp()).sum())
+    return total
+
+
+def _slope(p: Tensor, log_q: Tensor, weights: LossConfig) -> Tensor:
+    """Its gradient with respect to the draft's logits [M, V]; overwrites log q.
+
+    Cross-entropy to any target r has q - r. Total variation has q (g - sum q g), where g is its
+    gradient with respect to q: -1 where q < p, else 0.
+    """
+    q = log_q.exp_()
+    slope = (q - p).mul_(weights.soft + weights.kl)
+    if weights.hard:
+        best = p.argmax(-1, keepdim=True)
+        slope.add_(q, alpha=weights.hard)
+        slope.scatter_add_(-1, best, torch.full_like(best, -weights.hard, dtype=slope.dtype))
+    if weights.tv:
+        below = (q < p).float()
+        share = torch.linalg.vecdot(q, below).unsqueeze(-1)
+        slope.add_(q * (share - below), alpha=weights.tv)
+    return slope

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,7 +16,9 @@ from kangaroo.models.llama import rope_table
 from kangaroo.train.config import TrainConfig
 from kangaroo.train.documents import bos_of, read_documents
 from kangaroo.train.evaluate import Judge, greedy_prompts
-from kangaroo.train.target import FrozenTarget, pick_device, pick_dtype
+from kangaroo.train.features import Features, open_features
+from kangaroo.train.parallel import ALONE, Team, own_device, shard_layers
+from kangaroo.train.target import FrozenTarget, States, pick_device, pick_dtype
 from kangaroo.train.windows import Windows, WindowSet, split_documents
 
 
@@ -26,6 +29,8 @@ class Run:
     Attributes:
         windows: what is trained on; held_windows and prompts [N, P] are not.
         rope: [2, P, D / 2] float32.
+        team: the processes that train together.
+        features: the states of `windows` on disk; None: the target makes them.
     """
 
     config: TrainConfig
@@ -37,13 +42,26 @@ class Run:
     windows: WindowSet
     held_windows: Windows
     prompts: Tensor
+    team: Team = ALONE
+    features: Features | None = None
+
+    def states(self, windows: Windows) -> States:
+        """The target's, of windows that are trained on."""
+        if self.features is None:
+            return self.target.states(windows.ids)
+        return self.features.states(windows)
+
+    @cached_property
+    def continued(self) -> list[Tensor]:
+        """The target's greedy continuations of `prompts`, in batches: the same at all times."""
+        return self.judge.continued(self.prompts, self.config.eval.new_tokens)
 
     @property
     def judge(self) -> Judge:
         return Judge(self.target, self.adapter, self.rope, self.config.eval.batch_size)
 
 
-def prepare(config: TrainConfig) -> Run:
+def prepare(config: TrainConfig, team: Team = ALONE) -> Run:
     """Read data and target, make a fresh adapter and its optimiser.
 
     Raises:
@@ -51,47 +69,72 @@ def prepare(config: TrainConfig) -> Run:
         UnsupportedError: the target's family is not supported.
     """
     target_config = model_config(config.model)
-    adapter_config = AdapterConfig.for_target(target_config, config.kind, config.exit_layer)
+    exit_layer = config.adapter.exit_layer
+    adapter_config = AdapterConfig.for_target(target_config, config.adapter.kind, exit_layer)
     check_lengths(config, target_config)
-    device = pick_device(config.device)
+    check_team(config, team)
+    device = own_device(pick_device(config.device))
     adapter = Adapter(adapter_config).to(device)
-    target = FrozenTarget.load(
-        config.model, config.exit_layer, pick_dtype(config.dtype, device), device
-    )
+    target = load_target(config, team, device)
     tokenizer = AutoTokenizer.from_pretrained(config.model)
     documents = read_documents(config.data, tokenizer)
-    train, held = split_documents(documents, config.held_out_fraction)
+    train, held = split_documents(documents, config.windows.held_out_fraction)
     bos = bos_of(tokenizer)
     ends = {*target.eos_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
-    held_windows = WindowSet(held, config.seq_len, bos, ends)
-    windows = WindowSet(train, config.seq_len, bos, ends, seed=config.seed)
-    scale = exit_scale(target, windows.sample(0, config.batch_size))
-    start(adapter, target, scale, config.seed)
-    prompt_source = WindowSet(held, max(config.seq_len, config.eval.prompt_len), bos, ends)
+    shape, moving = config.windows, config.windows.moving
+    held_windows = WindowSet(held, shape.seq_len, bos, ends)
+    windows = WindowSet(train, shape.seq_len, bos, ends, seed=config.seed, moving=moving)
+    scale = exit_scale(target, windows.sample(0, shape.batch_size))
+    team.share([scale])
+    start(adapter, target, scale.item(), config.seed)
+    prompt_source = WindowSet(held, max(shape.seq_len, config.eval.prompt_len), bos, ends)
     return Run(
         config=config,
         target_config=target_config,
         target=target,
         adapter=adapter,
-        optimizer=new_optimizer(adapter, config, scale),
+        optimizer=new_optimizer(adapter, config, scale.item()),
         rope=rope_table(target_config, device),
         windows=windows,
         held_windows=held_windows.evenly(config.eval.num_windows),
         prompts=greedy_prompts(
             prompt_source.evenly(), config.eval.num_prompts, config.eval.prompt_len, bos
         ),
+        team=team,
     )
 
 
-def exit_scale(target: FrozenTarget, windows: Windows) -> float:
-    """RMS of the target's exit states: the median over slots, a few of which are huge in large
+def with_features(run: Run) -> Run:
+    """The run with its windows' states in `features.folder`, if it names one.
+
+    Raises: as `train.features.open_features`.
+    """
+    if run.config.features.folder is None:
+        return run
+    kept = open_features(run.config, run.target, run.windows.evenly(), run.team)
+    return replace(run, features=kept)
+
+
+def load_target(config: TrainConfig, team: Team, device: torch.device) -> FrozenTarget:
+    """The frozen target, whole or this process's share of it."""
+    dtype, exit_layer = pick_dtype(config.dtype, device), config.adapter.exit_layer
+    if not config.shard_target:
+        return FrozenTarget.load(config.model, exit_layer, dtype, device)
+    target = FrozenTarget.load(config.model, exit_layer, dtype, torch.device("cpu"))
+    shard_layers(target.model.model.layers, team, device)
+    target.model.to(device)
+    return target
+
+
+def exit_scale(target: FrozenTarget, windows: Windows) -> Tensor:
+    """RMS [] of the target's exit states: the median over slots, a few of which are huge in large
     models.
 
     The adapter adds W_o(...) to such a state, and targets differ by orders of magnitude here. So
     W_o starts, and is stepped, in units of this scale: the adapter learns as fast on any of them.
     """
     rms = target.states(windows.ids).exit.square().mean(-1).sqrt()
-    return rms[windows.mask.to(rms.device)].median().item()
+    return rms[windows.mask.to(rms.device)].median()
 
 
 @torch.no_grad()
@@ -108,13 +151,13 @@ def new_optimizer(adapter: Adapter, config: TrainConfig, scale: float) -> torch.
     """
     matrices = [p for p in adapter.parameters() if p.ndim == 2 and p is not adapter.o]
     norms = [p for p in adapter.parameters() if p.ndim == 1]
-    decay = config.weight_decay
+    decay = config.optim.weight_decay
     groups = [
         {"params": matrices, "weight_decay": decay, "lr_scale": 1.0},
         {"params": [adapter.o], "weight_decay": decay / scale, "lr_scale": scale},
         {"params": norms, "weight_decay": 0.0, "lr_scale": 1.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+    return torch.optim.AdamW(groups, lr=config.optim.lr, betas=config.optim.betas)
 
 
 def check_lengths(config: TrainConfig, target: ModelConfig) -> None:
@@ -126,8 +169,23 @@ def check_lengths(config: TrainConfig, target: ModelConfig) -> None:
     longest = min(target.max_seq_len, target.sliding_window or target.max_seq_len)
     replayed = config.eval.prompt_len + config.eval.new_tokens
     for name, length in {
-        "seq_len": config.seq_len,
+        "windows.seq_len": config.windows.seq_len,
         "eval.prompt_len + eval.new_tokens": replayed,
     }.items():
         if length > longest:
             raise ValueError(f"{name}: expected at most {longest}, the target's, got {length}")
+
+
+def check_team(config: TrainConfig, team: Team) -> None:
+    """Refuse what this number of processes cannot share out.
+
+    Raises:
+        ValueError: names the field.
+    """
+    if config.windows.accumulation % team.size:
+        raise ValueError(
+            f"windows.accumulation: expected a multiple of {team.size}, the number of processes, "
+            f"got {config.windows.accumulation}"
+        )
+    if config.shard_target and team.size == 1:
+        raise ValueError("shard_target: expected several processes, as torchrun starts them, got 1")

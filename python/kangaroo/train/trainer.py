@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import random
-import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 
 import torch
@@ -18,6 +18,7 @@ from kangaroo.models.adapter_io import save_adapter
 from kangaroo.models.fingerprint import fingerprint
 from kangaroo.train.checkpoint import (
     METRICS,
+    Best,
     Checkpoint,
     append_metrics,
     load_checkpoint,
@@ -26,23 +27,35 @@ from kangaroo.train.checkpoint import (
     trim_metrics,
 )
 from kangaroo.train.config import TrainConfig, lr_at
-from kangaroo.train.evaluate import Agreement
 from kangaroo.train.forward import draft_hidden, full_sequence
 from kangaroo.train.interrupt import DeferredInterrupt
-from kangaroo.train.loss import soft_cross_entropy
-from kangaroo.train.progress import TrainProgress, TrainReport
-from kangaroo.train.run import Run, prepare
+from kangaroo.train.loss import vocabulary_loss
+from kangaroo.train.parallel import Team, team
+from kangaroo.train.progress import Evaluation, TrainProgress, TrainReport
+from kangaroo.train.run import Run, prepare, with_features
 from kangaroo.train.simulate import tune
+from kangaroo.train.target import pick_device
+from kangaroo.train.tracking import tracking
+from kangaroo.train.whole import remove_folder, replace_file
 
 CONFIDENCES = tuple(tenth / 10 for tenth in range(10))
 REPORT = "report.json"
+
+
+@dataclass
+class Standing:
+    """How far a run is: steps done, and the best adapter so far."""
+
+    step: int = 0
+    best: Best | None = None
 
 
 def train_adapter(config: TrainConfig, on_progress: Callable[[TrainProgress], None]) -> TrainReport:
     """Train an adapter, choose its stopping rule, save it to `config.out` with metrics and report.
 
     Until then everything is kept in the folder "<out>.run". Ctrl-C, or a KeyboardInterrupt from
-    `on_progress`, ends the run behind the current step with a checkpoint there.
+    `on_progress`, ends the run behind the current step with a checkpoint there. Of the processes of
+    a run (`train.parallel`) the first alone writes and calls `on_progress`.
 
     Raises:
         ValueError: the config, data, target or checkpoint cannot be used; or an unfinished run is
@@ -50,125 +63,154 @@ def train_adapter(config: TrainConfig, on_progress: Callable[[TrainProgress], No
         UnsupportedError: the target's family is not supported.
         FloatingPointError: the loss is no longer finite.
     """
+    with team(pick_device(config.device)) as processes:
+        return _train(config, on_progress, processes)
+
+
+def _train(
+    config: TrainConfig, on_progress: Callable[[TrainProgress], None], processes: Team
+) -> TrainReport:
     folder = run_folder(config.out)
     saved = load_checkpoint(folder, config.trajectory()) if config.resume else None
     if not config.resume and folder.exists():
         raise ValueError(f"resume: {folder} holds an unfinished run; resume it, or remove it")
     if config.out.exists() and any(config.out.iterdir()) and not is_adapter(config.out):
         raise ValueError(f"out: {config.out} exists and holds no adapter; expected another folder")
-    run = prepare(config)
-    step = 0
+    run, standing = with_features(prepare(config, processes)), Standing()
     if saved is not None:
         run.adapter.load_state_dict(saved.adapter)
         run.optimizer.load_state_dict(saved.optimizer)
-        step = saved.step
-    folder.mkdir(parents=True, exist_ok=True)
-    trim_metrics(folder, step)
-    started, first = perf_counter(), step
-    step = _loop(run, step, on_progress)
-    seconds = perf_counter() - started
-    num_tokens = (step - first) * config.batch_size * config.accumulation * config.seq_len
-    report = TrainReport(config.out, False, step, seconds, num_tokens / max(seconds, 1e-9))
-    return _finish(run, report) if step == config.num_steps else report
+        standing = Standing(saved.step, saved.best)
+    processes.wait()  # until all have looked at the folders
+    with tracking(config, standing.step, processes) as track:
+        if processes.writes:
+            folder.mkdir(parents=True, exist_ok=True)
+            trim_metrics(folder, standing.step)
+
+        def tell(progress: TrainProgress) -> None:
+            track(progress)
+            on_progress(progress)
+
+        started, first = perf_counter(), standing.step
+        _loop(run, standing, tell)
+        seconds = perf_counter() - started
+    num_tokens = (standing.step - first) * config.num_tokens
+    report = TrainReport(config.out, False, standing.step, seconds, num_tokens / max(seconds, 1e-9))
+    return _finish(run, standing, report) if standing.step == config.optim.num_steps else report
 
 
-def _loop(run: Run, step: int, on_progress: Callable[[TrainProgress], None]) -> int:
-    """Steps until the last, or an interrupt; returns the number of steps done."""
-    config, folder = run.config, run_folder(run.config.out)
-    saved = step
+def _loop(run: Run, standing: Standing, on_progress: Callable[[TrainProgress], None]) -> None:
+    """Steps until the last, or an interrupt; the last is always saved."""
+    config, folder, every = run.config, run_folder(run.config.out), run.config.checkpoint_every
+    stopped = standing.step == config.optim.num_steps
     with DeferredInterrupt() as interrupt:
-        while step < config.num_steps and not interrupt.pending:
-            progress = _step(run, step)
-            step += 1
-            append_metrics(folder, {k: v for k, v in asdict(progress).items() if v is not None})
-            try:
-                on_progress(progress)
-            except KeyboardInterrupt:
-                break
-            if config.checkpoint_every and step % config.checkpoint_every == 0:
-                save_checkpoint(folder, _checkpoint(run, step))
-                saved = step
-        if saved != step:
-            save_checkpoint(folder, _checkpoint(run, step))
-    return step
+        while not stopped:
+            progress = _step(run, standing)
+            if run.team.writes:
+                append_metrics(folder, progress.record())
+                try:
+                    on_progress(progress)
+                except KeyboardInterrupt:
+                    stopped = True
+            stopped = run.team.any(stopped or interrupt.pending, run.rope.device)
+            stopped |= standing.step == config.optim.num_steps
+            if run.team.writes and (stopped or (every and standing.step % every == 0)):
+                save_checkpoint(folder, _checkpoint(run, standing))
 
 
-def _step(run: Run, step: int) -> TrainProgress:
-    """Optimiser step number `step`, from 0, and what is to be said about it."""
-    config, started = run.config, perf_counter()
-    lr = lr_at(config, step)
+def _step(run: Run, standing: Standing) -> TrainProgress:
+    """The next optimiser step, and what is to be said about it."""
+    config, step, started = run.config, standing.step, perf_counter()
+    lr = lr_at(config.optim, step)
     for group in run.optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
     loss = accumulate_gradient(run, step)
-    if not torch.isfinite(torch.tensor(loss)):
+    if not math.isfinite(loss):
         raise FloatingPointError(f"loss: expected a finite number, got {loss} in step {step + 1}")
-    nn.utils.clip_grad_norm_(run.adapter.parameters(), config.clip_norm)
+    nn.utils.clip_grad_norm_(run.adapter.parameters(), config.optim.clip_norm)
     run.optimizer.step()
     run.optimizer.zero_grad()
-    num_tokens = config.batch_size * config.accumulation * config.seq_len
-    speed = num_tokens / (perf_counter() - started)
-    done, every = step + 1, config.eval.every
-    judged = every and done % every == 0
-    held_out = held_out_agreement(run, sorted({1, config.max_depth})) if judged else None
-    return TrainProgress(done, config.num_steps, loss, lr, speed, held_out)
+    speed = config.num_tokens / (perf_counter() - started)
+    standing.step += 1
+    progress = TrainProgress(standing.step, config.optim.num_steps, loss, lr, speed)
+    every = config.eval.every
+    if not every or standing.step % every:
+        return progress
+    found = _evaluate(run, standing)
+    return replace(progress, held_out=found.held_out, best=found.best)
 
 
 def accumulate_gradient(run: Run, step: int) -> float:
-    """Gradient of the mean loss over all trained slots of the step's windows; that loss, in nats.
+    """Gradient of the mean loss over all trained slots of the step's windows; that loss.
 
     The mean is over the whole step, so how its windows are cut into forward passes does not matter.
     """
     config, device = run.config, run.rope.device
-    num_windows = config.batch_size * config.accumulation
+    num_windows = config.num_windows
     windows = run.windows.sample(step * num_windows, num_windows)
     num_slots = int(windows.mask.sum())
     delta = delta_of(config, step)
-    total = torch.zeros((), device=device)
-    for first in range(0, num_windows, config.batch_size):
-        batch = windows[first : first + config.batch_size]
-        states, trained = run.target.states(batch.ids), batch.mask.to(device)
+    total, size = torch.zeros((), device=device), config.windows.batch_size
+    for first in range(run.team.rank * size, num_windows, run.team.size * size):
+        batch = windows[first : first + size]
+        states, trained = run.states(batch), batch.mask.to(device)
         out = full_sequence(run.adapter, states.exit, states.last, run.rope, delta=delta)
         draft = draft_hidden(run.adapter, out[trained])
-        loss = soft_cross_entropy(draft, states.normed[trained], run.target.head) / num_slots
+        normed, head = states.normed[trained], run.target.head
+        loss = vocabulary_loss(draft, normed, head, config.loss) / num_slots
         loss.backward()
         total += loss.detach()
+    run.team.add_up([total, *(p.grad for p in run.adapter.parameters() if p.grad is not None)])
     return total.item()
 
 
 def delta_of(config: TrainConfig, step: int) -> int:
     """Distance of every query of the step to its newest verified slot: uniform in 1..max_depth."""
-    return random.Random(f"{config.seed}/{step}/delta").randint(1, config.max_depth)
+    return random.Random(f"{config.seed}/{step}/delta").randint(1, config.adapter.max_depth)
 
 
-def held_out_agreement(run: Run, deltas: Sequence[int]) -> Agreement:
-    """Teacher-forced scores of the held-out windows."""
-    return run.judge.teacher_forced(run.held_windows, deltas)
-
-
-def _checkpoint(run: Run, step: int) -> Checkpoint:
-    return Checkpoint(
-        trajectory=run.config.trajectory(),
-        step=step,
-        adapter=run.adapter.state_dict(),
-        optimizer=run.optimizer.state_dict(),
-    )
-
-
-def _finish(run: Run, report: TrainReport) -> TrainReport:
-    """Judge the adapter, give it its best stopping rule, and move everything to `out`."""
-    config, folder = run.config, run_folder(run.config.out)
-    trace = run.judge.greedy_trace(run.prompts, config.eval.new_tokens, config.max_depth)
+def _evaluate(run: Run, standing: Standing) -> Evaluation:
+    """Judge the adapter; the better of it and the best so far is kept."""
+    config, depth = run.config, run.config.adapter.max_depth
+    prompt_len = run.prompts.shape[1]
+    trace = run.judge.trace(run.continued, prompt_len, config.eval.new_tokens, depth)
     table = tune(trace, Cost.of(run.target_config, run.adapter.config), CONFIDENCES)
     best = max(table, key=lambda replay: replay.speedup)
-    held_out = held_out_agreement(run, range(1, config.max_depth + 1))
-    report = replace(report, completed=True, held_out=held_out, table=table, best=best)
-    run.adapter.config = replace(
-        run.adapter.config, confidence=best.confidence, max_depth=best.max_depth
+    if standing.best is None or best.speedup > standing.best.replay.speedup:
+        tensors = {name: p.detach().cpu().clone() for name, p in run.adapter.named_parameters()}
+        standing.best = Best(standing.step, best, tensors)
+    held_out = run.judge.teacher_forced(run.held_windows, range(1, depth + 1))
+    return Evaluation(held_out, table, best)
+
+
+def _checkpoint(run: Run, standing: Standing) -> Checkpoint:
+    return Checkpoint(
+        trajectory=run.config.trajectory(),
+        step=standing.step,
+        adapter=run.adapter.state_dict(),
+        optimizer=run.optimizer.state_dict(),
+        best=standing.best,
     )
-    marks = fingerprint(config.model, config.exit_layer)
+
+
+def _finish(run: Run, standing: Standing, report: TrainReport) -> TrainReport:
+    """Judge the adapter, give it its best stopping rule, and move everything to `out`."""
+    config, folder = run.config, run_folder(run.config.out)
+    found, kept = _evaluate(run, standing), standing.step
+    if config.eval.keep == "best" and standing.best is not None and standing.best.step != kept:
+        kept = standing.best.step
+        run.adapter.load_state_dict(standing.best.adapter)
+        found = _evaluate(run, standing)
+    report = replace(report, completed=True, kept_step=kept, **vars(found))
+    if not run.team.writes:
+        return report
+    run.adapter.config = replace(
+        run.adapter.config, confidence=found.best.confidence, max_depth=found.best.max_depth
+    )
+    marks = fingerprint(config.model, config.adapter.exit_layer)
     save_adapter(config.out, run.adapter, run.target_config, marks)
-    (folder / METRICS).replace(config.out / METRICS)
+    replace_file(config.out / METRICS, (folder / METRICS).read_bytes())
     content = json.dumps(asdict(report), indent=2, default=str)
-    (config.out / REPORT).write_text(content + "\n", encoding="utf-8")
-    shutil.rmtree(folder)
+    replace_file(config.out / REPORT, (content + "\n").encode())
+    remove_folder(folder)
     return report

@@ -68,10 +68,11 @@ def _hash_fraction(ids: Tensor) -> float:
 class WindowSet:
     """Windows of `seq_len` slots over documents, in an order that (seed, sample number) decides.
 
-    Plain texts are joined into one stream, which is cut at a new offset every epoch; a conversation
-    is cut by itself, its last window padded on the right. Every window starts with `bos_id`, the
-    attention sink that decoding always has (None: the tokenizer has no such token). Nothing is
-    trained behind an end-of-sequence token: decoding stops there.
+    Plain texts are joined into one stream, which is cut at a new offset every epoch (`moving`) or
+    always at the same places; a conversation is cut by itself, its last window padded on the right.
+    Every window starts with `bos_id`, the attention sink that decoding always has (None: the
+    tokenizer has no such token). Nothing is trained behind an end-of-sequence token: decoding stops
+    there.
     """
 
     def __init__(
@@ -82,9 +83,10 @@ class WindowSet:
         eos_ids: Iterable[int],
         *,
         seed: int = 0,
+        moving: bool = True,
     ):
         documents = list(documents)
-        self.seq_len, self.bos_id, self.seed = seq_len, bos_id, seed
+        self.seq_len, self.bos_id, self.seed, self.moving = seq_len, bos_id, seed, moving
         ends = torch.tensor(sorted(eos_ids), dtype=torch.int64)
         texts = [d.ids for d in documents if d.answer is None]
         stream = torch.cat(texts) if texts else torch.empty(0, dtype=torch.int64)
@@ -124,6 +126,7 @@ class WindowSet:
             order = torch.randperm(len(self), generator=rng)
             slack = len(self.stream) - self.num_streamed * self.seq_len
             offset = int(torch.randint(min(slack, self.seq_len - 1) + 1, (), generator=rng))
+            offset = offset if self.moving else 0
             parts.append(self._gather(order[start : start + count].tolist(), offset))
             first, count = first + len(parts[-1]), count - len(parts[-1])
         return Windows(torch.cat([p.ids for p in parts]), torch.cat([p.mask for p in parts]))
