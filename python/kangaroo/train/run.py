@@ -90,7 +90,7 @@ def exit_scale(target: FrozenTarget, windows: Windows) -> float:
     The adapter adds W_o(...) to such a state, and targets differ by orders of magnitude here. So
     W_o starts, and is stepped, in units of this scale: the adapter learns as fast on any of them.
     """
-    rms = target.states(windows.ids).exit.square().mean(-1).sqrt()
+    rms = target.states(windows.ids, windows.positions).exit.square().mean(-1).sqrt()
     return rms[windows.mask.to(rms.device)].median().item()
 
 

@@ -126,8 +126,9 @@ def accumulate_gradient(run: Run, step: int) -> float:
     total = torch.zeros((), device=device)
     for first in range(0, num_windows, config.batch_size):
         batch = windows[first : first + config.batch_size]
-        states, trained = run.target.states(batch.ids), batch.mask.to(device)
-        out = full_sequence(run.adapter, states.exit, states.last, run.rope, delta=delta)
+        states = run.target.states(batch.ids, batch.positions)
+        trained, rows = batch.mask.to(device), (run.adapter, states.exit, states.last, run.rope)
+        out = full_sequence(*rows, delta=delta, positions=states.positions)
         draft = draft_hidden(run.adapter, out[trained])
         loss = soft_cross_entropy(draft, states.normed[trained], run.target.head) / num_slots
         loss.backward()
