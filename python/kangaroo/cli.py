@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kangaroo import cli_adapters, cli_export, cli_tune, cli_verify, cli_vocab, terminal
+from kangaroo import cli_adapters, cli_data, cli_export, cli_tune, cli_verify, cli_vocab, terminal
 from kangaroo import cli_options as opt
 from kangaroo.cli_loading import load
 
@@ -152,6 +152,7 @@ def env(
         terminal.show(*env_parts(report))
 
 
+app.add_typer(cli_data.data, name="data")
 app.command()(cli_adapters.train)
 app.command()(cli_adapters.init_adapter)
 app.command()(cli_adapters.convert_adapter)

@@ -13,10 +13,11 @@ from kangaroo.models.adapter import Adapter
 from kangaroo.models.families import model_config
 from kangaroo.models.llama import rope_table
 from kangaroo.train.config import TrainConfig
-from kangaroo.train.documents import bos_of, read_documents
+from kangaroo.train.documents import bos_of
 from kangaroo.train.evaluate import Judge, greedy_prompts
+from kangaroo.train.prepare import training_documents
 from kangaroo.train.target import FrozenTarget, pick_device, pick_dtype
-from kangaroo.train.windows import Windows, WindowSet, split_documents
+from kangaroo.train.windows import Windows, WindowSet
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,7 @@ def prepare(config: TrainConfig) -> Run:
         config.model, config.exit_layer, pick_dtype(config.dtype, device), device
     )
     tokenizer = AutoTokenizer.from_pretrained(config.model)
-    documents = read_documents(config.data, tokenizer)
-    train, held = split_documents(documents, config.held_out_fraction)
+    train, held = training_documents(config.data, config.model, tokenizer, config.held_out_fraction)
     bos = bos_of(tokenizer)
     ends = {*target.eos_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
     held_windows = WindowSet(held, config.seq_len, bos, ends)
