@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from kangaroo.config import ModelConfig
 from kangaroo.engine.generation import eos_list
 from kangaroo.engine.loading import generation_config, load_tokenizer
 from kangaroo.environment import versions
@@ -58,15 +59,7 @@ def prepare_data(
     if seq_len < 2:
         raise ValueError(f"seq_len: expected at least 2, got {seq_len}")
     target, tokenizer = model_config(model), load_tokenizer(model)
-    vocab_size = min(target.vocab_size, len(tokenizer))
-    documents, rejects, sources = list[Document](), list[Rejected](), []
-    for file in data:
-        found = list(scan(file, tokenizer, vocab_size, target.max_seq_len))
-        documents += (each for each in found if isinstance(each, Document))
-        bad = [each for each in found if isinstance(each, Rejected)]
-        rejects += bad
-        source = {"file": str(file), "sha256": file_sha256(file)}
-        sources.append(source | {"num_documents": len(found) - len(bad), "num_rejected": len(bad)})
+    documents, rejects, sources = _scan(data, tokenizer, target)
     if not documents:
         first = f"; the first line rejected: {rejects[0]}" if rejects else ""
         raise DataError(f"data: expected at least one document that can be used, got none{first}")
@@ -80,7 +73,7 @@ def prepare_data(
         manifest = {
             "format": FORMAT,
             "version": VERSION,
-            **_fingerprints(model, tokenizer),
+            **fingerprints(model, tokenizer),
             "options": {"held_out_fraction": held_out_fraction, "seq_len": seq_len},
             "sources": sources,
             "files": {
@@ -110,7 +103,7 @@ def training_documents(
     if not data.is_dir():
         return split_documents(read_documents(data, tokenizer), held_out_fraction)
     manifest = read_json(data / MANIFEST)
-    own = {"format": FORMAT, "version": VERSION, **_fingerprints(model, tokenizer)}
+    own = {"format": FORMAT, "version": VERSION, **fingerprints(model, tokenizer)}
     for name, expected in own.items():
         if manifest.get(name) != expected:
             got = manifest.get(name)
@@ -121,7 +114,24 @@ def training_documents(
     return read_documents(data / TRAIN, tokenizer), read_documents(data / HELD_OUT, tokenizer)
 
 
-def _fingerprints(model: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+def _scan(
+    files: Sequence[Path], tokenizer: PreTrainedTokenizerBase, target: ModelConfig
+) -> tuple[list[Document], list[Rejected], list[dict[str, Any]]]:
+    """Documents and rejected lines of all files, and what the manifest says of each."""
+    documents, rejects, sources = list[Document](), list[Rejected](), []
+    vocab_size = min(target.vocab_size, len(tokenizer))
+    for file in files:
+        found = list(scan(file, tokenizer, vocab_size, target.max_seq_len))
+        good = [each for each in found if isinstance(each, Document)]
+        documents += good
+        rejects += (each for each in found if isinstance(each, Rejected))
+        counts = {"num_documents": len(good), "num_rejected": len(found) - len(good)}
+        sources.append({"file": str(file), "sha256": file_sha256(file)} | counts)
+    return documents, rejects, sources
+
+
+def fingerprints(model: Path, tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """sha256 of what turns the target's texts and conversations into tokens, by name."""
     template = json.dumps(tokenizer.chat_template, sort_keys=True)
     digest = hashlib.sha256(template.encode()).hexdigest()
     return {"tokenizer": tokenizer_sha256(model), "chat_template": digest}

@@ -21,15 +21,18 @@ def require_free(out: Path) -> None:
 
 
 @contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
+def whole_folder(out: Path, workshop: Path | None = None) -> Iterator[Path]:
     """A folder to write files to, which becomes `out` at the end; an error leaves no trace.
+
+    Args:
+        workshop: where it stands until then, and stays after a kill; None: beside `out`.
 
     Raises:
         ValueError: as :func:`require_free`.
     """
     require_free(out)
-    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as workshop:
-        new = Path(workshop, "new")
+    with TemporaryDirectory(dir=workshop or out.parent, prefix=f".{out.name}.") as temporary:
+        new = Path(temporary, "new")
         new.mkdir()
         yield new
         for file in new.iterdir():
