@@ -11,6 +11,7 @@ import typer
 
 from kangaroo import (
     cli_adapters,
+    cli_data,
     cli_export,
     cli_train,
     cli_tune,
@@ -160,6 +161,7 @@ def env(
         terminal.show(*env_parts(report))
 
 
+app.add_typer(cli_data.data, name="data")
 app.command()(cli_train.train)
 app.command()(cli_adapters.init_adapter)
 app.command()(cli_adapters.convert_adapter)

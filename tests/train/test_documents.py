@@ -57,7 +57,7 @@ def test_every_kind_of_line(tmp_path: Path) -> None:
             {"conversations": [{"from": "bard", "value": "a"}]},
             r"a\.jsonl:2: conversations: \[0\]\.role: .* got 'bard'",
         ),
-        ({"input_ids": [1, 300], "loss_mask": [0, 1]}, r"a\.jsonl:2: input_ids: .*\[0, 263\)"),
+        ({"input_ids": [1, 300], "loss_mask": [0, 1]}, r"a\.jsonl:2: .* tokens in \[0, 263\)"),
         ({"input_ids": [1, 3], "loss_mask": [1]}, r"a\.jsonl:2: loss_mask: .* list of 2"),
         ({"input_ids": [1, 3], "loss_mask": [0, 2]}, r"a\.jsonl:2: loss_mask: .* zeros and ones"),
         ({"input_ids": [1, 3]}, r"a\.jsonl:2: loss_mask: "),

@@ -74,7 +74,7 @@ def test_sixteen_bits_hold_what_a_target_of_sixteen_bits_says(
 ) -> None:
     run = with_features(prepare(changed(config, {"dtype": "bfloat16", "features.dtype": dtype})))
     windows = run.windows.sample(0, 2)
-    read, said = run.states(windows), run.target.states(windows.ids)
+    read, said = run.states(windows), run.target.states(windows.ids, windows.positions)
     for name in ("exit", "last", "normed"):
         one, other = getattr(read, name), getattr(said, name)
         assert one.dtype == other.dtype

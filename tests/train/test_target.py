@@ -74,5 +74,13 @@ def test_prompts_end_where_an_answer_begins() -> None:
     ids = torch.arange(10, 34).view(3, 8)
     mask = torch.zeros(3, 8, dtype=torch.bool)
     mask[0, 1], mask[0, 5], mask[1, 3] = True, True, True
-    prompts = greedy_prompts(Windows(ids, mask), 5, prompt_len=4, bos_id=1)
+    alone = torch.arange(8).expand(3, 8)
+    prompts = greedy_prompts(Windows(ids, mask, alone), 5, prompt_len=4, bos_id=1)
     assert prompts.tolist() == [[1, 13, 14, 15], [1, 19, 20, 21]]
+
+
+def test_prompts_lie_in_one_document() -> None:
+    ids, mask = torch.arange(10, 22)[None], torch.ones(1, 12, dtype=torch.bool)
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 0, 1, 2, 3, 4, 5]])
+    prompts = greedy_prompts(Windows(ids, mask, positions), 5, prompt_len=4, bos_id=None)
+    assert prompts.tolist() == [[10, 11, 12, 13], [16, 17, 18, 19]]

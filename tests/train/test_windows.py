@@ -1,12 +1,14 @@
 """What is trained stands one slot before what is answered; nothing held out is trained on."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kangaroo.train.documents import DataError, Document
-from kangaroo.train.windows import WindowSet, split_documents
+from kangaroo.train.windows import Windows, WindowSet, split_documents
 
 BOS, EOS = 1, 2
 documents_of = st.lists(
@@ -35,6 +37,63 @@ def test_an_answer_across_two_windows_loses_no_slot() -> None:
     windows = WindowSet([chat(tokens, [0, 0, 1, 1, 1, 1, 1, 1, 1, 1])], 4, BOS, [EOS]).evenly()
     assert windows.ids.tolist() == [[BOS, 10, 11, 12], [BOS, 14, 15, 16], [BOS, 18, 0, 0]]
     assert windows.mask.tolist() == [[False, True, True, True], [True] * 4, [True] + [False] * 3]
+
+
+def test_short_conversations_share_a_window() -> None:
+    chats = [chat([BOS, *range(10, 10 + n), EOS], [0, *[1] * n, 1]) for n in (3, 1, 6, 2, 0)]
+    windows = WindowSet(chats, 10, BOS, [EOS]).evenly()
+    assert windows.ids.tolist() == [
+        [BOS, 10, 11, 12, EOS, BOS, 10, 11, EOS, 0],
+        [BOS, 10, EOS, 0, 0, 0, 0, 0, 0, 0],
+        [BOS, 10, 11, 12, 13, 14, 15, EOS, BOS, EOS],
+    ]
+    assert windows.positions.tolist() == [
+        [0, 1, 2, 3, 4, 0, 1, 2, 3, 0],
+        [0, 1, 2, 0, 1, 2, 3, 4, 5, 6],
+        [0, 1, 2, 3, 4, 5, 6, 7, 0, 1],
+    ]
+    assert windows.mask.tolist() == [
+        [True] * 4 + [False] + [True] * 3 + [False] * 2,
+        [True, True] + [False] * 8,
+        [True] * 7 + [False, True, False],
+    ]
+
+
+def pieces_of(windows: Windows) -> list[list[int]]:
+    """The tokens of every document, or part of one, that has a trained slot."""
+    pieces = []
+    for ids, mask, positions in zip(windows.ids, windows.mask, windows.positions, strict=True):
+        begins = [*(positions == 0).nonzero().flatten().tolist(), len(ids)]
+        for start, stop in pairwise(begins):
+            assert positions[start:stop].tolist() == list(range(stop - start))
+            if mask[start:stop].any():
+                pieces.append(ids[start:stop].tolist())
+    return pieces
+
+
+@given(documents_of, st.integers(2, 30))
+def test_packing_keeps_every_conversation_once_and_wastes_little(
+    lists: list[list[int]], seq_len: int
+) -> None:
+    chats = [chat([BOS, *tokens], [0] + [1] * len(tokens)) for tokens in lists]
+    windows = WindowSet(chats, seq_len, BOS, [EOS]).evenly()
+    parts = [c.ids[s : s + seq_len].tolist() for c in chats for s in range(0, len(c.ids), seq_len)]
+    # The last part may be one token, which stands in front of nothing.
+    expected = [[BOS, *part[1:]] for part in parts if len(part) > 1]
+    assert sorted(pieces_of(windows)) == sorted(expected)
+    lengths = [len(part) for part in expected]
+    assert len(windows) <= max(2 * sum(lengths) / seq_len, 1)
+
+
+def test_texts_of_a_window_are_documents_apart() -> None:
+    windows = WindowSet([text(10, 11), text(12, 13), text(14, 15)], 6, BOS, [EOS])
+    assert windows.evenly().ids.tolist() == [[BOS, 10, 11, EOS, BOS, 12]]
+    assert windows.evenly().positions.tolist() == [[0, 1, 2, 3, 0, 1]]
+    cut = windows.sample(0, 20)
+    assert (cut.positions[:, 0] == 0).all()
+    # But for where the window begins, a document begins at its own first token.
+    assert torch.equal(cut.ids[:, 1:] == BOS, cut.positions[:, 1:] == 0)
+    assert len(cut.ids[:, 1].unique()) > 2
 
 
 def test_nothing_is_trained_behind_an_end_token() -> None:

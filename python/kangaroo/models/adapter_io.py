@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +16,7 @@ from kangaroo.config import AdapterConfig, AdapterKind, ModelConfig
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.adapter_format import CONFIG, describe, is_adapter, read_description
 from kangaroo.models.families import model_config
-from kangaroo.models.files import TensorFiles, read_json
+from kangaroo.models.files import TensorFiles, file_sha256, flush, read_json
 from kangaroo.models.fingerprint import PARTS, fingerprint
 from kangaroo.models.published import read_published
 
@@ -44,10 +42,10 @@ def save_adapter(
         new.mkdir()
         tensors = {name: p.detach().cpu().contiguous() for name, p in adapter.named_parameters()}
         save_file(tensors, new / TENSORS, metadata={"format": "pt"})
-        content = describe(adapter.config, target, target_fingerprint, _sha256(new / TENSORS))
+        content = describe(adapter.config, target, target_fingerprint, file_sha256(new / TENSORS))
         (new / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         for file in (new / TENSORS, new / CONFIG):
-            _flush(file)
+            flush(file)
         if path.exists():
             path.rename(old)
         try:
@@ -75,7 +73,7 @@ def save_rule(path: Path, max_depth: int, confidence: float) -> None:
     with TemporaryDirectory(dir=path, prefix=f".{CONFIG}.") as workshop:
         new = Path(workshop, CONFIG)
         new.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        _flush(new)
+        flush(new)
         new.replace(file)
 
 
@@ -101,7 +99,7 @@ def load_adapter(
         adapter = Adapter(described.adapter)
     files = TensorFiles([path / TENSORS])
     files.check({name: tuple(p.shape) for name, p in adapter.named_parameters()}, frozenset())
-    if _sha256(path / TENSORS) != described.sha256:
+    if file_sha256(path / TENSORS) != described.sha256:
         raise ValueError(
             f"{path / TENSORS}: corrupt, or not the file that {CONFIG} was written with"
         )
@@ -168,17 +166,3 @@ def _check_target(file: Path, made_for: Mapping[str, str], target: Mapping[str, 
     ]
     if differing:
         raise ValueError(f"{file}: made for another target; {'; '.join(differing)}")
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _flush(file: Path) -> None:
-    """Contents to the disk before the rename that makes them count."""
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +51,21 @@ def check_fields(where: str, content: Mapping[str, Any], kinds: Kinds) -> None:
         fits = isinstance(value, (float, int) if kind is float else kind)
         if not fits or isinstance(value, bool):
             raise ValueError(f"{where}: {name}: expected {kind.__name__}, got {value!r}")
+
+
+def file_sha256(file: Path) -> str:
+    """sha256 of the bytes of `file`, in hexadecimal."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def flush(file: Path) -> None:
+    """Contents to the disk before the rename that makes them count."""
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 class _Stored(NamedTuple):

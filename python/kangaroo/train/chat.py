@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 _ROLES = {
@@ -36,8 +37,35 @@ def parse_messages(raw: Any) -> list[Message]:
             raise ValueError(f"[{number}].role: expected one of {sorted(_ROLES)}, got {role!r}")
         if not isinstance(content, str):
             raise ValueError(f"[{number}].content: expected a string, got {content!r}")
+        check_unicode(f"[{number}].content", content)
         messages.append({"role": _ROLES[role], "content": content})
     return messages
+
+
+def check_unicode(name: str, text: str) -> str:
+    """`text`, which JSON may have given half a character of.
+
+    Raises:
+        ValueError: it has; begins with `name`.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name}: expected whole characters, got half of a pair") from error
+    return text
+
+
+def encode_prompt(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens of a conversation up to where the assistant's next answer begins.
+
+    Raises:
+        ValueError: the chat template refuses the conversation.
+    """
+    if tokenizer.chat_template is None:
+        text = _concatenate(messages, tokenizer)[0] + "assistant:"
+        return list(tokenizer(text, verbose=False)["input_ids"])
+    text = _templated(messages, tokenizer, open_turn=True)
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def encode_conversation(
@@ -49,7 +77,8 @@ def encode_conversation(
     token. A token that straddles the first character of an answer belongs to it.
 
     Raises:
-        ValueError: an answer cannot be found in what the template makes of the conversation.
+        ValueError: the chat template refuses the conversation, or an answer cannot be found in
+            what it makes of it.
     """
     templated = tokenizer.chat_template is not None
     text, spans = (_render if templated else _concatenate)(messages, tokenizer)
@@ -84,18 +113,12 @@ def _concatenate(
 def _render(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[Span]]:
     """The conversation by the template, and its answers' characters, end-of-turn marks included."""
 
-    def render(num_messages: int, open_turn: bool) -> str:
-        text = tokenizer.apply_chat_template(
-            messages[:num_messages], tokenize=False, add_generation_prompt=open_turn
-        )
-        assert isinstance(text, str)
-        return text
-
-    text, spans = render(len(messages), False), []
+    text, spans = _templated(messages, tokenizer), []
     for number, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        prompt, closed = render(number, True), render(number + 1, False)
+        prompt = _templated(messages[:number], tokenizer, open_turn=True)
+        closed = _templated(messages[: number + 1], tokenizer)
         content = message["content"].strip()
         start, found = len(prompt), text.find(content, len(prompt))
         if not text.startswith(prompt) or found < 0:
@@ -107,3 +130,18 @@ def _render(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> tupl
             stop += len(end_mark)
         spans.append((start, stop))
     return text, spans
+
+
+def _templated(
+    messages: list[Message], tokenizer: PreTrainedTokenizerBase, *, open_turn: bool = False
+) -> str:
+    if not messages:
+        raise ValueError("[0].role: expected a message in front of the first answer")
+    try:
+        text = tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=open_turn
+        )
+    except TemplateError as error:
+        raise ValueError(f"the chat template refuses it: {error}") from error
+    assert isinstance(text, str)
+    return text

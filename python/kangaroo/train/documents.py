@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from kangaroo.train.chat import encode_conversation, parse_messages
+from kangaroo.train.chat import Message, check_unicode, encode_conversation, parse_messages
 
 
 class DataError(ValueError):
@@ -33,29 +33,166 @@ class Document:
     answer: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Rejected:
+    """A line that cannot be used; str() names file, line and reason.
+
+    Attributes:
+        line: from 1; content: of the line (of a .txt file: all of it), where it is not UTF-8
+            with its bytes escaped.
+    """
+
+    file: Path
+    line: int
+    reason: str
+    content: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of data, or the whole of a .txt file; number: from 1."""
+
+    file: Path
+    number: int
+    content: bytes
+
+    def rejected(self, error: ValueError) -> Rejected:
+        """This line, which `error` speaks against; what is not UTF-8 is found inside a text."""
+        number = self.number
+        if isinstance(error, UnicodeDecodeError):
+            number += self.content[: error.start].count(b"\n")
+            reason = f"expected UTF-8, got byte 0x{self.content[error.start]:02x}"
+        else:
+            reason = " ".join(str(error).split())
+        content = self.content.decode("utf-8", "backslashreplace").rstrip("\r\n")
+        return Rejected(self.file, number, reason, content)
+
+
 def read_documents(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
     """Every document of a file.
 
     .txt: the file is one document. .jsonl: one object a line, with "text", or with "messages" or
     "conversations" (a list of {"role", "content"} or {"from", "value"}), or with "input_ids" and
-    "loss_mask" (lists of equal length, mask true on answers). Plain text ends with the
-    end-of-sequence token.
+    "loss_mask" (lists of equal length, mask true on answers; null: plain text). Plain text ends
+    with the end-of-sequence token.
 
     Raises:
-        DataError: another suffix, a line that is none of these, or no documents at all.
+        DataError: another suffix, a line that is none of these or has nothing to train on, or no
+            documents at all.
+    """
+    documents = []
+    for found in scan(path, tokenizer, len(tokenizer)):
+        if isinstance(found, Rejected):
+            raise DataError(f"{found} (kangaroo data prepare sets such lines aside)")
+        documents.append(found)
+    if not documents:
+        raise DataError(f"{path}: expected at least one document")
+    return documents
+
+
+def scan(
+    path: Path, tokenizer: PreTrainedTokenizerBase, vocab_size: int, max_len: int | None = None
+) -> Iterator[Document | Rejected]:
+    """The documents of a file in its order, and the lines that are none.
+
+    Args:
+        vocab_size: tokens are below it.
+        max_len: tokens of a conversation at most; None: any number. Plain text is cut anyway.
+
+    Raises:
+        DataError: another suffix than .txt and .jsonl.
+    """
+    for line in lines_of(path):
+        try:
+            document = encode(record_of(line), tokenizer)
+            _check(document, vocab_size, max_len)
+        except ValueError as error:
+            yield line.rejected(error)
+        else:
+            yield document
+
+
+def lines_of(path: Path) -> Iterator[Line]:
+    """The lines of a .jsonl file that are not blank; the whole of a .txt file.
+
+    Raises:
+        DataError: another suffix.
     """
     if path.suffix == ".txt":
-        return [encode_text(path.read_text(encoding="utf-8"), tokenizer)]
-    if path.suffix != ".jsonl":
+        yield Line(path, 1, path.read_bytes())
+    elif path.suffix == ".jsonl":
+        with path.open("rb") as lines:
+            for number, content in enumerate(lines, start=1):
+                if content.strip():
+                    yield Line(path, number, content)
+    else:
         raise DataError(f"{path}: expected a .jsonl or a .txt file")
-    documents = [
-        document
-        for place, record in _records(path)
-        if len((document := _encode_record(record, place, tokenizer)).ids) > 1
-    ]
-    if not documents:
-        raise DataError(f"{path}: expected at least one document of two tokens or more")
-    return documents
+
+
+def record_of(line: Line) -> dict[str, Any]:
+    """The JSON object of a line; of a .txt file {"text": all of it}.
+
+    Raises:
+        ValueError: it is not UTF-8 (UnicodeDecodeError), not JSON or no object.
+    """
+    text = line.content.decode("utf-8")
+    if line.file.suffix == ".txt":
+        return {"text": text}
+    try:
+        record = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"expected JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise DataError(f"expected an object, got {type(record).__name__}")
+    return record
+
+
+def encode(record: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Document:
+    """The document of one record.
+
+    Raises:
+        ValueError: the record is none of those of `read_documents`; names the field.
+    """
+    if (messages := messages_of(record)) is not None:
+        ids, answer = encode_conversation(messages, tokenizer)
+        return Document(torch.tensor(ids), torch.tensor(answer, dtype=torch.bool))
+    if "input_ids" in record:
+        return _encoded(record)
+    return encode_text(text_of(record), tokenizer)
+
+
+def messages_of(record: dict[str, Any]) -> list[Message] | None:
+    """Those of a conversation; None: the record is none.
+
+    Raises:
+        ValueError: they are not as they must be.
+    """
+    for name in ("messages", "conversations"):
+        if name in record:
+            try:
+                return parse_messages(record[name])
+            except ValueError as error:
+                raise DataError(f"{name}: {error}") from error
+    return None
+
+
+def text_of(record: dict[str, Any]) -> str:
+    """The plain text of a record.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if not isinstance(text := record.get("text"), str):
+        raise DataError(
+            'expected a field "text" (a string), "messages", "conversations" or "input_ids", got '
+            f"{sorted(record)}"
+        )
+    if not text:
+        raise DataError("text: expected at least one character")
+    return check_unicode("text", text)
 
 
 def encode_text(text: str, tokenizer: PreTrainedTokenizerBase) -> Document:
@@ -72,49 +209,28 @@ def bos_of(tokenizer: PreTrainedTokenizerBase) -> int | None:
     return bos if bos is not None and tokenizer("a")["input_ids"][0] == bos else None
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("file:line", object) of every line that is not blank."""
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            place = f"{path}:{number}"
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f"{place}: expected JSON: {error}") from error
-            if not isinstance(record, dict):
-                raise DataError(f"{place}: expected an object, got {type(record).__name__}")
-            yield place, record
-
-
-def _encode_record(
-    record: dict[str, Any], place: str, tokenizer: PreTrainedTokenizerBase
-) -> Document:
-    for name in ("messages", "conversations"):
-        if name in record:
-            try:
-                ids, answer = encode_conversation(parse_messages(record[name]), tokenizer)
-            except ValueError as error:
-                raise DataError(f"{place}: {name}: {error}") from error
-            return Document(torch.tensor(ids), torch.tensor(answer, dtype=torch.bool))
-    if "input_ids" in record:
-        return _encoded(record, place, len(tokenizer))
-    if isinstance(record.get("text"), str):
-        return encode_text(record["text"], tokenizer)
-    raise DataError(
-        f'{place}: expected a field "text" (a string), "messages", "conversations" or "input_ids", '
-        f"got {sorted(record)}"
-    )
-
-
-def _encoded(record: dict[str, Any], place: str, vocab_size: int) -> Document:
+def _encoded(record: dict[str, Any]) -> Document:
     """A line that has been tokenised already."""
-    ids, mask = record["input_ids"], record.get("loss_mask")
-    if not isinstance(ids, list) or not all(
-        isinstance(token, int) and 0 <= token < vocab_size for token in ids
-    ):
-        raise DataError(f"{place}: input_ids: expected a list of tokens in [0, {vocab_size})")
+    ids, mask = record["input_ids"], record.get("loss_mask", ...)
+    if not isinstance(ids, list) or not all(type(t) is int and 0 <= t < 2**31 for t in ids):
+        raise DataError("input_ids: expected a list of tokens")
+    if mask is None:
+        return Document(torch.tensor(ids, dtype=torch.int64))
     if not isinstance(mask, list) or len(mask) != len(ids) or any(m not in (0, 1) for m in mask):
-        raise DataError(f"{place}: loss_mask: expected a list of {len(ids)} zeros and ones")
+        raise DataError(f"loss_mask: expected null, or a list of {len(ids)} zeros and ones")
     return Document(torch.tensor(ids, dtype=torch.int64), torch.tensor(mask, dtype=torch.bool))
+
+
+def _check(document: Document, vocab_size: int, max_len: int | None) -> None:
+    """Raises DataError where a document cannot be trained on."""
+    ids, answer = document.ids, document.answer
+    if outside := [token for token in ids.tolist() if not 0 <= token < vocab_size]:
+        raise DataError(f"expected tokens in [0, {vocab_size}), got {outside[0]}")
+    if len(ids) < 2:
+        raise DataError(f"expected at least two tokens, got {len(ids)}")
+    if answer is None:
+        return
+    if not answer[1:].any():
+        raise DataError("expected an answer behind the first token: there is nothing to train on")
+    if max_len is not None and len(ids) > max_len:
+        raise DataError(f"expected at most {max_len} tokens, the target's context, got {len(ids)}")

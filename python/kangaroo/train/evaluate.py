@@ -55,7 +55,8 @@ class Judge:
         for first in range(0, len(windows), self.batch_size):
             batch = windows[first : first + self.batch_size]
             keep = batch.mask.to(self.rope.device)
-            agree, sure_of = self._guesses(self.target.states(batch.ids), keep, deltas)
+            states = self.target.states(batch.ids, batch.positions)
+            agree, sure_of = self._guesses(states, keep, deltas)
             agreed += agree.double().sum(1).cpu()
             sure += sure_of.double().sum(1).cpu()
         num_slots = int(windows.mask.sum())
@@ -105,12 +106,13 @@ class Judge:
         truth, _ = top1(states.normed[keep], head)
         agree, confidence = [], []
         for delta in deltas if kind == "deep_prefix" else deltas[:1]:
-            out = full_sequence(self.adapter, states.exit, states.last, self.rope, delta=delta)
+            rows = self.adapter, states.exit, states.last, self.rope
+            out = full_sequence(*rows, delta=delta, positions=states.positions)
             token, probability = top1(draft_hidden(self.adapter, out[keep]), head)
             agree.append(token == truth)
             confidence.append(probability)
-        rows = len(deltas), len(truth)  # the paper's adapter does not know delta
-        return torch.stack(agree).expand(rows), torch.stack(confidence).expand(rows)
+        shape = len(deltas), len(truth)  # the paper's adapter does not know delta
+        return torch.stack(agree).expand(shape), torch.stack(confidence).expand(shape)
 
 
 def top1(hidden: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,22 +129,23 @@ def top1(hidden: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:
 def greedy_prompts(windows: Windows, count: int, prompt_len: int, bos_id: int | None) -> Tensor:
     """Up to `count` prompts [N, prompt_len] int64, each ending where an answer is to be written.
 
-    Of every window the first such place that leaves room for `prompt_len` tokens is taken; what is
-    further back is left out, but for the beginning-of-sequence token.
+    Of every document of a window the first such place that leaves room for `prompt_len` tokens is
+    taken; what is further back is left out, but for the beginning-of-sequence token.
 
     Raises:
-        DataError: no window has such a place.
+        DataError: no document has such a place.
     """
     found = []
-    for ids, mask in zip(windows.ids, windows.mask, strict=True):
-        places = mask[prompt_len - 1 :].nonzero()
-        if len(places):
-            stop = int(places[0]) + prompt_len
+    begins = torch.arange(windows.ids.shape[1]) - windows.positions
+    fits = windows.mask & (windows.positions >= prompt_len - 1)
+    for ids, begin, fit in zip(windows.ids, begins, fits, strict=True):
+        for document in begin[fit].unique():
+            stop = int((fit & (begin == document)).nonzero()[0]) + 1
             found.append(ids[stop - prompt_len : stop].clone())
     if not found:
         raise DataError(
-            f"prompt_len: no held-out window has {prompt_len} tokens in front of a trained one; "
-            f"expected a smaller prompt_len, or more data"
+            f"prompt_len: no held-out window has {prompt_len} tokens of a document in front of a "
+            f"trained one; expected a smaller prompt_len, or more data"
         )
     count = min(count, len(found))
     prompts = torch.stack([found[i * len(found) // count] for i in range(count)])

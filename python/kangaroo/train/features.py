@@ -36,7 +36,7 @@ class Features:
 
     Attributes:
         shards: handles of the files, `rows_per_shard` windows in each; exit, last [N, T, C].
-        rows: number of a window, by :func:`_digest` of its tokens.
+        rows: number of a window, by :func:`_digests`.
     """
 
     target: FrozenTarget
@@ -46,11 +46,12 @@ class Features:
 
     def states(self, windows: Windows) -> States:
         """As `FrozenTarget.states`."""
-        rows = [self.rows[_digest(ids)] for ids in windows.ids]
+        rows = [self.rows[digest] for digest in _digests(windows)]
         exit_states, last = self._read("exit", rows), self._read("last", rows)
         with torch.no_grad():
             normed = self.target.model.model.norm(last.to(self.target.head.dtype))
-        return States(exit_states.float(), last.float(), normed)
+        positions = windows.positions.to(self.target.device)
+        return States(exit_states.float(), last.float(), normed, positions)
 
     def _read(self, name: str, rows: list[int]) -> Tensor:
         found = []
@@ -80,7 +81,7 @@ def open_features(
         "exit_layer": str(target.exit_layer),
         "target_dtype": str(target.head.dtype),
         "device": target.device.type,
-        "windows": hashlib.sha256(windows.ids.numpy().tobytes()).hexdigest(),
+        "windows": hashlib.sha256(b"".join(_digests(windows))).hexdigest(),
         "shape": str((num_rows, seq_len)),
         "dtype": str(dtype),
         "rows_per_shard": str(rows_per_shard),
@@ -106,7 +107,7 @@ def open_features(
                 "holds another run's features: name another folder, or remove this one"
             )
     files = [safe_open(file, "pt") for file in sorted(folder.glob("*.safetensors"))]
-    rows = {_digest(ids): row for row, ids in enumerate(windows.ids)}
+    rows = {digest: row for row, digest in enumerate(_digests(windows))}
     return Features(target, files, rows_per_shard, rows)
 
 
@@ -130,7 +131,8 @@ def _states_of(
     num_rows = len(windows)
     for first in range(0, num_rows, batch_size):
         rows = torch.arange(first, first + batch_size) % num_rows
-        states, kept = target.states(windows.ids[rows]), min(batch_size, num_rows - first)
+        states = target.states(windows.ids[rows], windows.positions[rows])
+        kept = min(batch_size, num_rows - first)
         yield {
             name: state[:kept].to("cpu", dtype)
             for name, state in (("exit", states.exit), ("last", states.last))
@@ -151,8 +153,11 @@ def _joined(parts: Iterator[dict[str, Tensor]], num_rows: int) -> Iterator[dict[
         yield held
 
 
-def _digest(ids: Tensor) -> bytes:
-    return hashlib.blake2b(ids.numpy().tobytes(), digest_size=16).digest()
+def _digests(windows: Windows) -> list[bytes]:
+    """Of every window's tokens and of the documents that they are in."""
+    pairs = zip(windows.ids, windows.positions, strict=True)
+    content = (ids.numpy().tobytes() + positions.numpy().tobytes() for ids, positions in pairs)
+    return [hashlib.blake2b(one, digest_size=16).digest() for one in content]
 
 
 def _check_space(folder: Path, num_bytes: int) -> None:

@@ -10,7 +10,13 @@ from kangaroo.models.adapter import Adapter
 
 
 def full_sequence(
-    adapter: Adapter, h_e: Tensor, h_l: Tensor, rope: Tensor, *, delta: int
+    adapter: Adapter,
+    h_e: Tensor,
+    h_l: Tensor,
+    rope: Tensor,
+    *,
+    delta: int,
+    positions: Tensor | None = None,
 ) -> Tensor:
     """Every slot as the node of a draft whose newest verified slot is `delta` slots behind it.
 
@@ -21,9 +27,10 @@ def full_sequence(
 
     Args:
         h_e: [B, T, C] exit states; h_l: [B, T, C] last states, before the target's final norm.
-            Slot t stands at position t.
         rope: [2, P, D / 2] float32, P >= T.
         delta: at least 1.
+        positions: [B, T] int64, of each slot in its document, of which alone it sees; None: a row
+            is one document.
     Returns:
         [B, T, C], in front of `adapter.norm`.
     """
@@ -32,30 +39,39 @@ def full_sequence(
     widths = [config.num_heads, config.num_kv_heads, config.num_kv_heads]
     x = F.rms_norm(h_e, shape, adapter.input_norm, eps)
     q, k, v = _heads(F.linear(x, adapter.qkv), config.head_dim).split(widths, dim=1)
-    k, mask = rotate(k, rope), None
+    if positions is None:
+        positions = torch.arange(h_e.shape[1], device=h_e.device)[None]
+    here, mask = rope[:, positions].unsqueeze(2), own_document(positions)
+    k = rotate(k, here)
     if config.kind == "deep_prefix":
         pair = torch.cat([x, F.rms_norm(h_l, shape, adapter.deep_norm, eps)], dim=-1)
         rows = _heads(F.linear(pair, adapter.deep_kv), config.head_dim)
         k_deep, v_deep = rows.split(config.num_kv_heads, dim=1)
-        k = torch.cat([rotate(k_deep, rope), k], dim=2)
+        k = torch.cat([rotate(k_deep, here), k], dim=2)
         v = torch.cat([v_deep, v], dim=2)
-        mask = verified_then_own(h_e.shape[1], delta, h_e.device)
+        mask = verified_then_own(mask, delta)
     groups = config.num_heads // config.num_kv_heads
     heads = F.scaled_dot_product_attention(
-        rotate(q, rope),
+        rotate(q, here),
         k.repeat_interleave(groups, dim=1),
         v.repeat_interleave(groups, dim=1),
         attn_mask=mask,
-        is_causal=mask is None,
     )
     return h_e + F.linear(heads.transpose(1, 2).flatten(2), adapter.o)
 
 
-def verified_then_own(num_slots: int, delta: int, device: torch.device) -> Tensor:
-    """[T, 2 T] bool: the verified rows, then the unverified rows, that a query sees."""
-    slot = torch.arange(num_slots, device=device)
-    verified = slot <= slot[:, None] - delta
-    return torch.cat([verified, ~verified & (slot <= slot[:, None])], dim=1)
+def own_document(positions: Tensor) -> Tensor:
+    """Positions [B, T] -> [B, 1, T, T] bool: the slots of its document that a query sees."""
+    slot = torch.arange(positions.shape[1], device=positions.device)
+    begin = (slot - positions)[:, None, :, None]
+    return (begin <= slot) & (slot <= slot[:, None])
+
+
+def verified_then_own(seen: Tensor, delta: int) -> Tensor:
+    """Slots seen [B, 1, T, T] -> [B, 1, T, 2 T] bool: their verified rows, then the unverified."""
+    slot = torch.arange(seen.shape[-1], device=seen.device)
+    verified = seen & (slot <= slot[:, None] - delta)
+    return torch.cat([verified, seen & ~verified], dim=-1)
 
 
 def draft_hidden(adapter: Adapter, states: Tensor) -> Tensor:
@@ -64,8 +80,8 @@ def draft_hidden(adapter: Adapter, states: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """RoPE in halves, as Llama: x [B, H, T, D] at positions 0..T-1."""
-    cos, sin = rope[:, : x.shape[2]].to(x.dtype)
+    """RoPE in halves, as Llama: x [B, H, T, D] by rope [2, B, 1, T, D / 2], that of each slot."""
+    cos, sin = rope.to(x.dtype)
     a, b = x.tensor_split(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 

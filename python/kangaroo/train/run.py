@@ -14,12 +14,13 @@ from kangaroo.models.adapter import Adapter
 from kangaroo.models.families import model_config
 from kangaroo.models.llama import rope_table
 from kangaroo.train.config import TrainConfig
-from kangaroo.train.documents import bos_of, read_documents
+from kangaroo.train.documents import bos_of
 from kangaroo.train.evaluate import Judge, greedy_prompts
 from kangaroo.train.features import Features, open_features
 from kangaroo.train.parallel import ALONE, Team, own_device, shard_layers
+from kangaroo.train.prepare import training_documents
 from kangaroo.train.target import FrozenTarget, States, pick_device, pick_dtype
-from kangaroo.train.windows import Windows, WindowSet, split_documents
+from kangaroo.train.windows import Windows, WindowSet
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Run:
     def states(self, windows: Windows) -> States:
         """The target's, of windows that are trained on."""
         if self.features is None:
-            return self.target.states(windows.ids)
+            return self.target.states(windows.ids, windows.positions)
         return self.features.states(windows)
 
     @cached_property
@@ -77,8 +78,8 @@ def prepare(config: TrainConfig, team: Team = ALONE) -> Run:
     adapter = Adapter(adapter_config).to(device)
     target = load_target(config, team, device)
     tokenizer = AutoTokenizer.from_pretrained(config.model)
-    documents = read_documents(config.data, tokenizer)
-    train, held = split_documents(documents, config.windows.held_out_fraction)
+    fraction = config.windows.held_out_fraction
+    train, held = training_documents(config.data, config.model, tokenizer, fraction)
     bos = bos_of(tokenizer)
     ends = {*target.eos_ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])}
     shape, moving = config.windows, config.windows.moving
@@ -133,7 +134,7 @@ def exit_scale(target: FrozenTarget, windows: Windows) -> Tensor:
     The adapter adds W_o(...) to such a state, and targets differ by orders of magnitude here. So
     W_o starts, and is stepped, in units of this scale: the adapter learns as fast on any of them.
     """
-    rms = target.states(windows.ids).exit.square().mean(-1).sqrt()
+    rms = target.states(windows.ids, windows.positions).exit.square().mean(-1).sqrt()
     return rms[windows.mask.to(rms.device)].median()
 
 

@@ -22,11 +22,13 @@ class States:
     Attributes:
         exit: behind layer E - 1; last: behind the last layer, before the final norm.
         normed: `last` behind the final norm, in the target's dtype: what its head reads.
+        positions: [B, T] int64, of each slot in its document; None: a row is one document.
     """
 
     exit: Tensor
     last: Tensor
     normed: Tensor
+    positions: Tensor | None = None
 
 
 class FrozenTarget:
@@ -60,12 +62,22 @@ class FrozenTarget:
         return self.head.device
 
     @torch.no_grad()
-    def states(self, ids: Tensor) -> States:
-        """States of ids [B, T] int64. Padding may only stand on the right: attention is causal."""
+    def states(self, ids: Tensor, positions: Tensor | None = None) -> States:
+        """States of ids [B, T] int64. Padding may only stand on the right: attention is causal.
+
+        Args:
+            positions: see `States`; a slot sees its own document alone, for transformers tells
+                packed documents by their positions.
+        """
+        if positions is not None:
+            positions = positions.to(self.device)
         layers = self.model.model.layers
         with captured(layers[self.exit_layer - 1]) as exit_state, captured(layers[-1]) as last:
-            out = self.model.model(input_ids=ids.to(self.device), use_cache=False)
-        return States(exit_state[0].float(), last[0].float(), out.last_hidden_state)
+            out = self.model.model(
+                input_ids=ids.to(self.device), position_ids=positions, use_cache=False
+            )
+        last_states = last[0].float()
+        return States(exit_state[0].float(), last_states, out.last_hidden_state, positions)
 
     @torch.no_grad()
     def continue_greedily(self, prompts: Tensor, new_tokens: int) -> Tensor:

@@ -154,7 +154,8 @@ def accumulate_gradient(run: Run, step: int) -> float:
     for first in range(run.team.rank * size, num_windows, run.team.size * size):
         batch = windows[first : first + size]
         states, trained = run.states(batch), batch.mask.to(device)
-        out = full_sequence(run.adapter, states.exit, states.last, run.rope, delta=delta)
+        rows = run.adapter, states.exit, states.last, run.rope
+        out = full_sequence(*rows, delta=delta, positions=states.positions)
         draft = draft_hidden(run.adapter, out[trained])
         normed, head = states.normed[trained], run.target.head
         loss = vocabulary_loss(draft, normed, head, config.loss) / num_slots

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from bisect import bisect_left, insort
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -20,16 +21,18 @@ class Windows:
     Attributes:
         ids: [N, T] int64; mask: [N, T] bool, slots that are trained: the token *behind* the slot is
             one that the drafter would have to guess.
+        positions: [N, T] int64, of each slot in its document, of which alone it sees; 0 begins one.
     """
 
     ids: Tensor
     mask: Tensor
+    positions: Tensor
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, rows: slice) -> Windows:
-        return Windows(self.ids[rows], self.mask[rows])
+        return Windows(self.ids[rows], self.mask[rows], self.positions[rows])
 
 
 def split_documents(
@@ -68,11 +71,16 @@ def _hash_fraction(ids: Tensor) -> float:
 class WindowSet:
     """Windows of `seq_len` slots over documents, in an order that (seed, sample number) decides.
 
-    Plain texts are joined into one stream, which is cut at a new offset every epoch (`moving`) or
-    always at the same places; a conversation is cut by itself, its last window padded on the right.
-    Every window starts with `bos_id`, the attention sink that decoding always has (None: the
-    tokenizer has no such token). Nothing is trained behind an end-of-sequence token: decoding stops
-    there.
+    A window holds several documents where they are short. Plain texts are joined into one stream,
+    which is cut at a new offset every epoch (`moving`) or always at the same places; a conversation
+    is cut by itself, and what is shorter than a window is packed with others (best fit, longest
+    first) and padded on the right. Every window and every piece of a conversation starts with
+    `bos_id`, the attention sink that decoding always has (None: the tokenizer has no such token).
+    Nothing is trained behind an end-of-sequence token: decoding stops there.
+
+    Attributes:
+        stream: [3, S] and packed: [N, 3, T], both int64: tokens; 1 where a slot is trained; 1 where
+            a document begins.
     """
 
     def __init__(
@@ -85,35 +93,32 @@ class WindowSet:
         seed: int = 0,
         moving: bool = True,
     ):
-        documents = list(documents)
         self.seq_len, self.bos_id, self.seed, self.moving = seq_len, bos_id, seed, moving
         ends = torch.tensor(sorted(eos_ids), dtype=torch.int64)
-        texts = [d.ids for d in documents if d.answer is None]
-        stream = torch.cat(texts) if texts else torch.empty(0, dtype=torch.int64)
-        self.stream, self.stream_mask = _trained(stream, None, ends)
-        chats = [
-            _padded(*_trained(d.ids, d.answer, ends), seq_len)
-            for d in documents
-            if d.answer is not None
-        ]
-        if 1 < len(stream) < seq_len:
-            chats.append(_padded(self.stream, self.stream_mask, seq_len))
-        self.num_streamed = max(len(stream) // seq_len - 1, min(len(stream) // seq_len, 1))
-        ids = torch.cat([c.ids for c in chats]) if chats else stream.new_empty(0, seq_len)
-        mask = torch.cat([c.mask for c in chats]) if chats else ids.bool()
-        useful = mask.any(dim=1)
-        self.fixed = Windows(ids[useful], mask[useful])
+        texts, pieces = [torch.empty(3, 0, dtype=torch.int64)], list[Tensor]()
+        for document in documents:
+            slots = _slots(document, ends)
+            if document.answer is None:
+                texts.append(slots)
+            else:
+                pieces += (_begun(piece, bos_id) for piece in slots.split(seq_len, dim=1))
+        self.stream = torch.cat(texts, dim=1)
+        length = self.stream.shape[1]
+        if 1 < length < seq_len:
+            pieces.append(_begun(self.stream, bos_id))
+        self.num_streamed = max(length // seq_len - 1, min(length // seq_len, 1))
+        self.packed = _packed([piece for piece in pieces if piece[1].any()], seq_len)
         if not len(self):
             raise DataError("expected at least one token to train on: all are masked out")
 
     def __len__(self) -> int:
         """Windows of an epoch."""
-        return self.num_streamed + len(self.fixed)
+        return self.num_streamed + len(self.packed)
 
     def evenly(self, count: int | None = None) -> Windows:
         """`count` windows [N, T] (or all) spread evenly over the documents, in their order."""
         count = len(self) if count is None else min(count, len(self))
-        return self._gather([w * len(self) // count for w in range(count)], offset=0)
+        return _windows(self._gather([w * len(self) // count for w in range(count)], offset=0))
 
     def sample(self, first: int, count: int) -> Windows:
         """Samples [first, first + count) of the endless shuffled order: windows [count, T]."""
@@ -124,39 +129,69 @@ class WindowSet:
                 random.Random(f"{self.seed}/{epoch}").getrandbits(63)
             )
             order = torch.randperm(len(self), generator=rng)
-            slack = len(self.stream) - self.num_streamed * self.seq_len
+            slack = self.stream.shape[1] - self.num_streamed * self.seq_len
             offset = int(torch.randint(min(slack, self.seq_len - 1) + 1, (), generator=rng))
             offset = offset if self.moving else 0
             parts.append(self._gather(order[start : start + count].tolist(), offset))
             first, count = first + len(parts[-1]), count - len(parts[-1])
-        return Windows(torch.cat([p.ids for p in parts]), torch.cat([p.mask for p in parts]))
+        return _windows(torch.cat(parts))
 
-    def _gather(self, windows: list[int], offset: int) -> Windows:
-        ids, mask = [], []
+    def _gather(self, windows: list[int], offset: int) -> Tensor:
+        """[N, 3, T], as `packed`."""
+        rows = []
         for window in windows:
             if window < self.num_streamed:
                 start = offset + window * self.seq_len
-                ids.append(self.stream[start : start + self.seq_len])
-                mask.append(self.stream_mask[start : start + self.seq_len])
+                rows.append(_begun(self.stream[:, start : start + self.seq_len], self.bos_id))
             else:
-                ids.append(self.fixed.ids[window - self.num_streamed])
-                mask.append(self.fixed.mask[window - self.num_streamed])
-        rows = Windows(torch.stack(ids), torch.stack(mask))
-        if self.bos_id is not None:
-            rows.ids[:, 0] = self.bos_id
-        return rows
+                rows.append(self.packed[window - self.num_streamed])
+        return torch.stack(rows)
 
 
-def _trained(ids: Tensor, answer: Tensor | None, ends: Tensor) -> tuple[Tensor, Tensor]:
-    """(ids, mask), both [S]: s is trained if token s + 1 is an answer and token s ends nothing."""
-    following = torch.ones(len(ids), dtype=torch.bool) if answer is None else answer
-    mask = torch.zeros(len(ids), dtype=torch.bool)
-    mask[:-1] = following[1:]
-    return ids, mask & ~torch.isin(ids, ends)
+def _slots(document: Document, ends: Tensor) -> Tensor:
+    """[3, S]: slot s is trained if token s + 1 is an answer and token s ends nothing."""
+    ids, answer = document.ids, document.answer
+    slots = torch.zeros(3, len(ids), dtype=torch.int64)
+    slots[0] = ids
+    slots[1, :-1] = 1 if answer is None else answer[1:]
+    slots[1, torch.isin(ids, ends)] = 0
+    slots[2, :1] = 1
+    return slots
 
 
-def _padded(ids: Tensor, mask: Tensor, seq_len: int) -> Windows:
-    """ids and mask [S] -> windows [ceil(S / seq_len), seq_len]; padding is not trained."""
-    missing = -len(ids) % seq_len
-    ids, mask = torch.cat([ids, ids.new_zeros(missing)]), torch.cat([mask, mask.new_zeros(missing)])
-    return Windows(ids.view(-1, seq_len), mask.view(-1, seq_len))
+def _begun(slots: Tensor, bos_id: int | None) -> Tensor:
+    """A copy [3, S] that begins a document, with `bos_id` if there is one."""
+    slots = slots.clone()
+    slots[2, 0] = 1
+    if bos_id is not None:
+        slots[0, 0] = bos_id
+    return slots
+
+
+def _packed(pieces: list[Tensor], seq_len: int) -> Tensor:
+    """Pieces [3, S], S <= seq_len -> [N, 3, seq_len]; padding begins like a document."""
+    bins, rooms = list[list[int]](), list[tuple[int, int]]()  # rooms: (free slots, bin), sorted
+    for piece in sorted(range(len(pieces)), key=lambda piece: -pieces[piece].shape[1]):
+        length = pieces[piece].shape[1]
+        if (place := bisect_left(rooms, (length, 0))) < len(rooms):
+            room, chosen = rooms.pop(place)
+        else:
+            room, chosen = seq_len, len(bins)
+            bins.append([])
+        bins[chosen].append(piece)
+        if room > length:
+            insort(rooms, (room - length, chosen))
+    packed = torch.zeros(len(bins), 3, seq_len, dtype=torch.int64)
+    for window, members in zip(packed, sorted(sorted(members) for members in bins), strict=True):
+        joined = torch.cat([pieces[member] for member in members], dim=1)
+        window[2, joined.shape[1] :][:1] = 1
+        window[:, : joined.shape[1]] = joined
+    return packed
+
+
+def _windows(slots: Tensor) -> Windows:
+    """[N, 3, T] as `WindowSet.packed` -> windows."""
+    ids, trained, begins = slots.unbind(dim=1)
+    slot = torch.arange(slots.shape[2])
+    positions = slot - (slot * begins).cummax(dim=1).values
+    return Windows(ids, trained.bool(), positions)
