@@ -60,7 +60,8 @@ def train_adapter(config: TrainConfig, on_progress: Callable[[TrainProgress], No
     Raises:
         ValueError: the config, data, target or checkpoint cannot be used; or an unfinished run is
             there and `config.resume` is false; or `config.out` is taken by what is no adapter.
-        UnsupportedError: the target's family is not supported.
+        UnsupportedError: the target's family is not supported, or a package that `tracking` needs
+            is not installed.
         FloatingPointError: the loss is no longer finite.
     """
     with team(pick_device(config.device)) as processes:
