@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from kangaroo.train import features
 from kangaroo.train.config import TrainConfig
-from kangaroo.train.features import KEY
+from kangaroo.train.features import KEY, open_features
+from kangaroo.train.parallel import ALONE
 from kangaroo.train.progress import TrainProgress
 from kangaroo.train.run import prepare, with_features
 from kangaroo.train.target import FrozenTarget
 from kangaroo.train.trainer import accumulate_gradient, train_adapter
+from kangaroo.train.windows import Windows
 from tests.train.tiny import changed, make_config, write_jsonl
 
 
@@ -80,6 +82,16 @@ def test_sixteen_bits_hold_what_a_target_of_sixteen_bits_says(
         assert one.dtype == other.dtype
         torch.testing.assert_close(one, other, rtol=2e-2, atol=1e-3)
         assert torch.equal(one, other) or not exact
+
+
+def test_the_same_tokens_in_other_documents_are_another_window(config: TrainConfig) -> None:
+    run = prepare(config)
+    slots = torch.arange(24)
+    ids, positions = slots.expand(2, 24) + 7, torch.stack([slots, slots % 12])
+    windows = Windows(ids, positions >= 0, positions)
+    states = open_features(config, run.target, windows, ALONE).states(windows)
+    assert torch.equal(states.exit, run.target.states(ids, positions).exit)
+    assert not torch.equal(states.exit[0], states.exit[1])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Documents that share a window are to target and adapter what each is alone."""
 
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,9 +11,10 @@ from kangaroo.config import ADAPTER_KINDS, AdapterConfig, AdapterKind
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.families import model_config
 from kangaroo.models.llama import rope_table
+from kangaroo.train.config import LossConfig
 from kangaroo.train.documents import Document
 from kangaroo.train.forward import draft_hidden, full_sequence
-from kangaroo.train.loss import soft_cross_entropy
+from kangaroo.train.loss import vocabulary_loss
 from kangaroo.train.run import exit_scale, prepare
 from kangaroo.train.target import FrozenTarget
 from kangaroo.train.trainer import accumulate_gradient, delta_of
@@ -59,7 +59,8 @@ def loss_and_gradient(
     rows = adapter, states.exit, states.last, rope
     out = full_sequence(*rows, delta=delta, positions=states.positions)
     draft = draft_hidden(adapter, out[windows.mask])
-    loss = soft_cross_entropy(draft, states.normed[windows.mask], target.head)
+    normed = states.normed[windows.mask]
+    loss = vocabulary_loss(draft, normed, target.head, LossConfig(soft=1.0))
     loss.backward()
     gradients = [p.grad.flatten() for p in adapter.parameters() if p.grad is not None]
     return loss.item(), torch.cat(gradients)
@@ -106,12 +107,13 @@ def test_states_of_a_document_do_not_know_its_neighbours(tmp_path: Path, family:
 def test_a_run_steps_and_judges_documents_apart(target: Path, tmp_path: Path) -> None:
     lines = [{"input_ids": d.ids.tolist(), "loss_mask": d.answer.tolist()} for d in conversations()]
     data = write_jsonl(tmp_path / "masked.jsonl", lines)
-    config = make_config(tmp_path, target, data=data, seq_len=32)
-    run = prepare(replace(config, eval=replace(config.eval, prompt_len=2)))
+    changes = {"data": data, "windows.seq_len": 32, "eval.prompt_len": 2}
+    config = make_config(tmp_path, target, changes)
+    run = prepare(config)
     run.adapter.o.data.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(0))
-    windows = run.windows.sample(0, config.batch_size)
+    windows = run.windows.sample(0, config.windows.batch_size)
     documents = [document for document in apart(windows) if document.mask.any()]
-    assert len(documents) > config.batch_size
+    assert len(documents) > config.windows.batch_size
     step = run.target, run.adapter, run.rope
     delta, num_slots = delta_of(config, 0), int(windows.mask.sum())
     losses = [loss_and_gradient(*step, document, delta)[0] for document in documents]
@@ -125,4 +127,4 @@ def test_a_run_steps_and_judges_documents_apart(target: Path, tmp_path: Path) ->
     for window in (windows[:1], windows[1:]):
         alone = [run.target.states(d.ids).exit[d.mask] for d in apart(window)]
         median = torch.cat(alone).square().mean(-1).sqrt().median().item()
-        assert exit_scale(run.target, window) == pytest.approx(median, rel=1e-5)
+        assert exit_scale(run.target, window).item() == pytest.approx(median, rel=1e-5)

@@ -126,7 +126,7 @@ def test_training_takes_the_folder_as_it_takes_the_file(target: Path, tmp_path: 
     from_folder = training_documents(out, target, tokenizer, 0.9)
     split = split_documents(read_documents(config.data, tokenizer), 0.2)
     assert [bits(part) for part in from_folder] == [bits(part) for part in split]
-    run = prepare(make_config(tmp_path, target, data=out))
+    run = prepare(make_config(tmp_path, target, {"data": out}))
     assert len(run.windows) == manifest["files"][TRAIN]["num_windows"]
     assert run.windows.stream.equal(prepare(config).windows.stream)
 
