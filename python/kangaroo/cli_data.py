@@ -103,4 +103,4 @@ def regenerate(
 
 def _tell_rejected(out: Path, manifest: dict[str, Any]) -> None:
     if num_rejected := manifest["num_rejected"]:
-        terminal.note(f"{num_rejected} lines rejected; {out / 'rejects.jsonl'} says why")
+        terminal.note(f"rejected lines: {num_rejected}; {out / 'rejects.jsonl'} says why")
