@@ -13,6 +13,9 @@ from kangaroo.cli_loading import load
 
 data = typer.Typer(rich_markup_mode=None, help="Make data to train adapters on.")
 DATA = typer.Option("--data", help="Texts or conversations, .txt or .jsonl; may be given again.")
+MAX_LEN = typer.Option(
+    help="Tokens of prompt and answer at most.", show_default="2048, or the target's context"
+)
 OUT = typer.Option(help="Folder to write, which must not exist.")
 
 
@@ -53,7 +56,7 @@ def regenerate(
     file: Annotated[Path, typer.Option("--data", help="Conversations or texts, .jsonl or .txt.")],
     out: Annotated[Path, OUT],
     max_new_tokens: opt.MaxNewTokens = 512,
-    max_len: Annotated[int, typer.Option(help="Tokens of prompt and answer at most.")] = 2048,
+    max_len: Annotated[int | None, MAX_LEN] = None,
     prompt_len: Annotated[int, typer.Option(help="Tokens of a text that are continued.")] = 64,
     batch_size: Annotated[int, typer.Option(help="Sequences that are decoded together.")] = 8,
     temperature: Annotated[float, typer.Option(help="Above 0: draw tokens.")] = 0.0,
@@ -73,12 +76,13 @@ def regenerate(
     from kangaroo.train.regenerate import RegenerateConfig
     from kangaroo.train.regenerate import regenerate as answer
 
-    limits: dict[str, Any] = {"max_new_tokens": max_new_tokens, "max_len": max_len}
+    llm = load(model, adapter, dtype=dtype, device=device, backend=backend)
+    longest = min(2048, llm.model.config.context_len) if max_len is None else max_len
+    limits: dict[str, Any] = {"max_new_tokens": max_new_tokens, "max_len": longest}
     drawn: dict[str, Any] = {"temperature": temperature, "seed": seed}
     config = RegenerateConfig(
         file, out, **limits, prompt_len=prompt_len, batch_size=batch_size, **drawn
     )
-    llm = load(model, adapter, dtype=dtype, device=device, backend=backend)
     with terminal.progress() as bar:
         task = bar.add_task("answering", total=None)
 
@@ -99,4 +103,4 @@ def regenerate(
 
 def _tell_rejected(out: Path, manifest: dict[str, Any]) -> None:
     if num_rejected := manifest["num_rejected"]:
-        terminal.note(f"{num_rejected} lines rejected; {out / 'rejects.jsonl'} says why")
+        terminal.note(f"rejected lines: {num_rejected}; {out / 'rejects.jsonl'} says why")

@@ -51,6 +51,11 @@ class ModelConfig:
     tie_embeddings: bool = False
     sliding_window: int | None = None
 
+    @property
+    def context_len(self) -> int:
+        """Tokens that every layer sees all of."""
+        return min(self.max_seq_len, self.sliding_window or self.max_seq_len)
+
 
 @dataclass(frozen=True)
 class DraftConfig:

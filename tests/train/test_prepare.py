@@ -18,6 +18,7 @@ from kangaroo.train.prepare import (
     training_documents,
 )
 from kangaroo.train.run import prepare
+from kangaroo.train.staging import whole_folder
 from kangaroo.train.windows import split_documents
 from tests.train.tiny import CHAT_TEMPLATE, make_config, make_target, make_tokenizer, write_jsonl
 
@@ -169,3 +170,10 @@ def test_whole_or_not_at_all(target: Path, tmp_path: Path, monkeypatch: pytest.M
         prepare_data(target, [data], out, 0.2, 24)
     with pytest.raises(ValueError, match="out: no such folder"):
         prepare_data(target, [data], tmp_path / "none" / "out", 0.2, 24)
+
+
+def test_what_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="out: .* exists"), whole_folder(out):
+        out.mkdir()
+    assert list(tmp_path.iterdir()) == [out]

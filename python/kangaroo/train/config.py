@@ -189,7 +189,7 @@ class TrainConfig:
 
     Attributes:
         model: the frozen target, a Hugging Face folder.
-        data: a .jsonl or .txt file (see `train.documents`).
+        data: a .jsonl or .txt file (see `train.documents`), or a folder of `kangaroo data prepare`.
         out: folder of the adapter, its metrics and report; "<out>.run" until the run is complete.
         seed: of weights, data order and delta.
         dtype: of the target; "auto": bfloat16 where the device multiplies it fast, else float32.

@@ -75,7 +75,7 @@ class Journal:
     def _append(self, record: dict[str, Any]) -> int:
         """One more line; returns where it stands."""
         offset = self._stream.seek(0, os.SEEK_END)
-        self._stream.write(json.dumps(record).encode() + b"\n")
+        self._stream.write(json.dumps(record, default=str).encode() + b"\n")
         self._stream.flush()
         return offset
 

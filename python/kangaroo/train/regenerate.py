@@ -177,10 +177,7 @@ class _Answering:
     def _done(self, task: _Task, error: ValueError | None) -> None:
         """What was answered is kept, whatever speaks against the rest."""
         reject = None if error is None else asdict(task.line.rejected(error))
-        self.journal.add(
-            task.line.number,
-            {"rows": task.rows, "reject": reject and reject | {"file": str(task.line.file)}},
-        )
+        self.journal.add(task.line.number, {"rows": task.rows, "reject": reject})
 
 
 def _options(llm: KangarooForCausalLM, config: RegenerateConfig, seed: int) -> dict[str, Any]:
@@ -191,10 +188,8 @@ def _options(llm: KangarooForCausalLM, config: RegenerateConfig, seed: int) -> d
 
 def _check(llm: KangarooForCausalLM, config: RegenerateConfig) -> None:
     """Refuse what would otherwise be every line's fault."""
-    target = llm.model.config
-    context = min(target.max_seq_len, target.sliding_window or target.max_seq_len)
-    if config.max_len > context:
-        raise ValueError(f"max_len: expected at most {context}, the target's, got {config.max_len}")
+    if config.max_len > (most := llm.model.config.context_len):
+        raise ValueError(f"max_len: expected at most {most}, the target's, got {config.max_len}")
     llm.request([0], max_new_tokens=1, **_options(llm, config, seed=0))
 
 

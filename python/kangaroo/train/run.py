@@ -167,7 +167,7 @@ def check_lengths(config: TrainConfig, target: ModelConfig) -> None:
     Raises:
         ValueError: names the field.
     """
-    longest = min(target.max_seq_len, target.sliding_window or target.max_seq_len)
+    longest = target.context_len
     replayed = config.eval.prompt_len + config.eval.new_tokens
     for name, length in {
         "windows.seq_len": config.windows.seq_len,

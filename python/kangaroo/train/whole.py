@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from kangaroo.models.files import read_json
+from kangaroo.models.files import file_sha256, read_json
 
 MANIFEST = "manifest.json"
 
@@ -124,8 +123,4 @@ def flush_folder(path: Path) -> None:
 
 
 def _facts(file: Path) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return {"size": file.stat().st_size, "sha256": digest.hexdigest()}
+    return {"size": file.stat().st_size, "sha256": file_sha256(file)}
