@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -99,6 +101,12 @@ class SlotCache:
         """Keys and values of a layer, counted from the cache's own first: two [B, H_kv, S, D]."""
         rows = self.rows
         return rows[2 * layer], rows[2 * layer + 1]
+
+    def part(self, start: int, stop: int) -> SlotCache:
+        """The same slots of layers [start, stop), counted from the cache's own first."""
+        part = copy(self)
+        part.storage = self.storage[2 * start : 2 * stop]
+        return part
 
     def chain(self, num_nodes: int) -> NodeBatch:
         """The next `num_nodes` slots as a chain, each seeing all before it."""
