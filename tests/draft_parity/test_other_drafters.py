@@ -32,7 +32,7 @@ from tests.sampling.test_mutants import mutated
 CONFIG = DraftConfig(2, max_depth=4, confidence=0.1)
 SKIPPED = {1, 4}
 # Prompts and what follows them: some are short, and join beside others that have waited to draft.
-LENS = ((40, 9), (30, 26), (9, 13), (1, 4), (1, 8), (2, 3), (1, 6), (1, 9), (1, 5), (1, 7))
+LENS = ((40, 9), (30, 19), (9, 13), (1, 4), (1, 8), (2, 3), (1, 6), (1, 9), (1, 5), (1, 7))
 
 
 @pytest.fixture(scope="module")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 
 from kangaroo.config import DraftConfig
-from kangaroo.evals.skip_search import search_skips, try_skips
+from kangaroo.evals.skip_search import neighbours, search_skips, try_skips
 from kangaroo.models.llama import Llama
 from tests.engines import SMALL, load, make_prompt
 from tests.factories import make_checkpoint
 
-CONFIG, NUM_NEW = DraftConfig(1, 3, 0.1), 12
+CONFIG, NUM_NEW = DraftConfig(1, 3, 0.1), 8
 IDLE = {1, 3}
 
 
@@ -57,6 +58,12 @@ def test_the_best_of_all_is_found(model: Llama, prompts: list[list[int]]) -> Non
     assert [trial.speedup for trial in found] == sorted((t.speedup for t in found), reverse=True)
     assert found == search_skips(model, CONFIG, prompts, NUM_NEW, num_trials=12)
     assert len(search_skips(model, CONFIG, prompts, NUM_NEW, num_trials=1)) == 1
+
+
+def test_a_step_takes_a_layer_in_or_leaves_one_out() -> None:
+    found = list(neighbours(frozenset({1}), range(3), random.Random(0)))
+    assert len(found) == 3
+    assert set(found) == {frozenset(), frozenset({0, 1}), frozenset({1, 2})}
 
 
 def test_refusals(model: Llama, prompts: list[list[int]]) -> None:

@@ -94,10 +94,6 @@ MUTANTS: list[tuple[str, str, Callable[..., Any], str, str]] = [
 ]
 
 
-def test_the_code_as_it_is_survives() -> None:
-    assert all(all_known(name) for name in MODELS)
-
-
 @pytest.mark.parametrize(
     ("drafter", "function", "old", "new"),
     [pytest.param(name, *mutant, id=title) for name, title, *mutant in MUTANTS],

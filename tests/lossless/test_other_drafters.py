@@ -12,7 +12,7 @@ from kangaroo.config import DraftConfig
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.batch import Batch
 from kangaroo.engine.decode import Decoder
-from kangaroo.engine.state import Request
+from kangaroo.engine.state import PastKeyValues, Request
 from kangaroo.models.llama import Llama
 from tests.engines import (
     OTHERS,
@@ -32,9 +32,10 @@ from tests.lossless.test_bits import NUM_TOKENS, PROMPT_LEN, check
 from tests.lossless.test_sampled import SHAPINGS
 
 CONFIGS = [
-    DraftConfig(exit_layer, depth, confidence)
-    for exit_layer in (1, 3)
-    for depth, confidence in ((1, 0.0), (3, 0.1), (6, 0.0))
+    DraftConfig(1, 1, 0.0),
+    DraftConfig(1, 6, 0.0),
+    DraftConfig(2, 4, 0.1),
+    DraftConfig(3, 5, 0.0),
 ]
 
 
@@ -68,20 +69,16 @@ def drafter_of(name: str, model: Llama, config: DraftConfig, *, poisoned: bool =
 @pytest.mark.parametrize("name", OTHERS)
 def test_the_same_bits(model: Llama, plain: Run, name: str) -> None:
     """However deep and bold, wherever the target is cut; slots that are forgotten are not read."""
-    num_accepted = set()
+    num_accepted, prompt = set(), make_prompt(model, PROMPT_LEN)
     for config in CONFIGS:
-        runs = [
-            decoder_of(drafter_of(name, model, config, poisoned=poisoned)).run(
-                make_prompt(model, PROMPT_LEN), NUM_TOKENS
-            )
-            for poisoned in (False, True)
-        ]
-        for run in runs:
-            check(run, plain)
-            num_accepted.update(round_.num_accepted for round_ in run.rounds)
-        clean, poisoned = ([r.num_drafted for r in run.rounds] for run in runs)
-        assert clean == poisoned
+        run = decoder_of(drafter_of(name, model, config)).run(prompt, NUM_TOKENS)
+        check(run, plain)
+        num_accepted.update(round_.num_accepted for round_ in run.rounds)
     assert num_accepted >= {0, 1}
+    poisoned = decoder_of(drafter_of(name, model, config, poisoned=True)).run(prompt, NUM_TOKENS)
+    check(poisoned, plain)
+    for a, b in zip(run.rounds, poisoned.rounds, strict=True):
+        assert (a.tokens, a.num_drafted) == (b.tokens, b.num_drafted)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -111,6 +108,19 @@ def test_an_end_of_sequence_token_inside_a_draft(
     for cache in (run.state.shallow_kv, run.state.deep_kv):
         assert (cache.slots.committed, cache.num_nodes) == ([root], 0)
     assert num_live(run.state.adapter_kv) <= root
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_text_that_is_gone_on_with(model: Llama, plain: Run, name: str) -> None:
+    """What one call has left saves prefill of the next, of all of its tokens or of some."""
+    config, past = DraftConfig(3, 4, 0.0), PastKeyValues()
+    decoder, prompt = Decoder(model, drafter_of(name, model, config), config), plain.tokens[:20]
+    whole = autoregressive(model, prompt, 40).tokens
+    for begin, num_new in ((0, 12), (12, 9), (17, 6)):
+        request = Request(prompt + whole[:begin], num_new)
+        rounds = list(decoder.generate(request, past))
+        assert request.tokens == prompt + whole[: begin + num_new]
+        assert sum(r.num_drafted for r in rounds) > 0 or name == "lookup"
 
 
 @pytest.mark.parametrize("name", OTHERS)

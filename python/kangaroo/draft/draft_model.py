@@ -74,8 +74,8 @@ class ModelDrafter(SteppingDrafter):
     def _catch_up(self, state: DecodeState, own: SlotCache) -> Tensor:
         """All that some sequence lacks up to its root, in one pass; the states of the roots.
 
-        The others pass through as many slots as that one: again through those that they have, whose
-        rows get the bits that they had, and short ones through slots that will be written over.
+        The others pass through as many slots as that one: again through some that they have, and
+        those that are shorter through slots that will be written over.
         """
         roots, width = state.prefix_lens, 1 + max(state.lags)
         starts = [max(0, root + 1 - width) for root in roots]
