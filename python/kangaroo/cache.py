@@ -91,6 +91,11 @@ class SlotCache:
         self.capacity, self.num_slots = leading[1], num_slots
         self.num_nodes = 0
 
+    @classmethod
+    def without_rows(cls, batch: int, num_slots: int, like: Tensor) -> SlotCache:
+        """Slots that keep nothing."""
+        return cls((0, batch, 1), num_slots, 1, like)
+
     @property
     def rows(self) -> Tensor:
         """[A, B, H, S, W] of the B sequences there are; each plane of A is contiguous."""

@@ -49,7 +49,7 @@ class KangarooDrafter:
         """
         num_slots, like = num_slots + MAX_TREE_NODES, self.model.weights.norm
         if self.adapter is None:
-            return SlotCache((0, batch, 1), num_slots, 1, like)
+            return SlotCache.without_rows(batch, num_slots, like)
         config = self.adapter.config
         return SlotCache((2, batch, config.num_kv_heads), num_slots, config.head_dim, like)
 

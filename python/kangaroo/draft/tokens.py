@@ -44,8 +44,8 @@ class TokenDrafter:
 
     def new_cache(self, batch: int, num_slots: int) -> SlotCache:
         """See Drafter; no rows."""
-        num_slots, like = num_slots + MAX_TREE_NODES, self.model.weights.norm
-        return SlotCache((0, batch, 1), num_slots, 1, like)
+        like = self.model.weights.norm
+        return SlotCache.without_rows(batch, num_slots + MAX_TREE_NODES, like)
 
     def prefill(self, state: DecodeState, h: Tensor, h_deep: Tensor) -> None:
         """See Drafter."""
