@@ -13,7 +13,6 @@ from kangaroo.draft.draft_model import ModelDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.lookup import LookupDrafter
 from kangaroo.draft.skipping import SkippingDrafter
-from kangaroo.draft.tokens import SteppingDrafter
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.state import DecodeState
@@ -86,10 +85,8 @@ MUTANTS: list[tuple[str, str, Callable[..., Any], str, str]] = [
     ("draft model", "is not behind", CATCHES_UP, "1 + max(state.lags)", "1"),
     ("draft model", "catches up with the first", CATCHES_UP, "h[b, len", "h[0, len"),
     ("draft model", "a slot too far back", CATCHES_UP, "root + 1 - width", "root - width"),
-    ("skipping", "in one slot", SkippingDrafter.states, "max(map(len, trees)) - 1", "0"),
     ("skipping", "a slot too far", SkippingDrafter.states, "trees)) - 1", "trees))"),
     ("skipping", "skips too much", skipping.runs, "not in skipped", "== 2"),
-    ("skipping", "never gives up", SteppingDrafter.propose, "max_depth > 0", "True"),
     ("bare exit", "nodes are not counted", BareExit.step, "kv.num_nodes += h.shape[1]", "pass"),
 ]
 
