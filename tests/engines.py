@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,20 @@ from torch import Tensor
 
 from kangaroo.cache import SlotCache
 from kangaroo.config import AdapterConfig, AdapterKind, DraftConfig
+from kangaroo.draft.base import Drafter
 from kangaroo.draft.branching import BranchingDrafter
+from kangaroo.draft.draft_model import ModelDrafter
 from kangaroo.draft.growth import Ranking
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.lookup import LookupDrafter
+from kangaroo.draft.sampled import SampledDrafter
+from kangaroo.draft.skipping import SkippingDrafter
+from kangaroo.draft.threshold import Threshold
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState, Request
 from kangaroo.evals.recording import Recording as Run
 from kangaroo.evals.recording import RecordingDecoder
-from kangaroo.models.adapter import Adapter
+from kangaroo.models.adapter import Adapter, BareExit
 from kangaroo.models.families import model_config
 from kangaroo.models.llama import Llama
 from kangaroo.models.weights import load_target
@@ -165,6 +172,28 @@ class ScriptedBranches(BranchingDrafter):
         return [rankings]
 
 
+def shortened(model: Llama, num_layers: int) -> Llama:
+    """The first layers of `model`, with its own norm and head: a small model that is right now and
+    then.
+    """
+    weights = replace(model.weights, layers=model.weights.layers[:num_layers])
+    return Llama(replace(model.config, num_layers=num_layers), weights, model.kernels)
+
+
+# Drafters of chains that need no adapter, by name.
+OTHERS: dict[str, Callable[[Llama, DraftConfig], Drafter]] = {
+    "lookup": LookupDrafter,
+    "bare exit": lambda model, config: SampledDrafter(
+        model, BareExit(model.config, model.weights.norm, config.exit_layer), config
+    ),
+    "draft model": lambda model, config: ModelDrafter(model, config, shortened(model, 2)),
+    "skipping": lambda model, config: SkippingDrafter(model, config, {1}),
+    "skipping by rule": lambda model, config: SkippingDrafter(
+        model, config, {1}, Threshold(step=1.0)
+    ),
+}
+
+
 def num_live(cache: SlotCache) -> int:
     """Live slots of the first sequence: committed ones and nodes."""
     return cache.slots.committed[0] + cache.num_nodes
@@ -194,7 +223,7 @@ def sampler_of(sequence: int = 0, seed: int = 5, **fields: Any) -> Sampler:
     return Sampler(CounterSource(seed), sequence, *shapers)
 
 
-def decoder_of(drafter: KangarooDrafter, sampler: Sampler | None = None) -> RecordingDecoder:
+def decoder_of(drafter: Any, sampler: Sampler | None = None) -> RecordingDecoder:
     return RecordingDecoder(drafter.model, drafter, drafter.config, sampler)
 
 

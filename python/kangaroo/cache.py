@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -89,6 +91,11 @@ class SlotCache:
         self.capacity, self.num_slots = leading[1], num_slots
         self.num_nodes = 0
 
+    @classmethod
+    def without_rows(cls, batch: int, num_slots: int, like: Tensor) -> SlotCache:
+        """Slots that keep nothing."""
+        return cls((0, batch, 1), num_slots, 1, like)
+
     @property
     def rows(self) -> Tensor:
         """[A, B, H, S, W] of the B sequences there are; each plane of A is contiguous."""
@@ -99,6 +106,12 @@ class SlotCache:
         """Keys and values of a layer, counted from the cache's own first: two [B, H_kv, S, D]."""
         rows = self.rows
         return rows[2 * layer], rows[2 * layer + 1]
+
+    def part(self, start: int, stop: int) -> SlotCache:
+        """The same slots of layers [start, stop), counted from the cache's own first."""
+        part = copy(self)
+        part.storage = self.storage[2 * start : 2 * stop]
+        return part
 
     def chain(self, num_nodes: int) -> NodeBatch:
         """The next `num_nodes` slots as a chain, each seeing all before it."""

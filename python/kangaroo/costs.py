@@ -11,6 +11,17 @@ from kangaroo.config import AdapterConfig, ModelConfig
 CPU_ROW_COST = 0.08
 
 
+def layer_parameters(config: ModelConfig) -> int:
+    """Of a layer; norms and biases are left out."""
+    q, kv = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    return config.hidden_size * (2 * q + 2 * kv + 3 * config.intermediate_size)
+
+
+def pass_parameters(config: ModelConfig, num_layers: int) -> int:
+    """Of so many layers and the head."""
+    return num_layers * layer_parameters(config) + config.vocab_size * config.hidden_size
+
+
 @dataclass(frozen=True)
 class Cost:
     """Parameters read by the parts of a round; batch-1 decoding is bound by them.
@@ -29,8 +40,7 @@ class Cost:
     @classmethod
     def of(cls, target: ModelConfig, adapter: AdapterConfig) -> Cost:
         """From the geometry; norms and biases are left out."""
-        q, kv = target.num_heads * target.head_dim, target.num_kv_heads * target.head_dim
-        layer = target.hidden_size * (2 * q + 2 * kv + 3 * target.intermediate_size)
+        layer = layer_parameters(target)
         own_q, own_kv = (n * adapter.head_dim for n in (adapter.num_heads, adapter.num_kv_heads))
         return cls(
             shallow=adapter.exit_layer * layer,
@@ -70,8 +80,18 @@ class RoundCosts:
         """By the weights that are read; rows by the kind of device, `torch.device.type`."""
         cost = Cost.of(target, adapter)
         plain = cost.shallow + cost.deep + cost.head + cost.refresh
-        draft = (cost.shallow + cost.adapter + cost.head) / plain
-        return cls(draft, CPU_ROW_COST if device_type == "cpu" else 0.0)
+        return cls.of_parameters(cost.shallow + cost.adapter + cost.head, plain, device_type)
+
+    @classmethod
+    def of_step(cls, target: ModelConfig, num_read: int, device_type: str) -> RoundCosts:
+        """Of a drafter whose passes read `num_read` parameters, none of them for verification."""
+        plain = pass_parameters(target, target.num_layers)
+        return cls.of_parameters(num_read, plain, device_type)
+
+    @classmethod
+    def of_parameters(cls, draft: int, plain: int, device_type: str) -> RoundCosts:
+        """By what a pass of the drafter reads and what a round that drafts nothing does."""
+        return cls(draft / plain, CPU_ROW_COST if device_type == "cpu" else 0.0)
 
     def of_round(self, batch: int, num_passes: int, num_nodes: int) -> float:
         """A round of `batch` sequences over one of as many that drafts nothing.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from kangaroo import KangarooForCausalLM
 from kangaroo.engine.loading import (
     adapter_path,
+    load_draft_model,
     load_engine,
     target_path,
     torch_device,
@@ -102,3 +104,14 @@ def test_the_package_is_light_until_it_is_used() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     with pytest.raises(AttributeError, match="no attribute 'odd'"):
         getattr(sys.modules["kangaroo"], "odd")  # noqa: B009
+
+
+def test_a_draft_model_has_the_targets_tokens(folder: Path, tmp_path: Path) -> None:
+    """By its tokenizer; its family and its sizes are its own."""
+    target = load_engine(folder, None, "bfloat16", "cpu", "auto")[1]
+    with pytest.raises(ValueError, match=f"^{tmp_path}: its tokenizer is not that of the target"):
+        load_draft_model(make_checkpoint(tmp_path, "qwen3", vocab_size=263), folder, target)
+    shutil.copy(folder / "tokenizer.json", tmp_path)
+    model = load_draft_model(tmp_path, folder, target)
+    assert model.config.family == "qwen3"
+    assert model.weights.norm.dtype == torch.bfloat16

@@ -67,6 +67,12 @@ def deep_hashes(tokens: Sequence[int]) -> list[int]:
     return [deep.add(shallow.add(token)) for token in tokens]
 
 
+def shallow_hashes(tokens: Sequence[int]) -> list[int]:
+    """What the layers in front of the exit make of every beginning of `tokens`."""
+    shallow = Hash()
+    return [shallow.add(token) for token in tokens]
+
+
 def continuation(tokens: Sequence[int], num_tokens: int) -> list[int]:
     """What the target writes behind `tokens`."""
     shallow, deep, new = Hash(), Hash(), list[int]()
@@ -174,6 +180,26 @@ class HashTarget:
         pairs = [[ranking(value, k) for value in row] for row in found]
         tokens = torch.tensor([[tokens for tokens, _ in row] for row in pairs])
         return tokens, torch.tensor([[chances for _, chances in row] for row in pairs])
+
+
+class HashModel(HashTarget):
+    """A draft model that knows what the target does: a pass through it hashes twice."""
+
+    def layers(
+        self,
+        h: Tensor,
+        start: int,
+        stop: int,
+        kv: SlotCache,
+        nodes: NodeBatch,
+        out: Tensor | None = None,
+        *,
+        prefill: bool = False,
+    ) -> Tensor:
+        for layer in (0, 2):
+            h = attend(h, h[..., 1], kv.rows[2 * layer : 2 * layer + 4, :, 0], nodes)
+        kv.num_nodes += h.shape[1]
+        return h
 
 
 class HashAdapter:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -25,7 +26,13 @@ from kangaroo.engine.batch import Batch
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.state import DecodeState, Request
 from tests.engines import poison
-from tests.lossless.hash_target import VOCAB_SIZE, HashAdapter, HashTarget, continuation
+from tests.lossless.hash_target import (
+    VOCAB_SIZE,
+    HashAdapter,
+    HashTarget,
+    continuation,
+    deep_hashes,
+)
 from tests.lossless.test_hash_target import predicted
 from tests.sampling.test_mutants import mutated
 
@@ -154,16 +161,15 @@ class Storm:
         self.num_tokens += len(sequence.request.tokens) - sequence.prompt_len
 
 
-def storm(draft: str, kind: AdapterKind, capacity: int, num_sequences: int) -> Storm:
-    batch = Batch(decoder_of(kind, **DRAFTS[draft]), capacity, MAX_LEN)
-    return Storm(batch, random.Random(capacity)).run(num_sequences)
+def storm(decoder: Decoder, capacity: int, num_sequences: int) -> Storm:
+    return Storm(Batch(decoder, capacity, MAX_LEN), random.Random(capacity)).run(num_sequences)
 
 
 @pytest.mark.parametrize("capacity", range(1, 9))
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
 @pytest.mark.parametrize("draft", DRAFTS)
 def test_every_sequence_says_what_it_must(draft: str, kind: AdapterKind, capacity: int) -> None:
-    result = storm(draft, kind, capacity, num_sequences=6)
+    result = storm(decoder_of(kind, **DRAFTS[draft]), capacity, num_sequences=6)
     assert result.is_right
     assert result.num_tokens > 20
 
@@ -183,16 +189,18 @@ def test_a_million_tokens(draft: str, kind: AdapterKind) -> None:
             return
 
 
-def knows(kind: AdapterKind, draft: str) -> bool:
+def knows(
+    decoder: Decoder, hashes: Callable[[list[int]], list[int]] = deep_hashes, num_new: int = 40
+) -> bool:
     """Every round of 12 sequences drafts and keeps as many tokens as can be told in advance, with
-    others beside it and after an interruption: a row that is wrong in the adapter's cache changes
+    others beside it and after an interruption: a row that is wrong in the drafter's cache changes
     no token, but which drafts are right.
     """
-    decoder, rng = decoder_of(kind, **DRAFTS[draft]), random.Random(3)
+    rng = random.Random(3)
     batch, done = Batch(decoder, 5, MAX_LEN), list[list[tuple[int, int]]]()
     prompts = [[rng.randrange(VOCAB_SIZE) for _ in range(n)] for n in (1, 2, 5, 30, 63, 64) * 2]
     for prompt in prompts:
-        batch.add(Request(list(prompt), 40))
+        batch.add(Request(list(prompt), num_new))
         done.append([])
     for step in range(500):
         for number, r in batch.step().items():
@@ -203,7 +211,7 @@ def knows(kind: AdapterKind, draft: str) -> bool:
     if config.draft == "chain":  # the tree of one token behind every other
         config = replace(config, draft="tree", draft_top_k=1, max_nodes=1 + config.max_depth)
     return all(
-        rounds == list(predicted(config, prompt, 40))
+        rounds == list(predicted(config, prompt, num_new, hashes))
         for rounds, prompt in zip(done, prompts, strict=True)
     )
 
@@ -211,7 +219,7 @@ def knows(kind: AdapterKind, draft: str) -> bool:
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
 @pytest.mark.parametrize("draft", ["bold chain", "chain", "tree", "static tree"])
 def test_an_adapter_in_a_batch_knows_what_it_should(draft: str, kind: AdapterKind) -> None:
-    assert knows(kind, draft)
+    assert knows(decoder_of(kind, **DRAFTS[draft]))
 
 
 # Name, function, what stands in it, what a mistake would put there.
@@ -252,13 +260,14 @@ ADAPTER_MUTANTS: list[tuple[str, Callable[..., Any], str, str]] = [
 
 def survives() -> bool:
     return all(
-        storm(draft, "paper", 3, num_sequences=20).is_right
+        storm(decoder_of("paper", **DRAFTS[draft]), 3, num_sequences=20).is_right
         for draft in ("bold chain", "tree", "static tree")
     )
 
 
 def all_known() -> bool:
-    return all(knows(kind, draft) for kind in ADAPTER_KINDS for draft in ("bold chain", "tree"))
+    ways = product(ADAPTER_KINDS, ("bold chain", "tree"))
+    return all(knows(decoder_of(kind, **DRAFTS[draft])) for kind, draft in ways)
 
 
 def test_the_code_as_it_is_survives() -> None:

@@ -6,7 +6,7 @@ a cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -53,9 +53,12 @@ EXPECTED = continuation(PROMPT, NUM_TOKENS)
 
 
 def predicted(
-    config: DraftConfig, prompt: list[int] = PROMPT, num_tokens: int = NUM_TOKENS
+    config: DraftConfig,
+    prompt: list[int] = PROMPT,
+    num_tokens: int = NUM_TOKENS,
+    hashes: Callable[[list[int]], list[int]] = deep_hashes,
 ) -> Iterator[tuple[int, int]]:
-    """Drafted and accepted tokens of every round."""
+    """Drafted and accepted tokens of every round, by `hashes` of what the drafter has seen."""
     tokens, whole = list(prompt), prompt + continuation(prompt, num_tokens)
     k = max(config.tree_widths, default=config.draft_top_k)
     while len(tokens) < len(whole):
@@ -65,7 +68,7 @@ def predicted(
         while growth.open:
             newest = paths[start:]
             start = len(tree)
-            growth.extend([ranking(deep_hashes(path)[-1], k) for path in newest])
+            growth.extend([ranking(hashes(path)[-1], k) for path in newest])
             for node in range(start, len(tree)):
                 paths.append([*paths[tree.parents[node]], tree.tokens[node]])
         accepted = max(len(path) for path in paths if path == whole[: len(path)]) - len(tokens)

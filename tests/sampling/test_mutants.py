@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft import chains
 from kangaroo.engine import decode
 from kangaroo.sampling import accept
 from kangaroo.sampling.sampler import Sampler
@@ -29,7 +29,7 @@ TOYS = [
 ]
 KEEPS = "trees[b].add(drafted[b][0], parent=len(trees[b]) - 1)"
 UNSURE = "trees[b].drawn_from[len(trees[b]) - 1][0, drafted[b][0]] < 0.4"
-DROPS = f"if {UNSURE}:\n{16 * ' '}sure[b][0] = -1\n{16 * ' '}continue\n{12 * ' '}{KEEPS}"
+DROPS = f"if {UNSURE}:\n{12 * ' '}sure[b][0] = -1\n{12 * ' '}continue\n{8 * ' '}{KEEPS}"
 # Name, function, what stands in it, what a mistake would put there.
 MUTANTS: list[tuple[str, Callable[..., Any], str, str]] = [
     ("accepts with p", accept.accept, " / q[asked, token]", ""),
@@ -55,7 +55,7 @@ MUTANTS: list[tuple[str, Callable[..., Any], str, str]] = [
     ("draft by one number", Sampler.propose, "[len(ids)]]", "[0]]"),
     ("row of the parent", Sampler.verify, "path_tokens(node), l", "path_tokens(node)[:-1], l"),
     ("q a little off", Sampler.propose, "DRAFT, 0)), q", "DRAFT, 0)), (99 * q + q**0 / 3) / 100"),
-    ("drops what is unsure", KangarooDrafter.draft, KEEPS, DROPS),
+    ("drops what is unsure", chains.grow, KEEPS, DROPS),
     ("tokens behind the end", decode.until, "[:count], True", "[: count + 1], True"),
 ]
 

@@ -14,11 +14,15 @@ from kangaroo.engine.state import DecodeState
 
 class Drafter(Protocol):
     def new_cache(self, batch: int, num_slots: int) -> SlotCache:
-        """The drafter's own cache for `batch` sequences; `DecodeState.adapter_kv`."""
+        """The drafter's own cache for `batch` sequences, whatever it keeps there; it becomes
+        `DecodeState.adapter_kv`.
+        """
         ...
 
     def prefill(self, state: DecodeState, h: Tensor, h_deep: Tensor) -> None:
-        """The prompt's next slots have exit states h and last states h_deep, each [B, N, C]."""
+        """The next slots of the prompt, which is in `state.requests`, have exit states h and last
+        states h_deep, each [B, N, C].
+        """
         ...
 
     def draft(self, state: DecodeState, max_depths: list[int]) -> list[DraftTree]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from kangaroo.config import DraftConfig
 from kangaroo.draft.growth import Ranking, growth_of
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.shallow import new_nodes_through_shallow_layers
 from kangaroo.draft.tree import DraftTree, pad
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter
@@ -67,11 +67,7 @@ class BranchingDrafter(KangarooDrafter):
         return trees
 
     def _shallow_nodes(self, state: DecodeState, trees: list[DraftTree]) -> None:
-        """The nodes that are new through layers [0, E)."""
-        start, stop = state.shallow_kv.num_nodes, len(trees[0])
-        tokens = [tree.tokens[start:] for tree in trees]
-        nodes = state.nodes(state.shallow_kv, trees, stop - start)
-        self._through_layers(state, torch.tensor(tokens, device=state.exit_states.device), nodes)
+        new_nodes_through_shallow_layers(self.model, self.config.exit_layer, state, trees)
 
     def _rankings(
         self, adapter: Adapter, state: DecodeState, trees: list[DraftTree]

@@ -10,7 +10,9 @@ from torch import Tensor
 from kangaroo.cache import SlotCache
 from kangaroo.config import MAX_TREE_NODES, DraftConfig
 from kangaroo.costs import RoundCosts
+from kangaroo.draft.chains import grow
 from kangaroo.draft.head import drafting_head
+from kangaroo.draft.shallow import through_shallow_layers
 from kangaroo.draft.tree import DraftTree, pad
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter
@@ -47,7 +49,7 @@ class KangarooDrafter:
         """
         num_slots, like = num_slots + MAX_TREE_NODES, self.model.weights.norm
         if self.adapter is None:
-            return SlotCache((0, batch, 1), num_slots, 1, like)
+            return SlotCache.without_rows(batch, num_slots, like)
         config = self.adapter.config
         return SlotCache((2, batch, config.num_kv_heads), num_slots, config.head_dim, like)
 
@@ -70,21 +72,14 @@ class KangarooDrafter:
         trees = self._roots(state)
         growing = [b for b, max_depth in enumerate(max_depths) if max_depth > 0]
         self._write_up(state, drafting=bool(growing))
-        roots = [tree.tokens for tree in trees]
+        roots, least = [tree.tokens for tree in trees], [self.config.confidence] * len(trees)
         self._shallow(state, torch.tensor(roots, device=state.exit_states.device))
         if self.adapter is not None and not growing:
             self._keep_up(self.adapter, state)
         while self.adapter is not None and growing:
             tokens, confidences = self._next_tokens(self.adapter, state, trees, growing)
             self._shallow(state, tokens)  # in the queue before the host waits for the tokens
-            drafted, sure = tokens.tolist(), confidences.tolist()
-            for b in growing:
-                trees[b].add(drafted[b][0], parent=len(trees[b]) - 1)
-            growing = [
-                b
-                for b in growing
-                if sure[b][0] >= self.config.confidence and len(trees[b]) <= max_depths[b]
-            ]
+            growing = grow(trees, growing, (tokens, confidences), least, max_depths)
         pad(trees)
         return trees
 
@@ -120,17 +115,8 @@ class KangarooDrafter:
 
     def _shallow(self, state: DecodeState, tokens: Tensor) -> None:
         """One node [B, 1] of every sequence through layers [0, E)."""
-        self._through_layers(state, tokens, state.shallow_kv.chain(1))
-
-    def _through_layers(self, state: DecodeState, tokens: Tensor, nodes: NodeBatch) -> None:
-        """The next nodes [B, N] through layers [0, E)."""
-        h, kv = self.model.embed(tokens), state.shallow_kv
-        start = 1 + kv.num_nodes
-        out = state.exit_states[: len(tokens), start : start + h.shape[1]]
-        whole = out.is_contiguous()
-        done = self.model.layers(h, 0, self.config.exit_layer, kv, nodes, out if whole else None)
-        if not whole:
-            out.copy_(done)
+        nodes = state.shallow_kv.chain(1)
+        through_shallow_layers(self.model, self.config.exit_layer, state, tokens, nodes)
 
     def _next_tokens(
         self, adapter: Adapter, state: DecodeState, trees: list[DraftTree], growing: list[int]

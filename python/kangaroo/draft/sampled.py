@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kangaroo.draft.branching import BranchingDrafter
+from kangaroo.draft.chains import any_sampled, drawn
 from kangaroo.draft.growth import Ranking
 from kangaroo.draft.head import vocabulary_first, whole_rows
 from kangaroo.draft.kangaroo import KangarooDrafter
@@ -26,20 +27,9 @@ class SampledDrafter(KangarooDrafter):
     def _next_tokens(
         self, adapter: Adapter, state: DecodeState, trees: list[DraftTree], growing: list[int]
     ) -> tuple[Tensor, Tensor]:
-        samplers = [request.sampler for request in state.requests]
-        if not any(sampler is not None and sampler.do_sample for sampler in samplers):
-            return super()._next_tokens(adapter, state, trees, growing)
-        logits = self._logits(adapter, state)
-        tokens = logits.argmax(-1, keepdim=True)
-        confidences = logits.double().softmax(-1).amax(-1, keepdim=True)
-        for b in growing:
-            sampler, tree = samplers[b], trees[b]
-            if sampler is not None and sampler.do_sample:
-                ids = state.requests[b].tokens + tree.tokens[1:]
-                token, row = sampler.propose(ids, logits[b : b + 1])
-                tree.drawn_from[len(tree) - 1] = row
-                tokens[b], confidences[b] = int(token), float(row.max())
-        return tokens, confidences
+        if any_sampled(state):
+            return drawn(state, trees, growing, self._logits(adapter, state))
+        return super()._next_tokens(adapter, state, trees, growing)
 
     def _logits(self, adapter: Adapter, state: DecodeState) -> Tensor:
         """The adapter's logits [B, V] float32 behind the newest nodes."""
@@ -58,8 +48,7 @@ class SampledBranchingDrafter(BranchingDrafter):
     def _ranked(
         self, adapter: Adapter, state: DecodeState, trees: list[DraftTree], h: Tensor
     ) -> list[list[Ranking]]:
-        samplers = [request.sampler for request in state.requests]
-        if not any(sampler is not None and sampler.do_sample for sampler in samplers):
+        if not any_sampled(state):
             return super()._ranked(adapter, state, trees, h)
         rows = head_logits(self, adapter, h)
         return [self._raced(state, b, tree, rows[b]) for b, tree in enumerate(trees)]

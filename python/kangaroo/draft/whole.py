@@ -8,7 +8,7 @@ from kangaroo.config import DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
-from kangaroo.models.adapter import Adapter
+from kangaroo.models.adapter import Adapter, BareExit
 from kangaroo.models.llama import Llama
 from kangaroo_kernels.adapter_weights import DrafterWeights
 from kangaroo_kernels.draft_head import DraftHead
@@ -20,7 +20,7 @@ def chain_drafter(
 ) -> KangarooDrafter:
     """The fastest drafter of chains that the model's kernels allow; all draft the same bits."""
     drafter = KangarooDrafter(model, adapter, config, head=head)
-    if adapter is None:
+    if adapter is None or isinstance(adapter, BareExit):
         return drafter
     weights = DrafterWeights(
         config.exit_layer,

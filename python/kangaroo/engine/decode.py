@@ -134,6 +134,7 @@ class Decoder:
         """
         state = self.new_state(1, len(request.tokens) + request.num_left)
         state.settle([0], [0])
+        state.requests.append(request)
         start = 0
         if past is not None and past.state is not None:
             start = state.resume(past.state, request.tokens)
@@ -149,7 +150,6 @@ class Decoder:
             state.exit_states[:, 0] = h[:, -1]
             own, done = state.adapter_kv, state.shallow_kv.slots.committed[0] + tokens.shape[1]
             state.settle([done], [own.slots.committed[0] + own.num_nodes])
-        state.requests.append(request)
         return state
 
     def new_state(self, batch: int, num_slots: int) -> DecodeState:

@@ -68,6 +68,21 @@ def load_bound_adapter(
     return load_adapter(home, dtype, device, fingerprint(target, exit_layer))
 
 
+def load_draft_model(path: Path, target: Path, like: Llama) -> Llama:
+    """The model in folder `path`, of any family, to draft for the target in folder `target`, which
+    has been loaded as `like`: on its device, in its dtype.
+
+    Raises:
+        ValueError: its tokens are others than the target's, or it cannot be read.
+        UnsupportedError: its family, or its heads by any kernels, are not supported.
+    """
+    if tokenizer_sha256(path) != tokenizer_sha256(target):
+        raise ValueError(f"{path}: its tokenizer is not that of the target in {target}")
+    place = like.weights.norm
+    _, model, _ = load_engine(path, None, place.dtype, place.device, "auto")
+    return model
+
+
 def load_head(
     path: Path,
     model: Llama,

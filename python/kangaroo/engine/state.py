@@ -31,6 +31,7 @@ class Request:
         criteria: what else does.
         sampler: decides its tokens; None: every one is the target's argmax.
         credit: what drafting has won or lost, where it is adaptive; see engine/pace.py.
+        memory: what its drafter remembers of it between rounds, if anything.
     """
 
     tokens: list[int]
@@ -39,6 +40,7 @@ class Request:
     criteria: Sequence[Criterion] = ()
     sampler: Sampler | None = None
     credit: float = 0.0
+    memory: object = None
 
     @property
     def prefix_len(self) -> int:

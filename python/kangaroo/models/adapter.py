@@ -4,11 +4,13 @@ target's head.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from kangaroo.cache import SlotCache
-from kangaroo.config import AdapterConfig
+from kangaroo.config import AdapterConfig, ModelConfig
 from kangaroo_kernels import KernelSet
 from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
 from kangaroo_kernels.nodes import NodeBatch
@@ -85,3 +87,34 @@ class Adapter(nn.Module):
             first_key = self.config.num_heads * self.config.head_dim
             rows = kernels.linear(h, self.qkv[first_key:], norm_weight=self.input_norm, eps=eps)
             kernels.rope_append_kv(rows, *kv.layer(0), nodes, rope)
+
+
+class BareExit(Adapter):
+    """In place of an adapter: exit states as they are, for the target's own final norm and head
+    (early exit as in LayerSkip, arXiv 2404.16710). No parameters and no rows of its own.
+    """
+
+    def __init__(self, target: ModelConfig, norm: Tensor, exit_layer: int):
+        nn.Module.__init__(self)
+        whole = AdapterConfig.for_target(target, "paper", exit_layer)
+        self.config = replace(whole, num_heads=0, num_kv_heads=0)
+        self.norm = nn.Parameter(norm, requires_grad=False)
+
+    def step(
+        self, h: Tensor, kv: SlotCache, nodes: NodeBatch, rope: Tensor, kernels: KernelSet
+    ) -> Tensor:
+        """`h` itself."""
+        kv.num_nodes += h.shape[1]
+        return h
+
+    def write_verified(
+        self,
+        h: Tensor,
+        h_deep: Tensor,
+        kv: SlotCache,
+        nodes: NodeBatch,
+        rope: Tensor,
+        *,
+        kernels: KernelSet,
+    ) -> None:
+        """There are no rows."""

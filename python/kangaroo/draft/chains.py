@@ -1,0 +1,56 @@
+"""What drafters of chains share: how a chain grows by a token, and how tokens are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from kangaroo.draft.tree import DraftTree
+from kangaroo.engine.state import DecodeState
+
+
+def grow(
+    trees: Sequence[DraftTree],
+    growing: Sequence[int],
+    found: tuple[Tensor, Tensor],
+    least: Sequence[float],
+    max_depths: Sequence[int],
+) -> list[int]:
+    """Hang a token below the last of every chain that is `growing`.
+
+    Args:
+        found: the tokens behind the newest nodes, and how sure the drafter is: [B, 1] each.
+        least: [B] nothing is drafted behind a token that it was less sure of.
+
+    Returns:
+        those that go on growing.
+    """
+    drafted, sure = (x.tolist() for x in found)
+    for b in growing:
+        trees[b].add(drafted[b][0], parent=len(trees[b]) - 1)
+    return [b for b in growing if sure[b][0] >= least[b] and len(trees[b]) <= max_depths[b]]
+
+
+def any_sampled(state: DecodeState) -> bool:
+    """Some sequence's tokens are drawn."""
+    samplers = [request.sampler for request in state.requests]
+    return any(sampler is not None and sampler.do_sample for sampler in samplers)
+
+
+def drawn(
+    state: DecodeState, trees: Sequence[DraftTree], growing: Sequence[int], logits: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The tokens behind the newest nodes by the drafter's logits [B, V] float32, and how sure it
+    is, [B, 1] each: drawn where a sequence is sampled, else the most probable.
+    """
+    tokens = logits.argmax(-1, keepdim=True)
+    confidences = logits.double().softmax(-1).amax(-1, keepdim=True)
+    for b in growing:
+        sampler, tree = state.requests[b].sampler, trees[b]
+        if sampler is not None and sampler.do_sample:
+            ids = state.requests[b].tokens + tree.tokens[1:]
+            token, row = sampler.propose(ids, logits[b : b + 1])
+            tree.drawn_from[len(tree) - 1] = row
+            tokens[b], confidences[b] = int(token), float(row.max())
+    return tokens, confidences
