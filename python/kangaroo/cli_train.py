@@ -23,7 +23,7 @@ ConfigFile = Annotated[
     Path | None, typer.Option("-c", "--config", help="YAML; options and key=value go above it.")
 ]
 Target = Annotated[Path | None, typer.Option(help="Hugging Face folder of the target.")]
-Data = Annotated[Path | None, typer.Option(help=".txt, .jsonl, or a folder of `kangaroo data prepare`.")]
+Data = Annotated[Path | None, typer.Option(help=".txt or .jsonl, or a folder of `data prepare`.")]
 Out = Annotated[Path | None, typer.Option(help="Folder to write the adapter to.")]
 Kind = Annotated[str | None, typer.Option(help=opt.KIND_HELP, show_default="deep_prefix")]
 ExitLayer = Annotated[int | None, typer.Option(help=opt.EXIT_LAYER_HELP, show_default="2")]
