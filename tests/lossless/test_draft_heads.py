@@ -19,7 +19,7 @@ from kangaroo.engine.state import DecodeState
 from kangaroo.models.llama import Llama
 from kangaroo_kernels.draft_head import DraftHead
 from tests.engines import (
-    BACKENDS,
+    QUICK_BACKENDS,
     SMALL,
     autoregressive,
     decoder_of,
@@ -44,7 +44,7 @@ TREE = DraftConfig(2, 4, 0.0, draft="tree", draft_top_k=4, max_nodes=12)
 STATIC = DraftConfig(2, draft="tree", tree_widths=(3, 2, 1))
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=QUICK_BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
