@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from kangaroo.models.files import flush
+from kangaroo.train.whole import put_in_place
 
 
 def require_free(out: Path) -> None:
@@ -38,7 +39,7 @@ def whole_folder(out: Path, workshop: Path | None = None) -> Iterator[Path]:
         for file in new.iterdir():
             flush(file)
         require_free(out)
-        new.rename(out)
+        put_in_place(new, out)
 
 
 def write_lines(file: Path, records: Iterable[dict[str, Any]]) -> None:

@@ -41,11 +41,16 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield workshop
         files = {file.name: _facts(file) for file in sorted(workshop.iterdir())}
         write_json(workshop / MANIFEST, files)
-        flush_folder(workshop)
-        workshop.rename(path)
+        put_in_place(workshop, path)
     except BaseException:
         shutil.rmtree(workshop, ignore_errors=True)
         raise
+
+
+def put_in_place(workshop: Path, path: Path) -> None:
+    """Rename a folder of flushed files to `path`; no crash shows a part of it there."""
+    flush_folder(workshop)
+    workshop.rename(path)
     flush_folder(path.parent)
 
 
