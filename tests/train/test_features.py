@@ -54,11 +54,11 @@ def test_a_run_from_the_folder_has_the_bits_of_one_in_process(
     run = with_features(prepare(config))
     monkeypatch.setattr(FrozenTarget, "states", None)
     accumulate_gradient(run, step=0)
-    gradients = [p.grad for p in run.adapter.parameters()]
+    gradients = [p.grad for p in run.student.module.parameters()]
     monkeypatch.undo()
     straight = prepare(in_process(config))
     accumulate_gradient(straight, step=0)
-    for grad, p in zip(gradients, straight.adapter.parameters(), strict=True):
+    for grad, p in zip(gradients, straight.student.module.parameters(), strict=True):
         assert grad is not None
         assert p.grad is not None
         assert torch.equal(grad, p.grad)

@@ -21,9 +21,15 @@ MIXTURES = [
 ]
 
 
-def defined(draft: Tensor, target: Tensor, head: Tensor, weights: dict[str, float]) -> Tensor:
+def defined(
+    draft: Tensor,
+    target: Tensor,
+    head: Tensor,
+    weights: dict[str, float],
+    own: Tensor | None = None,
+) -> Tensor:
     """As the books have them."""
-    p, q = ((states @ head.T).softmax(-1) for states in (target, draft))
+    p, q = (target @ head.T).softmax(-1), (draft @ (head if own is None else own).T).softmax(-1)
     losses = {
         "soft": -(p * q.log()).sum(),
         "kl": F.kl_div(q.log(), p, reduction="sum"),
@@ -86,6 +92,22 @@ def test_only_the_draft_learns() -> None:
     assert draft.grad is not None
     assert target.grad is None
     assert head.grad is None
+
+
+def test_a_head_of_the_drafts_own_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss, "chunk_rows", lambda _head: 7)
+    draft, target = torch.randn(2, 23, 16)
+    own, head = torch.randn(2, 50, 16)
+    weights = {"soft": 0.5, "tv": 2.0}
+    exact = [x.double().requires_grad_() for x in (draft, own)]
+    (defined(exact[0], target.double(), head.double(), weights, exact[1]) * 0.5).backward()
+    sides = [x.requires_grad_() for x in (draft, own)]
+    total = vocabulary_loss(draft, target, head, LossConfig(**weights), draft_head=own)
+    (total * 0.5).backward()
+    for side, expected in zip(sides, exact, strict=True):
+        assert side.grad is not None
+        assert expected.grad is not None
+        torch.testing.assert_close(side.grad.double(), expected.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_a_bfloat16_head_gets_a_float32_gradient() -> None:

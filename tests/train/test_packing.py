@@ -17,7 +17,7 @@ from kangaroo.train.forward import draft_hidden, full_sequence
 from kangaroo.train.loss import vocabulary_loss
 from kangaroo.train.run import exit_scale, prepare
 from kangaroo.train.target import FrozenTarget
-from kangaroo.train.trainer import accumulate_gradient, delta_of
+from kangaroo.train.trainer import accumulate_gradient, deltas_of
 from kangaroo.train.windows import Windows, WindowSet
 from tests.engines import CPU
 from tests.factories import make_checkpoint
@@ -110,14 +110,16 @@ def test_a_run_steps_and_judges_documents_apart(target: Path, tmp_path: Path) ->
     changes = {"data": data, "windows.seq_len": 32, "eval.prompt_len": 2}
     config = make_config(tmp_path, target, changes)
     run = prepare(config)
-    run.adapter.o.data.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(0))
+    adapter = run.student.module
+    assert isinstance(adapter, Adapter)
+    adapter.o.data.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(0))
     windows = run.windows.sample(0, config.windows.batch_size)
     documents = [document for document in apart(windows) if document.mask.any()]
     assert len(documents) > config.windows.batch_size
-    step = run.target, run.adapter, run.rope
-    delta, num_slots = delta_of(config, 0), int(windows.mask.sum())
+    step = run.target, adapter, run.rope
+    (delta,), num_slots = deltas_of(config, 0, run.student), int(windows.mask.sum())
     losses = [loss_and_gradient(*step, document, delta)[0] for document in documents]
-    run.adapter.zero_grad()
+    adapter.zero_grad()
     assert accumulate_gradient(run, 0) == pytest.approx(sum(losses) / num_slots, rel=1e-5)
     together = run.judge.teacher_forced(windows, [1, 3])
     scores = [run.judge.teacher_forced(document, [1, 3]) for document in documents]

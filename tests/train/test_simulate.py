@@ -14,6 +14,7 @@ from kangaroo.models.families import model_config
 from kangaroo.models.llama import rope_table
 from kangaroo.train.evaluate import Judge
 from kangaroo.train.simulate import Trace, simulate_cr, tune
+from kangaroo.train.student import AdapterStudent
 from kangaroo.train.target import FrozenTarget
 from tests.engines import CPU, decoder_of, load, make_adapter, make_prompt
 
@@ -76,7 +77,7 @@ def test_against_the_engine(target: Path, kind: AdapterKind) -> None:
     model = load(target)
     adapter = make_adapter(model, kind, EXIT_LAYER)
     frozen = FrozenTarget.load(target, EXIT_LAYER, torch.float32, CPU)
-    judge = Judge(frozen, adapter, rope_table(model.config, CPU), batch_size=2)
+    judge = Judge(frozen, AdapterStudent(adapter), rope_table(model.config, CPU), batch_size=2)
     prompts = [make_prompt(model, 10, seed) for seed in (1, 2)]
     trace = judge.greedy_trace(torch.tensor(prompts), NEW_TOKENS, max_depth=4)
     assert 0 < trace.agree.sum() < trace.agree.numel()
@@ -99,7 +100,7 @@ def test_a_sequence_ends_with_its_end_token(target: Path) -> None:
     model = load(target)
     frozen = FrozenTarget.load(target, EXIT_LAYER, torch.float32, CPU)
     adapter = make_adapter(model, "paper", EXIT_LAYER)
-    judge = Judge(frozen, adapter, rope_table(model.config, CPU), batch_size=1)
+    judge = Judge(frozen, AdapterStudent(adapter), rope_table(model.config, CPU), batch_size=1)
     prompts = torch.tensor([make_prompt(model, 10, seed=1)])
     new = frozen.continue_greedily(prompts, NEW_TOKENS)[0, 10:].tolist()
     assert judge.greedy_trace(prompts, NEW_TOKENS, 1).num_slots == (len(new),)

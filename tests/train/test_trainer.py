@@ -23,7 +23,8 @@ from kangaroo.train.evaluate import Judge
 from kangaroo.train.progress import TrainProgress
 from kangaroo.train.run import Run, prepare
 from kangaroo.train.simulate import Replay
-from kangaroo.train.trainer import REPORT, accumulate_gradient, delta_of, train_adapter
+from kangaroo.train.student import AdapterStudent
+from kangaroo.train.trainer import REPORT, accumulate_gradient, deltas_of, train_adapter
 from tests.engines import CPU
 from tests.train.tiny import changed, make_config, make_target, write_jsonl
 
@@ -43,9 +44,11 @@ def interrupt_at(step: int) -> Any:
 def gradient(config: TrainConfig) -> tuple[dict[str, Tensor], float]:
     run = prepare(config)
     # A fresh adapter's output projection is so small that attention could be wrong unseen.
-    run.adapter.o.data.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(0))
+    adapter = run.student.module
+    assert isinstance(adapter, Adapter)
+    adapter.o.data.normal_(0.0, 0.1, generator=torch.Generator().manual_seed(0))
     loss = accumulate_gradient(run, step=1)
-    return {name: p.grad for name, p in run.adapter.named_parameters() if p.grad is not None}, loss
+    return {name: p.grad for name, p in adapter.named_parameters() if p.grad is not None}, loss
 
 
 def saved(config: TrainConfig) -> Adapter:
@@ -97,7 +100,11 @@ def test_accumulation_changes_no_gradient(target: Path, tmp_path: Path) -> None:
         changed(config, {"windows.batch_size": 4, "windows.accumulation": 4})
     )
     assert loss_of_parts == pytest.approx(loss, rel=1e-5)
-    assert whole.keys() == parts.keys() == dict(prepare(config).adapter.named_parameters()).keys()
+    assert (
+        whole.keys()
+        == parts.keys()
+        == dict(prepare(config).student.module.named_parameters()).keys()
+    )
     for name, grad in whole.items():
         error = (parts[name] - grad).abs().max()
         assert error <= 1e-4 * grad.abs().max(), name
@@ -192,7 +199,7 @@ def test_training_makes_a_better_drafter(target: Path, tmp_path: Path, kind: Ada
     assert report.held_out is not None
     assert report.held_out.agreement[0] > fresh + 0.1
     judge = Judge(
-        run.target, saved(config), run.rope, batch_size=3
+        run.target, AdapterStudent(saved(config)), run.rope, batch_size=3
     )  # what was saved, not what was trained
     again = judge.teacher_forced(run.held_windows, report.held_out.deltas)
     assert again == report.held_out
@@ -236,7 +243,8 @@ def test_a_folder_that_holds_something_else_is_not_touched(target: Path, tmp_pat
 
 def test_every_delta_is_trained(target: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path, target, {"adapter.max_depth": 4})
-    drawn = [delta_of(config, step) for step in range(200)]
+    student = prepare(config).student
+    drawn = [delta for step in range(200) for delta in deltas_of(config, step, student)]
     assert set(drawn) == {1, 2, 3, 4}
     assert min(drawn.count(delta) for delta in set(drawn)) > 25
 
@@ -253,12 +261,12 @@ def test_the_best_adapter_of_all_evaluations_is_kept(
         return runs[0]
 
     def halving(*_: Any) -> tuple[Replay]:
-        weight = runs[0].adapter.qkv.detach().numpy().tobytes()
+        weight = runs[0].student.module.qkv.detach().numpy().tobytes()
         speedup = found.setdefault(weight, 0.5 ** len(found))
         return (Replay(0.5, 2, 1.5, 1.0, speedup),)
 
     def remember(progress: TrainProgress) -> None:
-        weights[progress.step] = runs[0].adapter.qkv.detach().clone()
+        weights[progress.step] = runs[0].student.module.qkv.detach().clone()
 
     monkeypatch.setattr(trainer, "prepare", prepared)
     monkeypatch.setattr(trainer, "tune", halving)

@@ -1,4 +1,4 @@
-"""How good a drafter the adapter is: on held-out text, and on the target's own greedy text."""
+"""How good a drafter a student is: on held-out text, and on the target's own greedy text."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kangaroo.models.adapter import Adapter
 from kangaroo.train.documents import DataError
-from kangaroo.train.forward import draft_hidden, full_sequence
 from kangaroo.train.loss import chunk_rows, logits_of
 from kangaroo.train.simulate import Trace
+from kangaroo.train.student import Student
 from kangaroo.train.target import FrozenTarget, States
 from kangaroo.train.windows import Windows
 
@@ -24,8 +23,8 @@ class Agreement:
 
     Attributes:
         deltas: distances to the newest verified slot.
-        agreement: fraction of slots where the adapter's best token is the target's.
-        confidence: mean probability of the adapter's best token.
+        agreement: fraction of slots where the student's best token is the target's.
+        confidence: mean probability of the student's best token.
         num_slots: slots scored.
     """
 
@@ -37,14 +36,14 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Judge:
-    """A target and an adapter in training, side by side.
+    """A target and a student, side by side.
 
     Attributes:
         rope: [2, P, D / 2] float32; batch_size: sequences per forward pass.
     """
 
     target: FrozenTarget
-    adapter: Adapter
+    student: Student
     rope: Tensor
     batch_size: int
 
@@ -102,17 +101,16 @@ class Judge:
         self, states: States, keep: Tensor, deltas: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
         """At the M slots of keep [B, T]: agreement [len(deltas), M] bool, confidence float32."""
-        head, kind = self.target.head, self.adapter.config.kind
-        truth, _ = top1(states.normed[keep], head)
-        agree, confidence = [], []
-        for delta in deltas if kind == "deep_prefix" else deltas[:1]:
-            rows = self.adapter, states.exit, states.last, self.rope
-            out = full_sequence(*rows, delta=delta, positions=states.positions)
-            token, probability = top1(draft_hidden(self.adapter, out[keep]), head)
+        truth, _ = top1(states.normed[keep], self.target.head)
+        agree, confidence = list[Tensor](), list[Tensor]()
+        last: Tensor | None = None
+        for delta, out in zip(deltas, self.student.hidden(states, self.rope, deltas), strict=True):
+            if out is not last:  # who does not know delta says the same again
+                token, sure = top1(out[keep], self.student.head(delta, self.target.head))
+                last = out
             agree.append(token == truth)
-            confidence.append(probability)
-        shape = len(deltas), len(truth)  # the paper's adapter does not know delta
-        return torch.stack(agree).expand(shape), torch.stack(confidence).expand(shape)
+            confidence.append(sure)
+        return torch.stack(agree), torch.stack(confidence)
 
 
 def top1(hidden: Tensor, head: Tensor) -> tuple[Tensor, Tensor]:

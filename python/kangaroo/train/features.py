@@ -50,8 +50,8 @@ class Features:
         exit_states, last = self._read("exit", rows), self._read("last", rows)
         with torch.no_grad():
             normed = self.target.model.model.norm(last.to(self.target.head.dtype))
-        positions = windows.positions.to(self.target.device)
-        return States(exit_states.float(), last.float(), normed, positions)
+        ids, positions = (x.to(self.target.device) for x in (windows.ids, windows.positions))
+        return States(exit_states.float(), last.float(), normed, ids, positions)
 
     def _read(self, name: str, rows: list[int]) -> Tensor:
         found = []

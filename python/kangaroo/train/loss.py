@@ -25,43 +25,54 @@ def logits_of(hidden: Tensor, head: Tensor) -> Tensor:
     return F.linear(hidden.to(head.dtype), head).float()
 
 
-def vocabulary_loss(draft: Tensor, target: Tensor, head: Tensor, weights: LossConfig) -> Tensor:
+def vocabulary_loss(
+    draft: Tensor,
+    target: Tensor,
+    head: Tensor,
+    weights: LossConfig,
+    *,
+    draft_head: Tensor | None = None,
+) -> Tensor:
     """Sum over rows of the losses that `weights` names, nats (`tv`: probability): float32 scalar.
 
-    Row m of both sides stands for one slot, and both predict the token behind it. Only `draft` gets
-    a gradient; it is computed on the way forward, so that no logits are kept.
+    Row m of both sides stands for one slot, and both predict the token behind it. Only the draft's
+    side gets a gradient; it is computed on the way forward, so that no logits are kept.
 
     Args:
         draft: [M, C], out of the adapter's final norm; target: [M, C], out of the target's.
-        head: [V, C], the target's.
+        head: [V, C], the target's; draft_head: [V, C], what `draft` is read by if not by that.
     """
-    total: Tensor = _VocabularyLoss.apply(draft, target, head, weights)  # type: ignore[no-untyped-call]
+    own = head.detach() if draft_head is None else draft_head
+    total: Tensor = _VocabularyLoss.apply(draft, own, target, head, weights)  # type: ignore[no-untyped-call]
     return total
 
 
 class _VocabularyLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, draft: Tensor, target: Tensor, head: Tensor, weights: LossConfig
+        ctx: Any, draft: Tensor, own: Tensor, target: Tensor, head: Tensor, weights: LossConfig
     ) -> Tensor:
         total = torch.zeros((), device=draft.device)
-        grads = []
+        wanted, wanted_of_head, *_ = ctx.needs_input_grad
+        grads, head_grad = [], torch.zeros_like(own) if wanted_of_head else None
         rows = chunk_rows(head)
         for d, t in zip(draft.split(rows), target.split(rows), strict=True):
             p = logits_of(t, head).softmax(-1)
-            log_q = logits_of(d, head).log_softmax(-1)
+            log_q = logits_of(d, own).log_softmax(-1)
             total += _value(p, log_q, weights)
-            if ctx.needs_input_grad[0]:
-                slope = _slope(p, log_q, weights)
-                grads.append((slope.to(head.dtype) @ head).to(draft.dtype))
-        if grads:
-            ctx.save_for_backward(torch.cat(grads))
+            if wanted or wanted_of_head:
+                slope = _slope(p, log_q, weights).to(own.dtype)
+                grads.append((slope @ own).to(draft.dtype))
+                if head_grad is not None:
+                    head_grad.addmm_(slope.T, d.to(own.dtype))
+        ctx.save_for_backward(torch.cat(grads) if grads else None, head_grad)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        (grad,) = ctx.saved_tensors
-        return grad * upstream[0], None, None, None
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        grad, head_grad = ctx.saved_tensors
+        of_head = None if head_grad is None else head_grad * upstream[0]
+        return grad * upstream[0], of_head, None, None, None
 
 
 def _value(p: Tensor, log_q: Tensor, weights: LossConfig) -> Tensor:

@@ -43,10 +43,10 @@ def plan(config: TrainConfig) -> Plan:
     started = perf_counter()
     accumulate_gradient(run, step=0)
     seconds = perf_counter() - started
-    width = stored_dtype(run.target, config.features.dtype).itemsize * run.adapter.norm.numel()
+    width = stored_dtype(run.target, config.features.dtype).itemsize * run.target.norm.numel()
     num_steps = config.optim.num_steps
     return Plan(
-        num_parameters=sum(p.numel() for p in run.adapter.parameters()),
+        num_parameters=sum(p.numel() for p in run.student.module.parameters()),
         num_windows=len(run.windows),
         num_held_out=len(run.held_windows),
         num_steps=num_steps,

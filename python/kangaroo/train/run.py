@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -19,6 +20,7 @@ from kangaroo.train.evaluate import Judge, greedy_prompts
 from kangaroo.train.features import Features, open_features
 from kangaroo.train.parallel import ALONE, Team, own_device, shard_layers
 from kangaroo.train.prepare import training_documents
+from kangaroo.train.student import AdapterStudent, Student
 from kangaroo.train.target import FrozenTarget, States, pick_device, pick_dtype
 from kangaroo.train.windows import Windows, WindowSet
 
@@ -37,7 +39,7 @@ class Run:
     config: TrainConfig
     target_config: ModelConfig
     target: FrozenTarget
-    adapter: Adapter
+    student: Student
     optimizer: torch.optim.AdamW
     rope: Tensor
     windows: WindowSet
@@ -59,23 +61,32 @@ class Run:
 
     @property
     def judge(self) -> Judge:
-        return Judge(self.target, self.adapter, self.rope, self.config.eval.batch_size)
+        return Judge(self.target, self.student, self.rope, self.config.eval.batch_size)
 
 
-def prepare(config: TrainConfig, team: Team = ALONE) -> Run:
-    """Read data and target, make a fresh adapter and its optimiser.
+def new_student(config: TrainConfig, target: ModelConfig) -> Student:
+    """What `config.adapter` asks for."""
+    own = config.adapter
+    return AdapterStudent(Adapter(AdapterConfig.for_target(target, own.kind, own.exit_layer)))
+
+
+def prepare(
+    config: TrainConfig,
+    team: Team = ALONE,
+    make: Callable[[TrainConfig, ModelConfig], Student] = new_student,
+) -> Run:
+    """Read data and target, make a fresh student and its optimiser.
 
     Raises:
         ValueError: `config`, data and target do not fit together.
         UnsupportedError: the target's family is not supported.
     """
     target_config = model_config(config.model)
-    exit_layer = config.adapter.exit_layer
-    adapter_config = AdapterConfig.for_target(target_config, config.adapter.kind, exit_layer)
+    student = make(config, target_config)
     check_lengths(config, target_config)
     check_team(config, team)
     device = own_device(pick_device(config.device))
-    adapter = Adapter(adapter_config).to(device)
+    student.module.to(device)
     target = load_target(config, team, device)
     tokenizer = AutoTokenizer.from_pretrained(config.model)
     fraction = config.windows.held_out_fraction
@@ -87,14 +98,17 @@ def prepare(config: TrainConfig, team: Team = ALONE) -> Run:
     windows = WindowSet(train, shape.seq_len, bos, ends, seed=config.seed, moving=moving)
     scale = exit_scale(target, windows.sample(0, shape.batch_size))
     team.share([scale])
-    start(adapter, target, scale.item(), config.seed)
+    student.start(target, config.seed)
+    with torch.no_grad():
+        for matrix in student.scaled:
+            matrix.mul_(scale)
     prompt_source = WindowSet(held, max(shape.seq_len, config.eval.prompt_len), bos, ends)
     return Run(
         config=config,
         target_config=target_config,
         target=target,
-        adapter=adapter,
-        optimizer=new_optimizer(adapter, config, scale.item()),
+        student=student,
+        optimizer=new_optimizer(student, config, scale.item()),
         rope=rope_table(target_config, device),
         windows=windows,
         held_windows=held_windows.evenly(config.eval.num_windows),
@@ -132,30 +146,24 @@ def exit_scale(target: FrozenTarget, windows: Windows) -> Tensor:
     models.
 
     The adapter adds W_o(...) to such a state, and targets differ by orders of magnitude here. So
-    W_o starts, and is stepped, in units of this scale: the adapter learns as fast on any of them.
+    W_o (`Student.scaled`) starts, and is stepped, in units of this scale: the adapter learns as
+    fast on any of them.
     """
     rms = target.states(windows.ids, windows.positions).exit.square().mean(-1).sqrt()
     return rms[windows.mask.to(rms.device)].median()
 
 
-@torch.no_grad()
-def start(adapter: Adapter, target: FrozenTarget, scale: float, seed: int) -> None:
-    """Fresh weights: W_o in units of `scale`, the final norm as the target's."""
-    adapter.reset(seed)
-    adapter.o.mul_(scale)
-    adapter.norm.copy_(target.norm)
-
-
-def new_optimizer(adapter: Adapter, config: TrainConfig, scale: float) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices alone. A step of W_o is `scale` times a step of the others:
-    every group has its `lr_scale`.
+def new_optimizer(student: Student, config: TrainConfig, scale: float) -> torch.optim.AdamW:
+    """AdamW; weight decay on matrices alone. A step of the scaled ones is `scale` times a step of
+    the others: every group has its `lr_scale`.
     """
-    matrices = [p for p in adapter.parameters() if p.ndim == 2 and p is not adapter.o]
-    norms = [p for p in adapter.parameters() if p.ndim == 1]
+    scaled, found = student.scaled, list(student.module.parameters())
+    matrices = [p for p in found if p.ndim == 2 and not any(p is own for own in scaled)]
+    norms = [p for p in found if p.ndim == 1]
     decay = config.optim.weight_decay
     groups = [
         {"params": matrices, "weight_decay": decay, "lr_scale": 1.0},
-        {"params": [adapter.o], "weight_decay": decay / scale, "lr_scale": scale},
+        {"params": scaled, "weight_decay": decay / scale, "lr_scale": scale},
         {"params": norms, "weight_decay": 0.0, "lr_scale": 1.0},
     ]
     return torch.optim.AdamW(groups, lr=config.optim.lr, betas=config.optim.betas)

@@ -22,12 +22,14 @@ class States:
     Attributes:
         exit: behind layer E - 1; last: behind the last layer, before the final norm.
         normed: `last` behind the final norm, in the target's dtype: what its head reads.
+        ids: [B, T] int64, the tokens.
         positions: [B, T] int64, of each slot in its document; None: a row is one document.
     """
 
     exit: Tensor
     last: Tensor
     normed: Tensor
+    ids: Tensor
     positions: Tensor | None = None
 
 
@@ -69,15 +71,14 @@ class FrozenTarget:
             positions: see `States`; a slot sees its own document alone, for transformers tells
                 packed documents by their positions.
         """
+        ids = ids.to(self.device)
         if positions is not None:
             positions = positions.to(self.device)
         layers = self.model.model.layers
         with captured(layers[self.exit_layer - 1]) as exit_state, captured(layers[-1]) as last:
-            out = self.model.model(
-                input_ids=ids.to(self.device), position_ids=positions, use_cache=False
-            )
+            out = self.model.model(input_ids=ids, position_ids=positions, use_cache=False)
         last_states = last[0].float()
-        return States(exit_state[0].float(), last_states, out.last_hidden_state, positions)
+        return States(exit_state[0].float(), last_states, out.last_hidden_state, ids, positions)
 
     @torch.no_grad()
     def continue_greedily(self, prompts: Tensor, new_tokens: int) -> Tensor:

@@ -12,10 +12,7 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from kangaroo.costs import Cost
 from kangaroo.models.adapter_format import is_adapter
-from kangaroo.models.adapter_io import save_adapter
-from kangaroo.models.fingerprint import fingerprint
 from kangaroo.train.checkpoint import (
     METRICS,
     Best,
@@ -27,13 +24,13 @@ from kangaroo.train.checkpoint import (
     trim_metrics,
 )
 from kangaroo.train.config import TrainConfig, lr_at
-from kangaroo.train.forward import draft_hidden, full_sequence
 from kangaroo.train.interrupt import DeferredInterrupt
 from kangaroo.train.loss import vocabulary_loss
 from kangaroo.train.parallel import Team, team
 from kangaroo.train.progress import Evaluation, TrainProgress, TrainReport
 from kangaroo.train.run import Run, prepare, with_features
 from kangaroo.train.simulate import tune
+from kangaroo.train.student import Student
 from kangaroo.train.target import pick_device
 from kangaroo.train.tracking import tracking
 from kangaroo.train.whole import remove_folder, replace_file
@@ -79,7 +76,7 @@ def _train(
         raise ValueError(f"out: {config.out} exists and holds no adapter; expected another folder")
     run, standing = with_features(prepare(config, processes)), Standing()
     if saved is not None:
-        run.adapter.load_state_dict(saved.adapter)
+        run.student.module.load_state_dict(saved.adapter)
         run.optimizer.load_state_dict(saved.optimizer)
         standing = Standing(saved.step, saved.best)
     processes.wait()  # until all have looked at the folders
@@ -128,7 +125,7 @@ def _step(run: Run, standing: Standing) -> TrainProgress:
     loss = accumulate_gradient(run, step)
     if not math.isfinite(loss):
         raise FloatingPointError(f"loss: expected a finite number, got {loss} in step {step + 1}")
-    nn.utils.clip_grad_norm_(run.adapter.parameters(), config.optim.clip_norm)
+    nn.utils.clip_grad_norm_(run.student.module.parameters(), config.optim.clip_norm)
     run.optimizer.step()
     run.optimizer.zero_grad()
     speed = config.num_tokens / (perf_counter() - started)
@@ -150,25 +147,32 @@ def accumulate_gradient(run: Run, step: int) -> float:
     num_windows = config.num_windows
     windows = run.windows.sample(step * num_windows, num_windows)
     num_slots = int(windows.mask.sum())
-    delta = delta_of(config, step)
+    deltas = deltas_of(config, step, run.student)
     total, size = torch.zeros((), device=device), config.windows.batch_size
     for first in range(run.team.rank * size, num_windows, run.team.size * size):
         batch = windows[first : first + size]
         states, trained = run.states(batch), batch.mask.to(device)
-        rows = run.adapter, states.exit, states.last, run.rope
-        out = full_sequence(*rows, delta=delta, positions=states.positions)
-        draft = draft_hidden(run.adapter, out[trained])
         normed, head = states.normed[trained], run.target.head
-        loss = vocabulary_loss(draft, normed, head, config.loss) / num_slots
+        loss = torch.zeros((), device=device)
+        for delta, out in zip(deltas, run.student.hidden(states, run.rope, deltas), strict=True):
+            sides = out[trained], normed, head, config.loss
+            own = run.student.head(delta, head)
+            loss = loss + vocabulary_loss(*sides, draft_head=own) / (num_slots * len(deltas))
         loss.backward()
         total += loss.detach()
-    run.team.add_up([total, *(p.grad for p in run.adapter.parameters() if p.grad is not None)])
+    gradients = [p.grad for p in run.student.module.parameters() if p.grad is not None]
+    run.team.add_up([total, *gradients])
     return total.item()
 
 
-def delta_of(config: TrainConfig, step: int) -> int:
-    """Distance of every query of the step to its newest verified slot: uniform in 1..max_depth."""
-    return random.Random(f"{config.seed}/{step}/delta").randint(1, config.adapter.max_depth)
+def deltas_of(config: TrainConfig, step: int, student: Student) -> list[int]:
+    """Distances of every query of the step to its newest verified slot: all of 1..max_depth, or one
+    of them, uniformly.
+    """
+    deepest = config.adapter.max_depth
+    if student.trains_all:
+        return list(range(1, deepest + 1))
+    return [random.Random(f"{config.seed}/{step}/delta").randint(1, deepest)]
 
 
 def _evaluate(run: Run, standing: Standing) -> Evaluation:
@@ -176,10 +180,12 @@ def _evaluate(run: Run, standing: Standing) -> Evaluation:
     config, depth = run.config, run.config.adapter.max_depth
     prompt_len = run.prompts.shape[1]
     trace = run.judge.trace(run.continued, prompt_len, config.eval.new_tokens, depth)
-    table = tune(trace, Cost.of(run.target_config, run.adapter.config), CONFIDENCES)
+    table = tune(trace, run.student.cost(run.target_config), CONFIDENCES)
     best = max(table, key=lambda replay: replay.speedup)
     if standing.best is None or best.speedup > standing.best.replay.speedup:
-        tensors = {name: p.detach().cpu().clone() for name, p in run.adapter.named_parameters()}
+        tensors = {
+            name: p.detach().cpu().clone() for name, p in run.student.module.named_parameters()
+        }
         standing.best = Best(standing.step, best, tensors)
     held_out = run.judge.teacher_forced(run.held_windows, range(1, depth + 1))
     return Evaluation(held_out, table, best)
@@ -189,7 +195,7 @@ def _checkpoint(run: Run, standing: Standing) -> Checkpoint:
     return Checkpoint(
         trajectory=run.config.trajectory(),
         step=standing.step,
-        adapter=run.adapter.state_dict(),
+        adapter=run.student.module.state_dict(),
         optimizer=run.optimizer.state_dict(),
         best=standing.best,
     )
@@ -201,16 +207,12 @@ def _finish(run: Run, standing: Standing, report: TrainReport) -> TrainReport:
     found, kept = _evaluate(run, standing), standing.step
     if config.eval.keep == "best" and standing.best is not None and standing.best.step != kept:
         kept = standing.best.step
-        run.adapter.load_state_dict(standing.best.adapter)
+        run.student.module.load_state_dict(standing.best.adapter)
         found = _evaluate(run, standing)
     report = replace(report, completed=True, kept_step=kept, **vars(found))
     if not run.team.writes:
         return report
-    run.adapter.config = replace(
-        run.adapter.config, confidence=found.best.confidence, max_depth=found.best.max_depth
-    )
-    marks = fingerprint(config.model, config.adapter.exit_layer)
-    save_adapter(config.out, run.adapter, run.target_config, marks)
+    run.student.save(config.out, config.model, found.best)
     replace_file(config.out / METRICS, (folder / METRICS).read_bytes())
     content = json.dumps(asdict(report), indent=2, default=str)
     replace_file(config.out / REPORT, (content + "\n").encode())
