@@ -131,9 +131,7 @@ def draft_model_of(llm: KangarooForCausalLM, given: argparse.Namespace) -> tuple
         parts += [] if own.config.tie_embeddings else [w.lm_head]
         return "draft model", own, sum(x.numel() for x in parts)
     count = given.draft_layers
-    weights = replace(model.weights, layers=model.weights.layers[:count])
-    stand_in = Llama(replace(model.config, num_layers=count), weights, model.kernels)
-    return f"first {count} layers", stand_in, 0
+    return f"first {count} layers", model.with_layers(model.weights.layers[:count]), 0
 
 
 def makers(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,15 @@ import torch
 from torch import Tensor
 
 from kangaroo.cache import SlotCache
-from kangaroo.config import AdapterConfig, AdapterKind, DraftConfig
+from kangaroo.config import AdapterConfig, AdapterKind, DraftConfig, EagleConfig, MedusaConfig
 from kangaroo.draft.base import Drafter
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.draft_model import ModelDrafter
+from kangaroo.draft.eagle import EagleDrafter
 from kangaroo.draft.growth import Ranking
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.lookup import LookupDrafter
+from kangaroo.draft.medusa import MedusaDrafter
 from kangaroo.draft.sampled import SampledDrafter
 from kangaroo.draft.skipping import SkippingDrafter
 from kangaroo.draft.threshold import Threshold
@@ -27,8 +28,10 @@ from kangaroo.engine.state import DecodeState, Request
 from kangaroo.evals.recording import Recording as Run
 from kangaroo.evals.recording import RecordingDecoder
 from kangaroo.models.adapter import Adapter, BareExit
+from kangaroo.models.eagle import Eagle
 from kangaroo.models.families import model_config
 from kangaroo.models.llama import Llama
+from kangaroo.models.medusa import Medusa
 from kangaroo.models.weights import load_target
 from kangaroo.sampling.processors import Lengths, Shaping, processors
 from kangaroo.sampling.sampler import Sampler
@@ -93,6 +96,28 @@ def make_adapter(model: Llama, kind: AdapterKind, exit_layer: int, seed: int = 0
         if p.ndim == 1:
             p.add_(torch.empty(p.shape).normal_(0.0, 0.1, generator=generator))
     return adapter.to(model.weights.norm)
+
+
+def make_medusa(model: Llama, num_draft_heads: int = 6, seed: int = 0) -> Medusa:
+    """Random, but not idle: its heads say other things than the target's, and than each other."""
+    medusa = Medusa(MedusaConfig.for_target(model.config, num_draft_heads)).requires_grad_(False)
+    medusa.reset(model.weights.lm_head)
+    generator = torch.Generator().manual_seed(seed)
+    for p in medusa.parameters():
+        p.add_(torch.empty(p.shape).normal_(0.0, 0.5 * p.shape[-1] ** -0.5, generator=generator))
+    return medusa.to(model.weights.norm)
+
+
+def make_eagle(model: Llama, seed: int = 0) -> Eagle:
+    """Random in every parameter: tokens, states and what it attends to move the draft."""
+    eagle = Eagle(EagleConfig.for_target(model.config)).requires_grad_(False)
+    eagle.reset(seed)
+    generator = torch.Generator().manual_seed(seed)
+    for name, p in eagle.named_parameters():
+        std = 0.5 * p.shape[1] ** -0.5 if name in ("o", "down") else 0.1
+        if p.ndim == 1 or name in ("o", "down"):
+            p.add_(torch.empty(p.shape).normal_(0.0, std, generator=generator))
+    return eagle.to(model.weights.norm)
 
 
 def make_prompt(model: Llama, num_tokens: int, seed: int = 0) -> list[int]:
@@ -176,17 +201,18 @@ def shortened(model: Llama, num_layers: int) -> Llama:
     """The first layers of `model`, with its own norm and head: a small model that is right now and
     then.
     """
-    weights = replace(model.weights, layers=model.weights.layers[:num_layers])
-    return Llama(replace(model.config, num_layers=num_layers), weights, model.kernels)
+    return model.with_layers(model.weights.layers[:num_layers])
 
 
-# Drafters of chains that need no adapter, by name.
+# Drafters of chains that are not Kangaroo's with its adapter, by name.
 OTHERS: dict[str, Callable[[Llama, DraftConfig], Drafter]] = {
     "lookup": LookupDrafter,
     "bare exit": lambda model, config: SampledDrafter(
         model, BareExit(model.config, model.weights.norm, config.exit_layer), config
     ),
     "draft model": lambda model, config: ModelDrafter(model, config, shortened(model, 2)),
+    "medusa": lambda model, config: MedusaDrafter(model, config, make_medusa(model)),
+    "eagle": lambda model, config: EagleDrafter(model, config, make_eagle(model)),
     "skipping": lambda model, config: SkippingDrafter(model, config, {1}),
     "skipping by rule": lambda model, config: SkippingDrafter(
         model, config, {1}, Threshold(step=1.0)

@@ -25,6 +25,7 @@ def export(
 ) -> None:
     """Write target and adapter to one file, for programs that embed libkangaroo."""
     from kangaroo.engine.generation import eos_list
+    from kangaroo.models.adapter_io import kangaroos
     from kangaroo.models.export import save_export
     from kangaroo.models.fingerprint import fingerprint
 
@@ -33,7 +34,7 @@ def export(
     save_export(
         out,
         llm.model,
-        llm.adapter,
+        None if llm.adapter is None else kangaroos(llm.adapter),
         fingerprint(llm.path, exit_layer),
         frozenset(eos_list(llm.generation_config.eos_token_id)),
     )

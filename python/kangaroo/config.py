@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
-from typing import Literal
+from typing import ClassVar, Literal
 
 AdapterKind = Literal["paper", "deep_prefix"]
 ADAPTER_KINDS: tuple[AdapterKind, ...] = ("paper", "deep_prefix")
+HeadKind = Literal["medusa", "eagle"]
+HEAD_KINDS: tuple[HeadKind, ...] = ("medusa", "eagle")
 DraftKind = Literal["off", "chain", "tree"]
 DRAFT_KINDS: tuple[DraftKind, ...] = ("off", "chain", "tree")
 DraftSampling = Literal["coupled", "rejection"]
@@ -173,9 +175,106 @@ class AdapterConfig:
 
     def draft(self) -> DraftConfig:
         """The deployed stopping rule."""
-        return DraftConfig(
-            exit_layer=self.exit_layer,
-            max_depth=self.max_depth,
-            confidence=self.confidence,
-            adaptive=True,
+        return _deployed(self)
+
+
+@dataclass(frozen=True)
+class MedusaConfig:
+    """Medusa-1 heads (arXiv 2401.10774), and their deployed stopping rule.
+
+    Attributes:
+        hidden_size, vocab_size: the target's.
+        num_draft_heads: tokens that one state can draft.
+        exit_layer: where verification starts; nothing is shared with the target's layers.
+        max_depth, confidence: as of `AdapterConfig`.
+    """
+
+    kind: Literal["medusa"]
+    hidden_size: int
+    vocab_size: int
+    num_draft_heads: int
+    max_depth: int = 6
+    confidence: float = 0.6
+    exit_layer: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.num_draft_heads < 1:
+            raise ValueError(f"num_draft_heads: expected at least 1, got {self.num_draft_heads}")
+        if self.max_depth > self.num_draft_heads:
+            raise ValueError(
+                f"max_depth: expected at most {self.num_draft_heads}, the number of draft heads, "
+                f"got {self.max_depth}"
+            )
+        self.draft()
+
+    @classmethod
+    def for_target(cls, target: ModelConfig, num_draft_heads: int) -> MedusaConfig:
+        """Heads of the target's width and vocabulary."""
+        sizes = target.hidden_size, target.vocab_size, num_draft_heads
+        return cls("medusa", *sizes, max_depth=num_draft_heads)
+
+    def draft(self) -> DraftConfig:
+        """The deployed stopping rule."""
+        return _deployed(self)
+
+
+@dataclass(frozen=True)
+class EagleConfig:
+    """An EAGLE-style head (arXiv 2401.15077), and its deployed stopping rule.
+
+    Attributes:
+        hidden_size to qk_norm: its layer's, which are those of a layer of the target.
+        exit_layer: where verification starts; nothing is shared with the target's layers.
+        max_depth, confidence: as of `AdapterConfig`.
+    """
+
+    kind: Literal["eagle"]
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    qkv_bias: bool
+    o_bias: bool
+    qk_norm: bool
+    max_depth: int = 6
+    confidence: float = 0.6
+    exit_layer: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        if self.intermediate_size < 1:
+            got = self.intermediate_size
+            raise ValueError(f"intermediate_size: expected at least 1, got {got}")
+        self.draft()
+
+    @classmethod
+    def for_target(cls, target: ModelConfig) -> EagleConfig:
+        """A head whose layer is one of the target's family."""
+        return cls(
+            kind="eagle",
+            hidden_size=target.hidden_size,
+            intermediate_size=target.intermediate_size,
+            num_heads=target.num_heads,
+            num_kv_heads=target.num_kv_heads,
+            head_dim=target.head_dim,
+            qkv_bias=target.qkv_bias,
+            o_bias=target.o_bias,
+            qk_norm=target.qk_norm,
         )
+
+    def draft(self) -> DraftConfig:
+        """The deployed stopping rule."""
+        return _deployed(self)
+
+
+HeadConfig = MedusaConfig | EagleConfig
+DrafterConfig = AdapterConfig | HeadConfig  # of all that is trained
+
+
+def _deployed(drafter: DrafterConfig) -> DraftConfig:
+    return DraftConfig(
+        exit_layer=drafter.exit_layer,
+        max_depth=drafter.max_depth,
+        confidence=drafter.confidence,
+        adaptive=True,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kangaroo.config import AdapterConfig, ModelConfig
+from kangaroo.config import AdapterConfig, DrafterConfig, MedusaConfig, ModelConfig
 
 # A row more in a pass, over the pass: 8 rows cost a CPU 1.5 to 1.7 of what one costs
 # (benchmarks/verify_rows.py); where weights come from a GPU's memory rows are free.
@@ -27,8 +27,10 @@ class Cost:
     """Parameters read by the parts of a round; batch-1 decoding is bound by them.
 
     Attributes:
-        shallow, deep: layers [0, E) and [E, L); head: the target's.
-        adapter: per draft step; refresh: per round (rows of verified slots, `deep_prefix`).
+        shallow, deep: layers [0, E) and [E, L), E = 0 where the drafter shares none; head: the
+            target's. Medusa's own, of which a draft step reads one, are as large.
+        adapter: per draft step; refresh: per round (rows of verified slots, `deep_prefix` and
+            EAGLE).
     """
 
     shallow: int
@@ -38,16 +40,27 @@ class Cost:
     refresh: int
 
     @classmethod
-    def of(cls, target: ModelConfig, adapter: AdapterConfig) -> Cost:
+    def of(cls, target: ModelConfig, drafter: DrafterConfig) -> Cost:
         """From the geometry; norms and biases are left out."""
-        layer = layer_parameters(target)
-        own_q, own_kv = (n * adapter.head_dim for n in (adapter.num_heads, adapter.num_kv_heads))
+        layer, c = layer_parameters(target), target.hidden_size
+        shared, refresh = 0, 0
+        if isinstance(drafter, MedusaConfig):
+            step = c * c
+        elif isinstance(drafter, AdapterConfig):
+            own_q, own_kv = (
+                n * drafter.head_dim for n in (drafter.num_heads, drafter.num_kv_heads)
+            )
+            step, shared = c * (2 * own_q + 2 * own_kv), drafter.exit_layer
+            refresh = c * 4 * own_kv if drafter.kind == "deep_prefix" else 0
+        else:
+            fc, keys_and_values = 2 * c * c, 2 * c * drafter.num_kv_heads * drafter.head_dim
+            step, refresh = fc + layer, fc + keys_and_values
         return cls(
-            shallow=adapter.exit_layer * layer,
-            deep=(target.num_layers - adapter.exit_layer) * layer,
-            head=target.vocab_size * target.hidden_size,
-            adapter=adapter.hidden_size * (2 * own_q + 2 * own_kv),
-            refresh=adapter.hidden_size * 4 * own_kv if adapter.kind == "deep_prefix" else 0,
+            shallow=shared * layer,
+            deep=(target.num_layers - shared) * layer,
+            head=target.vocab_size * c,
+            adapter=step,
+            refresh=refresh,
         )
 
     def speedup(self, compression_ratio: float, drafts_per_round: float) -> float:
@@ -76,9 +89,9 @@ class RoundCosts:
     row: float
 
     @classmethod
-    def of(cls, target: ModelConfig, adapter: AdapterConfig, device_type: str) -> RoundCosts:
+    def of(cls, target: ModelConfig, drafter: DrafterConfig, device_type: str) -> RoundCosts:
         """By the weights that are read; rows by the kind of device, `torch.device.type`."""
-        cost = Cost.of(target, adapter)
+        cost = Cost.of(target, drafter)
         plain = cost.shallow + cost.deep + cost.head + cost.refresh
         return cls.of_parameters(cost.shallow + cost.adapter + cost.head, plain, device_type)
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from kangaroo.config import DraftConfig
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.device_round import Pieces, Runtime
-from kangaroo.engine.drafting import drafter_of
+from kangaroo.engine.drafting import drafter_of, kangaroo_drafter
 from kangaroo.engine.graphs import GraphDecoder
 from kangaroo.models.adapter import Adapter
+from kangaroo.models.adapter_io import DraftModule, kangaroos
 from kangaroo.models.llama import Llama
 from kangaroo_kernels.draft_head import DraftHead
 
@@ -19,18 +20,19 @@ class Decoders:
 
     Args:
         head: what drafts are taken from.
-        runtime: runs rounds without the host, of greedy chains; None: the host runs all.
+        runtime: runs rounds without the host, of greedy chains of Kangaroo's; None: the host runs
+            all.
     """
 
     def __init__(
         self,
         model: Llama,
-        adapter: Adapter | None,
+        adapter: DraftModule | None,
         head: DraftHead,
         runtime: Callable[[Pieces], Runtime] | None = None,
     ):
         self.model, self.adapter, self.head = model, adapter, head
-        self.runtime = runtime
+        self.runtime = runtime if adapter is None or isinstance(adapter, Adapter) else None
         self._graphs: GraphDecoder | None = None
 
     def of(
@@ -67,5 +69,6 @@ class Decoders:
         return self._graphs
 
     def _new_graphs(self, draft: DraftConfig, runtime: Callable[[Pieces], Runtime]) -> GraphDecoder:
-        parts = self.model, self.adapter, draft, self.head
-        return GraphDecoder(drafter_of(*parts, sampled=True, coupled=True), runtime)
+        adapter = None if self.adapter is None else kangaroos(self.adapter)
+        parts = self.model, adapter, draft, self.head
+        return GraphDecoder(kangaroo_drafter(*parts, sampled=True, coupled=True), runtime)

@@ -7,12 +7,18 @@ from dataclasses import fields, replace
 from typing import Any
 
 from kangaroo.config import TREE_CONFIDENCE, DraftConfig
+from kangaroo.draft.base import Drafter
 from kangaroo.draft.branching import BranchingDrafter
+from kangaroo.draft.eagle import EagleDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.medusa import MedusaDrafter
 from kangaroo.draft.sampled import SampledBranchingDrafter, SampledDrafter
 from kangaroo.draft.whole import chain_drafter
 from kangaroo.models.adapter import Adapter
+from kangaroo.models.adapter_io import DraftModule
+from kangaroo.models.eagle import Eagle
 from kangaroo.models.llama import Llama
+from kangaroo.models.medusa import Medusa
 from kangaroo_kernels.draft_head import DraftHead
 
 DRAFT_OPTIONS = frozenset(field.name for field in fields(DraftConfig))
@@ -95,7 +101,43 @@ def refuse_idle(given: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}: has no effect beside tree_widths; leave one of them out")
 
 
+def plain_drafter(model: Llama, adapter: DraftModule | None, draft: DraftConfig) -> Drafter:
+    """Who drafts with `adapter`, token by token.
+
+    Raises:
+        ValueError: Medusa or EAGLE is to draft trees, or deeper than it has heads.
+    """
+    if isinstance(adapter, Medusa):
+        return MedusaDrafter(model, draft, adapter)
+    if isinstance(adapter, Eagle):
+        return EagleDrafter(model, draft, adapter)
+    return KangarooDrafter(model, adapter, draft)
+
+
 def drafter_of(
+    model: Llama,
+    adapter: DraftModule | None,
+    draft: DraftConfig,
+    head: DraftHead,
+    *,
+    sampled: bool,
+    coupled: bool,
+) -> Drafter:
+    """Who drafts by `draft`.
+
+    Args:
+        head: what Kangaroo's drafts are taken from.
+        sampled: some sequences are sampled; coupled: by the same numbers as the drafter's.
+
+    Raises:
+        ValueError: as :func:`plain_drafter`.
+    """
+    if isinstance(adapter, Medusa | Eagle):
+        return plain_drafter(model, adapter if draft.depth else None, draft)
+    return kangaroo_drafter(model, adapter, draft, head, sampled=sampled, coupled=coupled)
+
+
+def kangaroo_drafter(
     model: Llama,
     adapter: Adapter | None,
     draft: DraftConfig,
@@ -104,12 +146,7 @@ def drafter_of(
     sampled: bool,
     coupled: bool,
 ) -> KangarooDrafter:
-    """Who drafts by `draft`.
-
-    Args:
-        head: what drafts are taken from.
-        sampled: some sequences are sampled; coupled: by the same numbers as the drafter's.
-    """
+    """Who drafts by `draft` with Kangaroo's adapter; see :func:`drafter_of`."""
     if not draft.depth:  # autoregressive decoding must not pay for an adapter that it does not use
         return KangarooDrafter(model, None, draft)
     if draft.draft == "tree" and sampled and coupled:

@@ -14,12 +14,11 @@ from transformers.generation.streamers import BaseStreamer
 
 from kangaroo.config import DraftConfig
 from kangaroo.draft.head import drafting_head
-from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.batch import Batch
 from kangaroo.engine.capture import captured_rounds
 from kangaroo.engine.decode import Decoder, check_context
 from kangaroo.engine.decoders import Decoders
-from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config, taken
+from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config, plain_drafter, taken
 from kangaroo.engine.generation import Plan, plan, samplers
 from kangaroo.engine.inputs import InputIds, rows_of, unpadded
 from kangaroo.engine.loading import generation_config, load_engine, load_head, load_tokenizer
@@ -28,7 +27,7 @@ from kangaroo.engine.outputs import GenerateOutput
 from kangaroo.engine.state import PastKeyValues, Request
 from kangaroo.engine.stats import Rounds
 from kangaroo.engine.work import Work, past_of
-from kangaroo.models.adapter import Adapter
+from kangaroo.models.adapter_io import DraftModule
 from kangaroo.models.llama import Llama
 from kangaroo.models.weights import OnProgress
 from kangaroo_kernels import Backend, UnsupportedError
@@ -47,7 +46,7 @@ class KangarooForCausalLM:
     def __init__(
         self,
         model: Llama,
-        adapter: Adapter | None,
+        adapter: DraftModule | None,
         path: Path,
         generation_config: GenerationConfig,
         head: DraftHead | None = None,
@@ -193,7 +192,7 @@ class KangarooForCausalLM:
         request = Request(rows[0], 0)
         check_context(self.model.config, request)
         draft = self.draft_config(draft=None if self.adapter else "off")
-        drafter = KangarooDrafter(self.model, self.adapter, draft)
+        drafter = plain_drafter(self.model, self.adapter, draft)
         return PastKeyValues(Decoder(self.model, drafter, draft).prefill(request), self)
 
     def batch(

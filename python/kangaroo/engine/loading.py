@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 from kangaroo.draft.head import drafting_head, require_readable
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.adapter_format import CONFIG, read_description
-from kangaroo.models.adapter_io import load_adapter
+from kangaroo.models.adapter_io import DraftModule, kangaroos, load_drafter
 from kangaroo.models.draft_vocab import read_draft_vocab, vocab_tensor
 from kangaroo.models.families import hf_config, model_config
 from kangaroo.models.fingerprint import fingerprint, tokenizer_sha256
@@ -33,7 +33,7 @@ def load_engine(
     device: torch.device | str,
     backend: Backend | str,
     on_progress: OnProgress | None = None,
-) -> tuple[Path, Llama, Adapter | None]:
+) -> tuple[Path, Llama, DraftModule | None]:
     """Folder, target and adapter; see :meth:`KangarooForCausalLM.from_pretrained`."""
     path = target_path(target)
     place = torch_device(device)
@@ -42,7 +42,7 @@ def load_engine(
     on = Target(place, number, config.head_dim)
     kernels, prefill = KernelSet.resolve(on, backend), prefill_kernels(on, backend)
     home = adapter_home(target, adapter)
-    loaded = None if home is None else load_bound_adapter(home, path, number, place)
+    loaded = None if home is None else load_bound(home, path, number, place)
     weights = load_target(path, config, number, place, on_progress)
     return path, Llama(config, weights, kernels, prefill), loaded
 
@@ -59,13 +59,22 @@ def prefill_kernels(target: Target, backend: Backend | str) -> KernelSet | None:
 def load_bound_adapter(
     home: Path, target: Path, dtype: torch.dtype, device: torch.device
 ) -> Adapter:
-    """The adapter in folder `home`, which must have been made for the target in folder `target`.
+    """Kangaroo's adapter in folder `home`; see :func:`load_bound`.
 
     Raises:
-        ValueError: as load_adapter.
+        ValueError: as there, or it is of another kind.
+    """
+    return kangaroos(load_bound(home, target, dtype, device), f"{home / CONFIG}: ")
+
+
+def load_bound(home: Path, target: Path, dtype: torch.dtype, device: torch.device) -> DraftModule:
+    """What folder `home` drafts with, made for the target in folder `target`.
+
+    Raises:
+        ValueError: as load_drafter.
     """
     exit_layer = read_description(home / CONFIG).adapter.exit_layer
-    return load_adapter(home, dtype, device, fingerprint(target, exit_layer))
+    return load_drafter(home, dtype, device, fingerprint(target, exit_layer))
 
 
 def load_draft_model(path: Path, target: Path, like: Llama) -> Llama:
@@ -86,7 +95,7 @@ def load_draft_model(path: Path, target: Path, like: Llama) -> Llama:
 def load_head(
     path: Path,
     model: Llama,
-    adapter: Adapter | None,
+    adapter: DraftModule | None,
     copy: str | None,
     vocab: str | Path | Sequence[int] | None,
 ) -> DraftHead:
@@ -94,9 +103,10 @@ def load_head(
     own = model.weights.lm_head
     if copy is None and vocab is None:
         return drafting_head(own)
-    if adapter is None:
+    if not isinstance(adapter, Adapter):
         name = "draft_vocab" if copy is None else "draft_head"
-        raise ValueError(f"{name}: has no effect without an adapter; leave it out")
+        other = "out an adapter" if adapter is None else f" adapter.kind {adapter.config.kind!r}"
+        raise ValueError(f"{name}: has no effect with{other}; leave it out")
     if isinstance(vocab, str | Path):
         vocab = read_draft_vocab(Path(vocab), len(own), tokenizer_sha256(path))
     ids = None if vocab is None else vocab_tensor(vocab, len(own)).to(own.device)

@@ -13,6 +13,7 @@ from transformers.generation.stopping_criteria import StopStringCriteria
 from kangaroo.engine.detokenize import UNFINISHED
 from kangaroo.evals.bits import Tally, recorded
 from kangaroo.evals.subject import Finding, Options, Subject
+from kangaroo.models.adapter_io import kangaroos
 
 NO_ADAPTER = "there is no adapter, so nothing is drafted"
 # As deployed, every depth that a few steps of a chain or none can have, and long and bold ones.
@@ -37,6 +38,7 @@ def logits_bits(subject: Subject) -> Finding:
     llm = subject.llm
     if llm.adapter is None:
         return Finding(not_run=NO_ADAPTER)
+    adapter = kangaroos(llm.adapter)
     total, num_drafted = Tally(), 0
     failures: list[dict[str, Any]] = []
     for number, prompt in enumerate(subject.prompts):
@@ -44,7 +46,7 @@ def logits_bits(subject: Subject) -> Finding:
         total.num_plain_tokens += len(base.tokens)
         for options in RULES:
             rule = llm.draft_config(**{"adaptive": False} | options)
-            run = recorded(llm.model, llm.adapter, rule, prompt, subject.settings.max_new_tokens)
+            run = recorded(llm.model, adapter, rule, prompt, subject.settings.max_new_tokens)
             num_drafted += run.num_drafted
             where = {"prompt": number, "options": dict(options)}
             if len(run.tokens) != len(base.tokens):

@@ -11,6 +11,7 @@ from kangaroo.engine.llm import KangarooForCausalLM
 from kangaroo.engine.options import NEUTRAL, SAMPLING
 from kangaroo.evals.bits import plain
 from kangaroo.evals.recording import Recording
+from kangaroo.models.adapter_io import kangaroos
 from kangaroo.sampling.source import SEEDS, CounterSource
 
 PASS, FAIL, NOT_RUN = "pass", "fail", "not run"
@@ -80,6 +81,8 @@ class Subject:
     def __post_init__(self) -> None:
         if not self.prompts:
             raise ValueError("prompts: expected at least one, got none")
+        if self.llm.adapter is not None:
+            kangaroos(self.llm.adapter)  # who drafts trees too
 
     @property
     def modes(self) -> dict[str, Options]:

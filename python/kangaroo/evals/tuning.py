@@ -18,6 +18,7 @@ from kangaroo.engine.llm import KangarooForCausalLM
 from kangaroo.engine.stats import Speculation
 from kangaroo.evals.paired import compare, total, warm_up
 from kangaroo.evals.tracing import greedy_trace
+from kangaroo.models.adapter_io import kangaroos
 from kangaroo.train.simulate import Trace, replay
 
 CONFIDENCES = tuple(tenth / 10 for tenth in range(10))
@@ -243,14 +244,14 @@ def traced(llm: KangarooForCausalLM, prompts: Sequence[list[int]], settings: Set
     """What any rule would draft behind `prompts`; the target has an adapter.
 
     Raises:
-        ValueError: it has none.
+        ValueError: it has none, or another drafter's.
     """
     if llm.adapter is None:
         raise ValueError("adapter: expected one to tune, got none")
     ends = eos_list(llm.generation_config.eos_token_id)
     return greedy_trace(
         llm.model,
-        llm.adapter,
+        kangaroos(llm.adapter),
         prompts,
         settings.max_new_tokens,
         max_depth=settings.max_depth,

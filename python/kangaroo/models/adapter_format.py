@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from kangaroo.config import AdapterConfig, ModelConfig
+from kangaroo.config import (
+    ADAPTER_KINDS,
+    AdapterConfig,
+    DrafterConfig,
+    EagleConfig,
+    MedusaConfig,
+    ModelConfig,
+)
 from kangaroo.models.files import Kinds, check_fields, read_json
 from kangaroo.models.fingerprint import PARTS
 
@@ -30,9 +37,10 @@ TARGET_KINDS: Kinds = {
     "num_kv_heads": int,
     "head_dim": int,
 }
-ADAPTER_KINDS: Kinds = {
-    name: hint if hint in (int, float) else str
-    for name, hint in get_type_hints(AdapterConfig).items()
+CONFIGS: dict[str, type[DrafterConfig]] = {
+    **dict.fromkeys(ADAPTER_KINDS, AdapterConfig),
+    "medusa": MedusaConfig,
+    "eagle": EagleConfig,
 }
 
 
@@ -45,7 +53,7 @@ class Description:
         sha256: of adapter.safetensors.
     """
 
-    adapter: AdapterConfig
+    adapter: DrafterConfig
     target_fingerprint: dict[str, str]
     sha256: str
 
@@ -59,7 +67,7 @@ def is_adapter(path: Path) -> bool:
 
 
 def describe(
-    adapter: AdapterConfig, target: ModelConfig, target_fingerprint: Mapping[str, str], sha256: str
+    adapter: DrafterConfig, target: ModelConfig, target_fingerprint: Mapping[str, str], sha256: str
 ) -> dict[str, Any]:
     """The content of config.json."""
     return {
@@ -84,23 +92,43 @@ def read_description(file: Path) -> Description:
         if content.get(field) != expected:
             raise ValueError(f"{file}: {field}: expected {expected!r}, got {content.get(field)!r}")
     check_fields(f"{file}", content, TOP_KINDS)
-    check_fields(f"{file}: adapter", content["adapter"], ADAPTER_KINDS)
+    config = _config_class(f"{file}: adapter", content["adapter"])
     check_fields(f"{file}: target", content["target"], TARGET_KINDS)
     target_fingerprint = content["target_fingerprint"]
     check_fields(f"{file}: target_fingerprint", target_fingerprint, dict.fromkeys(PARTS, str))
     try:
-        adapter = AdapterConfig(**content["adapter"])
+        adapter = config(**content["adapter"])
         _check_geometry(adapter, content["target"])
     except ValueError as error:
         raise ValueError(f"{file}: adapter: {error}") from error
     return Description(adapter, target_fingerprint, content["sha256"])
 
 
-def _check_geometry(adapter: AdapterConfig, target: Mapping[str, Any]) -> None:
-    for name in ("hidden_size", "head_dim"):
-        if not 1 <= getattr(adapter, name) == target[name]:
+def _config_class(where: str, content: Mapping[str, Any]) -> type[DrafterConfig]:
+    """Of the kind that `content` says, whose fields it has."""
+    kind = content.get("kind")
+    if isinstance(kind, str) and kind not in CONFIGS:
+        raise ValueError(f"{where}: kind: expected one of {', '.join(CONFIGS)}, got {kind!r}")
+    config = CONFIGS[kind] if isinstance(kind, str) else AdapterConfig  # refused by its fields
+    hints = get_type_hints(config)
+    numbers = (int, float, bool)
+    kinds = {f.name: hints[f.name] if hints[f.name] in numbers else str for f in fields(config)}
+    check_fields(where, content, kinds)
+    return config
+
+
+def _check_geometry(adapter: DrafterConfig, target: Mapping[str, Any]) -> None:
+    """What it has from its target is the target's; Kangaroo's adapters alone have heads of any
+    number.
+    """
+    own = isinstance(adapter, AdapterConfig)
+    shared = ("hidden_size", "head_dim") if own else [f.name for f in fields(adapter)]
+    for name in shared:
+        if name in TARGET_KINDS and not 1 <= getattr(adapter, name) == target[name]:
             got = getattr(adapter, name)
             raise ValueError(f"{name}: expected the target's {target[name]}, got {got}")
+    if not isinstance(adapter, AdapterConfig):
+        return
     if adapter.num_kv_heads < 1 or adapter.num_heads % adapter.num_kv_heads:
         raise ValueError(
             f"num_kv_heads: expected a divisor of {adapter.num_heads}, got {adapter.num_kv_heads}"

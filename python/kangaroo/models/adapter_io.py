@@ -7,24 +7,36 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from kangaroo.config import AdapterConfig, AdapterKind, ModelConfig
+from kangaroo.config import (
+    ADAPTER_KINDS,
+    AdapterConfig,
+    AdapterKind,
+    DrafterConfig,
+    MedusaConfig,
+    ModelConfig,
+)
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.adapter_format import CONFIG, describe, is_adapter, read_description
+from kangaroo.models.eagle import Eagle
 from kangaroo.models.families import model_config
 from kangaroo.models.files import TensorFiles, file_sha256, flush, read_json
 from kangaroo.models.fingerprint import PARTS, fingerprint
+from kangaroo.models.medusa import Medusa
 from kangaroo.models.published import read_published
 
 TENSORS = "adapter.safetensors"
+DraftModule = Adapter | Medusa | Eagle  # what is trained, saved and loaded
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def save_adapter(
-    path: Path, adapter: Adapter, target: ModelConfig, target_fingerprint: Mapping[str, str]
+    path: Path, adapter: DraftModule, target: ModelConfig, target_fingerprint: Mapping[str, str]
 ) -> None:
     """Write the adapter to folder `path`, whole or not at all.
 
@@ -83,31 +95,63 @@ def load_adapter(
     device: torch.device,
     target_fingerprint: Mapping[str, str] | None = None,
 ) -> Adapter:
-    """The adapter in folder `path`, converted, in eval mode, no gradients.
+    """Kangaroo's adapter in folder `path`, as :func:`load_drafter` loads it.
+
+    Raises:
+        ValueError: as there, or it is of another kind.
+    """
+    return kangaroos(load_drafter(path, dtype, device, target_fingerprint), f"{path / CONFIG}: ")
+
+
+def kangaroos(module: DraftModule, where: str = "") -> Adapter:
+    """`module`, for what other drafters cannot do.
+
+    Raises:
+        ValueError: it is another drafter's; it begins with `where`.
+    """
+    if isinstance(module, Adapter):
+        return module
+    wanted = " or ".join(ADAPTER_KINDS)
+    raise ValueError(f"{where}adapter: kind: expected {wanted}, got {module.config.kind}")
+
+
+def load_drafter(
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    target_fingerprint: Mapping[str, str] | None = None,
+) -> DraftModule:
+    """What is in folder `path`, of any kind, converted, in eval mode, no gradients.
 
     Args:
         target_fingerprint: of the target it is to draft for; None: not compared.
 
     Raises:
-        ValueError: a file, field or tensor is missing, surplus or wrong, or the adapter belongs to
-            another target.
+        ValueError: a file, field or tensor is missing, surplus or wrong, or it belongs to another
+            target.
     """
     described = read_description(path / CONFIG)
     if target_fingerprint is not None:
         _check_target(path / CONFIG, described.target_fingerprint, target_fingerprint)
     with torch.device("meta"):
-        adapter = Adapter(described.adapter)
+        module = _module_of(described.adapter)
     files = TensorFiles([path / TENSORS])
-    files.check({name: tuple(p.shape) for name, p in adapter.named_parameters()}, frozenset())
+    files.check({name: tuple(p.shape) for name, p in module.named_parameters()}, frozenset())
     if file_sha256(path / TENSORS) != described.sha256:
         raise ValueError(
             f"{path / TENSORS}: corrupt, or not the file that {CONFIG} was written with"
         )
     tensors = {
         name: torch.empty(p.shape, dtype=dtype, device=device).copy_(files.read(name))
-        for name, p in adapter.named_parameters()
+        for name, p in module.named_parameters()
     }
-    return filled(adapter, tensors)
+    return filled(module, tensors)
+
+
+def _module_of(config: DrafterConfig) -> DraftModule:
+    if isinstance(config, AdapterConfig):
+        return Adapter(config)
+    return Medusa(config) if isinstance(config, MedusaConfig) else Eagle(config)
 
 
 def init_adapter(model_dir: Path, exit_layer: int, out: Path, kind: AdapterKind, seed: int) -> None:
@@ -152,10 +196,10 @@ def convert_adapter(source_dir: Path, model_dir: Path, exit_layer: int, out: Pat
     save_adapter(out, adapter, target, fingerprint(model_dir, exit_layer))
 
 
-def filled(adapter: Adapter, tensors: Mapping[str, Tensor]) -> Adapter:
-    """`adapter` with these tensors by name, none copied; in eval mode, no gradients."""
-    adapter.load_state_dict(tensors, strict=True, assign=True)
-    return adapter.requires_grad_(False).eval()
+def filled(module: Module, tensors: Mapping[str, Tensor]) -> Module:
+    """`module` with these tensors by name, none copied; in eval mode, no gradients."""
+    module.load_state_dict(tensors, strict=True, assign=True)
+    return module.requires_grad_(False).eval()
 
 
 def _check_target(file: Path, made_for: Mapping[str, str], target: Mapping[str, str]) -> None:

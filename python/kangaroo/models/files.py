@@ -49,7 +49,7 @@ def check_fields(where: str, content: Mapping[str, Any], kinds: Kinds) -> None:
     for name, kind in kinds.items():
         value = content[name]
         fits = isinstance(value, (float, int) if kind is float else kind)
-        if not fits or isinstance(value, bool):
+        if not fits or isinstance(value, bool) != (kind is bool):
             raise ValueError(f"{where}: {name}: expected {kind.__name__}, got {value!r}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -54,6 +56,16 @@ class Llama:
         self.prefill_kernels = prefill_kernels
         self.rope = rope_table(config, weights.norm.device)
         self.fused = kernels.decoder_layers(weights.layers, self.rope, config.rms_norm_eps)
+
+    def with_layers(self, layers: Sequence[LayerWeights]) -> Llama:
+        """The same embedding, norm, head and kernels around other layers of the same geometry."""
+        other = copy(self)
+        other.config = replace(self.config, num_layers=len(layers))
+        other.weights = replace(self.weights, layers=tuple(layers))
+        other.fused = self.kernels.decoder_layers(
+            other.weights.layers, self.rope, self.config.rms_norm_eps
+        )
+        return other
 
     def embed(self, tokens: Tensor) -> Tensor:
         """tokens [B, N] int64 -> [B, N, C]."""

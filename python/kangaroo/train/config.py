@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kangaroo.config import ADAPTER_KINDS, AdapterKind
+from kangaroo.config import ADAPTER_KINDS, HEAD_KINDS, AdapterKind, HeadKind
 
 TargetDtype = Literal["auto", "bfloat16", "float32"]
 StoredDtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -24,17 +24,20 @@ class NewAdapter:
     """What is trained.
 
     Attributes:
-        kind, exit_layer: see `AdapterConfig`.
+        kind: of `AdapterConfig`; or "medusa" or "eagle", other drafters.
+        exit_layer: see `AdapterConfig`; the other drafters have none.
         max_depth: drafts per round at most; training draws delta, the distance of a query to the
-            newest verified slot, from 1..max_depth.
+            newest verified slot, from 1..max_depth. Medusa has as many heads.
     """
 
-    kind: AdapterKind = "deep_prefix"
+    kind: AdapterKind | HeadKind = "deep_prefix"
     exit_layer: int = 2
     max_depth: int = 6
 
     def __post_init__(self) -> None:
-        one_of(self, "kind", ADAPTER_KINDS)
+        one_of(self, "kind", ADAPTER_KINDS + HEAD_KINDS)
+        if self.kind in HEAD_KINDS and self.exit_layer != NewAdapter.exit_layer:
+            raise ValueError(f"exit_layer: has no effect on kind {self.kind!r}; leave it out")
         for name in ("exit_layer", "max_depth"):
             at_least(self, name, 1)
 

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from kangaroo.config import AdapterConfig, ModelConfig
+from kangaroo.config import AdapterConfig, EagleConfig, MedusaConfig, ModelConfig
 from kangaroo.models.adapter import Adapter
+from kangaroo.models.eagle import Eagle
 from kangaroo.models.families import model_config
 from kangaroo.models.llama import rope_table
+from kangaroo.models.medusa import Medusa
 from kangaroo.train.config import TrainConfig
 from kangaroo.train.documents import bos_of
 from kangaroo.train.evaluate import Judge, greedy_prompts
 from kangaroo.train.features import Features, open_features
+from kangaroo.train.heads import EagleStudent, MedusaStudent
 from kangaroo.train.parallel import ALONE, Team, own_device, shard_layers
 from kangaroo.train.prepare import training_documents
 from kangaroo.train.student import AdapterStudent, Student
@@ -67,6 +70,10 @@ class Run:
 def new_student(config: TrainConfig, target: ModelConfig) -> Student:
     """What `config.adapter` asks for."""
     own = config.adapter
+    if own.kind == "medusa":
+        return MedusaStudent(Medusa(MedusaConfig.for_target(target, own.max_depth)))
+    if own.kind == "eagle":
+        return EagleStudent(Eagle(EagleConfig.for_target(target)))
     return AdapterStudent(Adapter(AdapterConfig.for_target(target, own.kind, own.exit_layer)))
 
 

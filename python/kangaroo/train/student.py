@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kangaroo.config import ModelConfig
 from kangaroo.costs import Cost
 from kangaroo.models.adapter import Adapter
-from kangaroo.models.adapter_io import save_adapter
+from kangaroo.models.adapter_io import DraftModule, save_adapter
 from kangaroo.models.families import model_config
 from kangaroo.models.fingerprint import fingerprint
 from kangaroo.train.forward import draft_hidden, full_sequence
@@ -107,9 +107,11 @@ class AdapterStudent:
 
     def save(self, path: Path, target: Path, rule: Replay) -> None:
         """See Student."""
-        module = self.module
-        module.config = replace(
-            module.config, confidence=rule.confidence, max_depth=rule.max_depth
-        )
-        marks = fingerprint(target, module.config.exit_layer)
-        save_adapter(path, module, model_config(target), marks)
+        deploy(self.module, path, target, rule)
+
+
+def deploy(module: DraftModule, path: Path, target: Path, rule: Replay) -> None:
+    """Write what was trained to folder `path`; see :meth:`Student.save`."""
+    config = replace(module.config, confidence=rule.confidence, max_depth=rule.max_depth)
+    module.config = config
+    save_adapter(path, module, model_config(target), fingerprint(target, config.exit_layer))

@@ -37,7 +37,9 @@ class FrozenTarget:
     """A Hugging Face model that is only ever read.
 
     Attributes:
-        head: [V, C] and norm: [C], the final norm in front of it; in the target's dtype.
+        head: [V, C], norm: [C], the final norm in front of it, and embedding: [V, C]; in the
+            target's dtype.
+        eps: of its norms.
         eos_ids: tokens that end a generation.
     """
 
@@ -45,6 +47,8 @@ class FrozenTarget:
         self.model, self.exit_layer = model.eval().requires_grad_(False), exit_layer
         self.head: Tensor = model.get_output_embeddings().weight
         self.norm: Tensor = model.model.norm.weight
+        self.embedding: Tensor = model.get_input_embeddings().weight
+        self.eps: float = model.config.rms_norm_eps
         eos = model.generation_config.eos_token_id
         self.eos_ids: list[int] = eos if isinstance(eos, list) else [] if eos is None else [eos]
         # The checkpoint may ask for penalties or sampling; what is replayed is plain greedy.
