@@ -10,14 +10,19 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
 
 from kangaroo.config import DraftConfig
+from kangaroo.draft import states
 from kangaroo.draft.draft_model import ModelDrafter
+from kangaroo.draft.eagle import EagleDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.lookup import continuation
+from kangaroo.draft.medusa import MedusaDrafter
 from kangaroo.draft.skipping import SkippingDrafter
+from kangaroo.draft.states import StateDrafter
 from kangaroo.engine.batch import Batch
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.state import Request
@@ -25,7 +30,16 @@ from kangaroo.models.adapter import BareExit
 from kangaroo.models.llama import Llama
 from tests.draft.test_kangaroo import OneInThree
 from tests.draft_parity.from_scratch import FromScratch
-from tests.engines import QUICK_BACKENDS, SMALL, load, make_prompt, request_of, shortened
+from tests.engines import (
+    QUICK_BACKENDS,
+    SMALL,
+    load,
+    make_eagle,
+    make_medusa,
+    make_prompt,
+    request_of,
+    shortened,
+)
 from tests.factories import make_checkpoint
 from tests.sampling.test_mutants import mutated
 
@@ -98,11 +112,44 @@ def skipping(model: Llama) -> Way:
     return Way(SkippingDrafter(model, CONFIG, SKIPPED), probabilities)
 
 
+def medusa(model: Llama) -> Way:
+    """Of the newest verified state, and how far behind it the token is, alone."""
+    slow, module = scratch(model), make_medusa(model).double()
+
+    def probabilities(tokens: list[int], root: int) -> Tensor:
+        last = slow.norm(slow.target_states(tokens)[1], model.weights.norm)
+        x, head = F.pad(last, (0, 0, 1, 0))[root], module.of(len(tokens) - root)
+        x = x + F.silu(head.weight @ x + head.bias)
+        return (head.head @ x).softmax(-1)
+
+    return Way(MedusaDrafter(model, CONFIG, make_medusa(model)), probabilities)
+
+
+def eagle(model: Llama) -> Way:
+    """Row by row behind the root; the rows in front of it are made of the target's states."""
+    slow, module = scratch(model), make_eagle(model)
+
+    def probabilities(tokens: list[int], root: int) -> Tensor:
+        token = slow.norm(model.weights.embed[tokens].double(), module.embed_norm)
+        states = F.pad(slow.target_states(tokens)[1], (0, 0, 1, 0))[: root + 1]
+        while True:
+            x = slow.linear(token[: len(states)], module.embed_fc)
+            x = x + slow.linear(slow.norm(states, module.state_norm), module.state_fc)
+            out = slow.layer(x, module.layer())
+            if len(out) == len(tokens):
+                return slow.probabilities(out)[-1]
+            states = torch.cat([states, out[-1:]])
+
+    return Way(EagleDrafter(model, CONFIG, module), probabilities)
+
+
 WAYS: dict[str, Callable[[Llama, Llama], Way]] = {
     "draft model": lambda model, small: of_model(model, shortened(model, 4)),
     "draft model of another family": of_model,
     "bare exit": lambda model, small: bare_exit(model),
     "skipping": lambda model, small: skipping(model),
+    "medusa": lambda model, small: medusa(model),
+    "eagle": lambda model, small: eagle(model),
 }
 
 
@@ -173,6 +220,14 @@ MUTANTS: list[tuple[str, str, Callable[..., Any], str, str]] = [
     ("skipping", "other layers", SkippingDrafter.states, "start - first, stop - first", "0, 1"),
     ("skipping", "one cache", SkippingDrafter.states, "start >= exit_layer", "False"),
     ("bare exit", "slot before", KangarooDrafter._catch_up, "lag : lag + 1", "0:1"),
+    ("medusa", "one block", MedusaDrafter.states, "max(map(len, trees))", "1"),
+    ("medusa", "one head", MedusaDrafter._next_tokens, "max(map(len, trees))).head", "1).head"),
+    ("medusa", "no beginning", states.newest, "slots < 0", "slots < -1"),
+    ("medusa", "slot before", states.newest, "own.num_nodes - 1", "own.num_nodes - 2"),
+    ("eagle", "no beginning", states.newest, "slots < 0", "slots < -1"),
+    ("eagle", "own states forgotten", EagleDrafter.states, "nodes, h)", "nodes, 0 * h)"),
+    ("eagle", "shift", StateDrafter._learn, "h_deep[:, :-1]", "h_deep[:, 1:]"),
+    ("eagle", "no rewrite", EagleDrafter.write_rows, "*own.layer(0)", "*own.part(0, 1).rows + 0"),
 ]
 
 

@@ -42,9 +42,10 @@ class MedusaStudent:
 
     def hidden(self, states: States, rope: Tensor, deltas: Sequence[int]) -> Iterator[Tensor]:
         """See Student."""
-        normed, positions = states.normed.float(), positions_of(states)
+        positions = positions_of(states)
         for delta in deltas:
-            head, x = self.module.of(delta), earlier(normed, positions, delta)
+            head = self.module.of(delta)
+            x = earlier(states.normed.to(head.weight), positions, delta)
             yield x + F.silu(F.linear(x, head.weight, head.bias))
 
     def head(self, delta: int, target_head: Tensor) -> Tensor:
@@ -85,9 +86,9 @@ class EagleStudent:
 
     def hidden(self, states: States, rope: Tensor, deltas: Sequence[int]) -> Iterator[Tensor]:
         """See Student."""
-        norm, passes = self._started.norm.float(), list(self._passes(states, rope, max(deltas)))
+        passes = list(self._passes(states, rope, max(deltas)))
         for delta in deltas:
-            yield self._norm(passes[delta - 1], norm)
+            yield self._norm(passes[delta - 1], self._started.norm.to(passes[0]))
 
     def head(self, delta: int, target_head: Tensor) -> Tensor:
         """See Student."""
@@ -109,7 +110,7 @@ class EagleStudent:
     def _passes(self, states: States, rope: Tensor, count: int) -> Iterator[Tensor]:
         """Guesses [B, T, C] of every slot's last state, by pass."""
         own, positions = self.module, positions_of(states)
-        embedded = F.embedding(states.ids, self._started.embedding).float()
+        embedded = F.embedding(states.ids, self._started.embedding).to(own.embed_fc)
         token = F.linear(self._norm(embedded, own.embed_norm), own.embed_fc)
         last, rows = states.last, list[Rows]()
         for _ in range(count):
