@@ -26,7 +26,7 @@ from benchmarks.bars import Bar, exit_code
 from benchmarks.provenance import ROOT, append, machine
 from benchmarks.racing import Decode, Prompts, RunsByPrompt, pooled, race, result, speed, split
 from kangaroo import KangarooForCausalLM
-from kangaroo.config import ADAPTER_KINDS, DraftConfig
+from kangaroo.config import ADAPTER_KINDS, DraftConfig, MedusaConfig
 from kangaroo.costs import Cost, pass_parameters
 from kangaroo.draft.base import Drafter
 from kangaroo.draft.draft_model import ModelDrafter
@@ -37,7 +37,13 @@ from kangaroo.draft.threshold import Threshold
 from kangaroo.draft.tokens import TokenDrafter
 from kangaroo.draft.whole import chain_drafter
 from kangaroo.engine.decode import Decoder
-from kangaroo.engine.loading import adapter_home, load_bound_adapter, load_draft_model
+from kangaroo.engine.drafting import plain_drafter
+from kangaroo.engine.loading import (
+    adapter_home,
+    load_bound,
+    load_bound_adapter,
+    load_draft_model,
+)
 from kangaroo.engine.state import Request
 from kangaroo.engine.stats import Rounds
 from kangaroo.evals.paired import Run
@@ -54,6 +60,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model", default="tiny-py", help="a folder with adapters/<kind> in it")
     parser.add_argument("--draft-model", type=Path, help="a folder; default: the first layers")
     parser.add_argument("--draft-layers", type=int, default=4, help="of the target, without one")
+    parser.add_argument("--medusa", type=Path, help="a folder of Medusa-1 heads of the target")
+    parser.add_argument("--eagle", type=Path, help="a folder of an EAGLE-style head")
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--tuning-prompts", type=int, default=2)
     parser.add_argument("--prompt-len", type=int, default=80, help="tokens")
@@ -109,6 +117,24 @@ def kangaroo(model: Llama, adapter: Adapter) -> Maker:
     return make
 
 
+def heads(home: Path, kind: str, llm: KangarooForCausalLM) -> Maker:
+    """What folder `home` holds, no deeper than it can draft."""
+    model, like = llm.model, llm.model.weights.norm
+    module = load_bound(home, llm.path, like.dtype, like.device)
+    if module.config.kind != kind:
+        raise ValueError(f"{home}: kind: expected {kind}, got {module.config.kind}")
+    own, added = module.config, sum(p.numel() for p in module.parameters())
+
+    def make(config: DraftConfig) -> Contestant:
+        if isinstance(own, MedusaConfig):
+            config = replace(config, max_depth=min(config.max_depth, own.num_draft_heads))
+        drafter = plain_drafter(model, module, config)
+        assert isinstance(drafter, TokenDrafter)
+        return of_tokens(drafter, added)
+
+    return make
+
+
 def bare_exit(model: Llama, exit_layer: int) -> Maker:
     """No adapter at this layer."""
     read = pass_parameters(model.config, exit_layer)
@@ -148,6 +174,12 @@ def makers(
         exits.add(adapter.config.exit_layer)
     for exit_layer in sorted(exits):
         found[f"bare exit at {exit_layer}"] = bare_exit(model, exit_layer)
+    for title, kind, home in (
+        ("Medusa-1", "medusa", given.medusa),
+        ("EAGLE", "eagle", given.eagle),
+    ):
+        if home is not None:
+            found[title] = heads(home, kind, llm)
     return found | {
         "Draft & Verify": lambda config: of_tokens(SkippingDrafter(model, config, skipped)),
         "Draft & Verify, by rule": lambda config: of_tokens(

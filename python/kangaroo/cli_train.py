@@ -25,7 +25,8 @@ ConfigFile = Annotated[
 Target = Annotated[Path | None, typer.Option(help="Hugging Face folder of the target.")]
 Data = Annotated[Path | None, typer.Option(help=".txt or .jsonl, or a folder of `data prepare`.")]
 Out = Annotated[Path | None, typer.Option(help="Folder to write the adapter to.")]
-Kind = Annotated[str | None, typer.Option(help=opt.KIND_HELP, show_default="deep_prefix")]
+KIND_HELP = f"{opt.KIND_HELP[:-1]}; medusa or eagle: other drafters, to be compared with."
+Kind = Annotated[str | None, typer.Option(help=KIND_HELP, show_default="deep_prefix")]
 ExitLayer = Annotated[int | None, typer.Option(help=opt.EXIT_LAYER_HELP, show_default="2")]
 Depth = Annotated[
     int | None, typer.Option(help="Draft tokens per round to train for.", show_default="6")
