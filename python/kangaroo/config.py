@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 AdapterKind = Literal["paper", "deep_prefix"]
 ADAPTER_KINDS: tuple[AdapterKind, ...] = ("paper", "deep_prefix")
 HeadKind = Literal["medusa", "eagle"]
+DrafterKind = Literal[AdapterKind, HeadKind]
 HEAD_KINDS: tuple[HeadKind, ...] = ("medusa", "eagle")
 DraftKind = Literal["off", "chain", "tree"]
 DRAFT_KINDS: tuple[DraftKind, ...] = ("off", "chain", "tree")

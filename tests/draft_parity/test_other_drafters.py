@@ -25,7 +25,7 @@ from kangaroo.draft.skipping import SkippingDrafter
 from kangaroo.draft.states import StateDrafter
 from kangaroo.engine.batch import Batch
 from kangaroo.engine.decode import Decoder
-from kangaroo.engine.state import Request
+from kangaroo.engine.state import PastKeyValues, Request
 from kangaroo.models.adapter import BareExit
 from kangaroo.models.llama import Llama
 from tests.draft.test_kangaroo import OneInThree
@@ -174,7 +174,7 @@ class Sometimes(OneInThree):
 
 def drafted(way: Way) -> list[Said]:
     """Of every sequence and round, in a batch that drafts in some rounds, so that some are behind,
-    by more or less, and others are not.
+    by more or less, and others are not; then of a text that is gone on with.
     """
     plain, found = way.drafter._next_tokens, list[Said]()
 
@@ -195,6 +195,9 @@ def drafted(way: Way) -> list[Said]:
         batch.add(request_of(make_prompt(way.drafter.model, length, seed), num_new))
     while len(batch):
         batch.step()
+    past, text = PastKeyValues(), make_prompt(way.drafter.model, 30)
+    for length in (12, 30):  # the second begins as the first does, and goes on otherwise
+        assert list(decoder.generate(request_of(text[:length], 9), past))
     return found
 
 
@@ -213,6 +216,8 @@ def test_every_draft(model: Llama, small: Llama, name: str) -> None:
     assert is_right(WAYS[name](model, small))
 
 
+LEARNS = "self._learn(state.adapter_kv, [tree.tokens for tree in trees], h_deep)"
+FORGETS = "state.adapter_kv.num_nodes = h_deep.shape[1]"
 # Way, name, function, what stands in it, what a mistake would put there.
 MUTANTS: list[tuple[str, str, Callable[..., Any], str, str]] = [
     ("draft model", "last slot", ModelDrafter._catch_up, "len(tokens) - 1]", "-1]"),
@@ -226,8 +231,10 @@ MUTANTS: list[tuple[str, str, Callable[..., Any], str, str]] = [
     ("medusa", "slot before", states.newest, "own.num_nodes - 1", "own.num_nodes - 2"),
     ("eagle", "no beginning", states.newest, "slots < 0", "slots < -1"),
     ("eagle", "own states forgotten", EagleDrafter.states, "nodes, h)", "nodes, 0 * h)"),
+    ("eagle", "other tokens", StateDrafter.prefill, "own.slots.committed[0]", "0"),
     ("eagle", "shift", StateDrafter._learn, "h_deep[:, :-1]", "h_deep[:, 1:]"),
-    ("eagle", "no rewrite", EagleDrafter.write_rows, "*own.layer(0)", "*own.part(0, 1).rows + 0"),
+    ("eagle", "no rewrite", StateDrafter.verified, LEARNS, FORGETS),
+    ("medusa", "nothing learnt", StateDrafter.verified, LEARNS, FORGETS),
 ]
 
 

@@ -15,7 +15,7 @@ PLAIN = TrainConfig(model=Path("model"), data=Path("data.txt"), out=Path("out"))
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("adapter.kind", "eagle"),
+        ("adapter.kind", "hydra"),
         ("adapter.exit_layer", 0),
         ("adapter.max_depth", 0),
         ("adapter.max_depth", 128),

@@ -14,11 +14,13 @@ from kangaroo.draft.states import StateDrafter
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.decoders import Decoders
 from kangaroo.engine.drafting import plain_drafter
+from kangaroo.evals.subject import Subject
 from kangaroo.models.eagle import Eagle
 from kangaroo.models.families import model_config
 from kangaroo.models.medusa import Medusa
 from kangaroo.train.checkpoint import run_folder
 from kangaroo.train.config import LossConfig, NewAdapter
+from kangaroo.train.config_file import as_yaml, read_config
 from kangaroo.train.evaluate import Judge
 from kangaroo.train.heads import EagleStudent, MedusaStudent
 from kangaroo.train.run import prepare
@@ -35,19 +37,22 @@ DEPTH, NEW_TOKENS = 3, 16
 def trained(
     request: pytest.FixtureRequest, target: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The folder of a run of forty steps, interrupted after ten and resumed."""
+    """The folder of a run of forty steps, interrupted after ten and resumed; its config comes from
+    a file.
+    """
     changes = {"adapter.kind": request.param, "optim.num_steps": 40, "checkpoint_every": 10}
     changes |= {"eval.every": 0, "optim.lr": 1e-2, "loss": LossConfig(kl=1.0)}
     config = make_config(tmp_path_factory.mktemp("run"), target, changes)
+    file = config.out.with_suffix(".yaml")
+    file.write_text(as_yaml(config))
 
     def interrupt(progress: Any) -> None:
         if progress.step == 10:
             raise KeyboardInterrupt
 
-    assert not train_adapter(config, interrupt).completed
+    assert not train_adapter(read_config(file, []), interrupt).completed
     assert run_folder(config.out).exists()
-    resumed = make_config(config.out.parent, target, changes | {"resume": True})
-    assert train_adapter(resumed, lambda progress: None).completed
+    assert train_adapter(read_config(file, [("resume", True)]), lambda progress: None).completed
     return config.out
 
 
@@ -146,6 +151,11 @@ def test_options_of_kangaroos_own(target: Path, trained: Path) -> None:
     for option in ({"draft_head": "int8"}, {"draft_vocab": [1, 2]}):
         with pytest.raises(ValueError, match="has no effect with adapter.kind"):
             KangarooForCausalLM.from_pretrained(target, adapter=trained, **option)
+
+
+def test_checks_of_kangaroos_own(llm: KangarooForCausalLM) -> None:
+    with pytest.raises(ValueError, match="adapter: kind: expected paper or deep_prefix, got"):
+        Subject(llm, ((1, 2, 3),))
 
 
 @pytest.mark.parametrize("kind", HEAD_KINDS)

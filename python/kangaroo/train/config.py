@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kangaroo.config import ADAPTER_KINDS, HEAD_KINDS, AdapterKind, HeadKind
+from kangaroo.config import ADAPTER_KINDS, HEAD_KINDS, DrafterKind
 
 TargetDtype = Literal["auto", "bfloat16", "float32"]
 StoredDtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -30,7 +30,7 @@ class NewAdapter:
             newest verified slot, from 1..max_depth. Medusa has as many heads.
     """
 
-    kind: AdapterKind | HeadKind = "deep_prefix"
+    kind: DrafterKind = "deep_prefix"
     exit_layer: int = 2
     max_depth: int = 6
 
