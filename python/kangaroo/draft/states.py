@@ -70,12 +70,9 @@ class StateDrafter(SteppingDrafter):
         state.adapter_kv.num_nodes = 0
         self._learn(state.adapter_kv, [tree.tokens for tree in trees], h_deep)
 
-    def costs(self) -> RoundCosts:
-        """See Drafter."""
-        if self.config.costs:
-            return RoundCosts(*self.config.costs)
-        device = self.model.weights.norm.device.type
-        return RoundCosts.of(self.model.config, self.own, device)
+    def predicted_costs(self, device_type: str) -> RoundCosts:
+        """See TokenDrafter; every round writes rows too."""
+        return RoundCosts.of(self.model.config, self.own, device_type)
 
     def _newest(self, own: SlotCache) -> Tensor:
         return newest(self.planes(own), own, self.model.config.hidden_size)

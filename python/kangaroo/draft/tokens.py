@@ -65,8 +65,11 @@ class TokenDrafter:
         """See Drafter."""
         if self.config.costs:
             return RoundCosts(*self.config.costs)
-        device = self.model.weights.norm.device.type
-        return RoundCosts.of_step(self.model.config, self.step_parameters, device)
+        return self.predicted_costs(self.model.weights.norm.device.type)
+
+    def predicted_costs(self, device_type: str) -> RoundCosts:
+        """By the weights that are read."""
+        return RoundCosts.of_step(self.model.config, self.step_parameters, device_type)
 
 
 class SteppingDrafter(TokenDrafter):
