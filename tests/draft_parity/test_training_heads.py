@@ -129,23 +129,29 @@ def test_every_parameter_learns(both: Any) -> None:
         assert p.grad.abs().max() > 0, name
 
 
-MUTANTS: list[tuple[str, Any, str, str]] = [
-    ("shift", heads.earlier, "steps, 0))", "steps - 1, 0))"),
-    ("documents", heads.earlier, "positions < steps", "positions < 0"),
-]
-OF_EAGLE: list[tuple[str, Any, str, str]] = [
-    ("verified", heads.attention, "- len(drafted))", "- len(drafted) + 1)"),
-    ("passes", heads.attention, "range(len(drafted) - 1, -1, -1)", "range(len(drafted))"),
-    ("documents of drafts", heads.attention, "positions < distance", "positions < 0"),
-    ("values", heads.attention, "values.append(moved[1])", "values.append(theirs)"),
-    ("own states", EagleStudent._passes, "earlier(last", "earlier(states.last"),
+# Kind, name, function, what stands in it, what a mistake would put there.
+MUTANTS: list[tuple[str, str, Any, str, str]] = [
+    ("medusa", "shift", heads.earlier, "steps, 0))", "steps - 1, 0))"),
+    ("medusa", "documents", heads.earlier, "positions < steps", "positions < 0"),
+    ("eagle", "shift", heads.earlier, "steps, 0))", "steps - 1, 0))"),
+    ("eagle", "documents", heads.earlier, "positions < steps", "positions < 0"),
+    ("eagle", "verified", heads.attention, "- len(drafted))", "- len(drafted) + 1)"),
+    ("eagle", "passes", heads.attention, "range(len(drafted) - 1, -1, -1)", "range(len(drafted))"),
+    ("eagle", "documents of drafts", heads.attention, "positions < distance", "positions < 0"),
+    ("eagle", "values", heads.attention, "values.append(moved[1])", "values.append(theirs)"),
+    ("eagle", "own states", EagleStudent._passes, "earlier(last", "earlier(states.last"),
 ]
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("mutant", [pytest.param(m, id=m[0]) for m in MUTANTS + OF_EAGLE])
-def test_mutants_are_killed(both: Any, monkeypatch: pytest.MonkeyPatch, mutant: Any) -> None:
-    if isinstance(both[0], MedusaDrafter) and mutant in OF_EAGLE:
-        return
-    monkeypatch.setattr(mutant[1], "__code__", mutated(*mutant[1:]))
+@pytest.mark.parametrize(
+    ("both", "mutant"),
+    [
+        pytest.param((kind, FAMILIES[0]), mutant, id=f"{kind}-{title}")
+        for kind, title, *mutant in MUTANTS
+    ],
+    indirect=["both"],
+)
+def test_mutants_are_killed(both: Any, monkeypatch: pytest.MonkeyPatch, mutant: list[Any]) -> None:
+    monkeypatch.setattr(mutant[0], "__code__", mutated(*mutant))
     assert not error(both) <= 1  # perhaps no number
