@@ -47,7 +47,7 @@ class Cost:
             deep=(target.num_layers - adapter.exit_layer) * layer,
             head=target.vocab_size * target.hidden_size,
             adapter=adapter.hidden_size * (2 * own_q + 2 * own_kv),
-            refresh=adapter.hidden_size * 4 * own_kv if adapter.kind == "deep_prefix" else 0,
+            refresh=adapter.hidden_size * 6 * own_kv if adapter.kind == "deep_prefix" else 0,
         )
 
     def speedup(self, compression_ratio: float, drafts_per_round: float) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kangaroo.config import ModelConfig
 from kangaroo.costs import Cost
-from kangaroo.models.adapter import Adapter
+from kangaroo.models.adapter import Adapter, VerifiedStates
 from kangaroo.models.adapter_io import save_adapter
 from kangaroo.models.families import model_config
 from kangaroo.models.fingerprint import fingerprint
@@ -92,8 +92,10 @@ class AdapterStudent:
         out: Tensor | None = None
         for delta in deltas:
             if out is None or self.module.config.kind == "deep_prefix":
-                rows = self.module, states.exit, states.last, rope
-                out = full_sequence(*rows, delta=delta, positions=states.positions)
+                seen = VerifiedStates(states.exit, states.last, states.successor)
+                out = full_sequence(
+                    self.module, seen, rope, delta=delta, positions=states.positions
+                )
                 out = draft_hidden(self.module, out)
             yield out
 
@@ -108,8 +110,6 @@ class AdapterStudent:
     def save(self, path: Path, target: Path, rule: Replay) -> None:
         """See Student."""
         module = self.module
-        module.config = replace(
-            module.config, confidence=rule.confidence, max_depth=rule.max_depth
-        )
+        module.config = replace(module.config, confidence=rule.confidence, max_depth=rule.max_depth)
         marks = fingerprint(target, module.config.exit_layer)
         save_adapter(path, module, model_config(target), marks)
