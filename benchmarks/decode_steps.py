@@ -108,7 +108,8 @@ class Rig:
         """Which nodes are kept, and what the adapter learns of all of them."""
         self.state.forget_nodes()
         verdict = self.subject.model.kernels.verify_tree(self.logits, *self.accepted)
-        self.decoder.drafter.verified(self.state, self.trees, self.h_deep)
+        successors = [tree.tokens for tree in self.trees]
+        self.decoder.drafter.verified(self.state, self.trees, self.h_deep, successors)
         return verdict
 
     def steps(self) -> list[Step]:

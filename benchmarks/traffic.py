@@ -131,7 +131,8 @@ class Counter:
         if self.adapter.kind == "paper":
             return Traffic()
         parts = self._adapter
-        weights = parts["input_norm"] + parts["deep_norm"] + parts["deep_kv"]
+        norms = parts["input_norm"] + parts["deep_norm"] + parts["successor_norm"]
+        weights = norms + parts["deep_kv"]
         return Traffic(weights, written=self._kv(self.adapter, num_nodes * len(lengths)))
 
     def round(self, lengths: Sequence[int], depth: int) -> Traffic:

@@ -16,12 +16,13 @@ class StepWeights(NamedTuple):
 
 
 class RefreshWeights(NamedTuple):
-    """Of a `deep_prefix` adapter: input_norm [C], deep_norm [C], deep_kv [2 H_kv * D, 2 C], keys
-    first.
+    """Of a `deep_prefix` adapter: input_norm, deep_norm, successor_norm [C], deep_kv [2 H_kv * D,
+    3 C], keys first.
     """
 
     input_norm: Tensor
     deep_norm: Tensor
+    successor_norm: Tensor
     deep_kv: Tensor
 
 

@@ -186,14 +186,15 @@ def _adapter_step(h: Tensor, *rest: Any) -> Tensor:
 
 
 @_op(
-    "adapter_refresh(Tensor h, Tensor h_deep, Tensor input_norm, Tensor deep_norm, "
-    f"Tensor deep_kv, {_CACHES}, {_NODES}, Tensor rope, float eps) -> ()",
+    "adapter_refresh(Tensor h, Tensor h_deep, Tensor successor, Tensor input_norm, "
+    f"Tensor deep_norm, Tensor successor_norm, Tensor deep_kv, {_CACHES}, {_NODES}, Tensor rope, "
+    "float eps) -> ()",
     lambda *_: None,
 )
-def _adapter_refresh(h: Tensor, h_deep: Tensor, *rest: Any) -> None:
-    weights, caches, nodes, (rope, eps) = rest[:3], rest[3:5], rest[5:9], rest[9:]
+def _adapter_refresh(h: Tensor, h_deep: Tensor, successor: Tensor, *rest: Any) -> None:
+    weights, caches, nodes, (rope, eps) = rest[:4], rest[4:6], rest[6:10], rest[10:]
     op = _serve("adapter_refresh", h, caches[0])
-    op((h, h_deep), RefreshWeights(*weights), *caches, _nodes(*nodes), rope, eps=eps)
+    op((h, h_deep, successor), RefreshWeights(*weights), *caches, _nodes(*nodes), rope, eps=eps)
 
 
 def _fake_verdict(logits: Tensor, tokens: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -208,7 +209,7 @@ def _fake_verdict(logits: Tensor, tokens: Tensor, *_: Any) -> tuple[Tensor, Tens
     _fake_verdict,
 )
 def _verify_tree(logits: Tensor, *trees: Tensor | None) -> tuple[Tensor, ...]:
-    return tuple(_serve("verify_tree", logits)(logits, *trees))
+    return tuple(_serve("verify_tree", logits)(logits, *trees)[:3])
 
 
 @_op(

@@ -25,9 +25,9 @@ PREFIX_LEN = 256
 def peer(rope: Tensor, num_nodes: int, dtype: torch.dtype) -> Callable[..., None]:
     append = rope_append(rope, num_nodes, dtype)
 
-    def run(h: Tensor, h_deep: Tensor, norms: Tensor, weight: Tensor, *caches: Any) -> None:
-        pair = [F.rms_norm(x, w.shape, w, EPS) for x, w in zip((h, h_deep), norms, strict=True)]
-        append(F.linear(torch.cat(pair, dim=-1), weight), *caches)
+    def run(states: Tensor, norms: Tensor, weight: Tensor, *caches: Any) -> None:
+        normed = [F.rms_norm(x, w.shape, w, EPS) for x, w in zip(states, norms, strict=True)]
+        append(F.linear(torch.cat(normed, dim=-1), weight), *caches)
 
     return run
 
@@ -43,19 +43,18 @@ def cases(setting: Setting) -> Iterator[Case]:
             yield Case(
                 name=model.name,
                 shape={"N": n, "C": c, "H_kv": heads.h_kv, "D": heads.head_dim},
-                num_bytes=(kv_width * 2 * c + n * (2 * c + kv_width)) * dtype.itemsize,
+                num_bytes=(kv_width * 3 * c + n * (3 * c + kv_width)) * dtype.itemsize,
                 data=(
-                    torch.randn(1, n, c).to(dtype),
-                    torch.randn(1, n, c).to(dtype),
-                    torch.stack([random_norm_weight(c, dtype) for _ in range(2)]),
-                    random_weight(kv_width, 2 * c, dtype),
+                    torch.randn(3, 1, n, c).to(dtype),
+                    torch.stack([random_norm_weight(c, dtype) for _ in range(3)]),
+                    random_weight(kv_width, 3 * c, dtype),
                     cache.to(dtype),
                     cache.to(dtype),
                     chain_nodes([PREFIX_LEN], n),
                     rope,
                 ),
-                run=lambda op, h, h_deep, norms, weight, *rest: op(
-                    (h, h_deep), RefreshWeights(norms[0], norms[1], weight), *rest, eps=EPS
+                run=lambda op, states, norms, weight, *rest: op(
+                    tuple(states), RefreshWeights(*norms, weight), *rest, eps=EPS
                 ),
                 peers={"torch": peer(rope, n, dtype)},
             )

@@ -72,19 +72,27 @@ __global__ void __launch_bounds__(kThreads) _verify_tree_kernel(const __grid_con
   const auto vocab = static_cast<unsigned>(p.logits.width);
   const T* const rows = static_cast<const T*>(p.logits.data) + b * p.logits.batch_stride;
   int64_t* const path = p.path + b * nodes;
+  int64_t* const successors = p.successors ? p.successors + b * nodes : nullptr;
   const bool writes = threadIdx.x == 0;
   if (writes) path[0] = 0;
   int64_t last = 0;
   int32_t length = 1;
   int64_t choice = argmax(rows, vocab);
+  if (writes && successors) successors[0] = choice < 0 ? 0 : choice;
   const int64_t wanted = p.num_nodes ? p.num_nodes[b] : nodes;
   const int64_t num_nodes = wanted < nodes ? wanted : nodes;
   for (int64_t node = 1; node < num_nodes; ++node) {
-    if (p.parents[b * nodes + node] != last || p.tokens[b * nodes + node] != choice) continue;
-    last = node;
-    if (writes) path[length] = node;
-    ++length;
-    choice = argmax(rows + node * p.logits.node_stride, vocab);
+    const bool kept = p.parents[b * nodes + node] == last && p.tokens[b * nodes + node] == choice;
+    if (kept) {
+      last = node;
+      if (writes) path[length] = node;
+      ++length;
+      choice = argmax(rows + node * p.logits.node_stride, vocab);
+    }
+    if (writes && successors) successors[node] = kept && choice > 0 ? choice : 0;
+  }
+  for (int64_t j = num_nodes + threadIdx.x; successors && j < nodes; j += kThreads) {
+    successors[j] = 0;
   }
   for (int64_t j = length + threadIdx.x; j < nodes; j += kThreads) path[j] = -1;
   if (!writes) return;
@@ -106,6 +114,7 @@ kangaroo_status check_params(const Params& p) {
   check.array("path", p.path, batch, nodes, sizeof(int64_t));
   check.array("path_len", p.path_len, batch, 1, sizeof(int32_t));
   check.array("bonus", p.bonus, batch, 1, sizeof(int64_t));
+  if (p.successors) check.array("successors", p.successors, batch, nodes, sizeof(int64_t));
   return check.status();
 }
 

@@ -1,5 +1,7 @@
 #include "kangaroo/verify_tree.h"
 
+#include <algorithm>
+
 #include "check.h"
 #include "isa/kernels.h"
 #include "stages.h"
@@ -11,12 +13,15 @@ using Params = kangaroo_verify_tree_params;
 
 // Parents stand in front of their children, so one pass in order walks the whole path.
 void walk(const Params& p, int64_t b) {
-  const auto choice_after = [&](int64_t node) {
-    const void* logits = rows_of(p.logits).at(b * p.logits.nodes + node);
-    return kernels(p.logits.dtype).argmax(logits, p.logits.width);
-  };
   const int64_t first = b * p.logits.nodes;
   int64_t* path = p.path + first;
+  if (p.successors) std::fill_n(p.successors + first, p.logits.nodes, 0);
+  const auto choice_after = [&](int64_t node) {
+    const void* logits = rows_of(p.logits).at(first + node);
+    const int64_t choice = kernels(p.logits.dtype).argmax(logits, p.logits.width);
+    if (p.successors) p.successors[first + node] = std::max<int64_t>(choice, 0);
+    return choice;
+  };
   int32_t length = 1;
   path[0] = 0;
   int64_t choice = choice_after(0);
@@ -48,6 +53,7 @@ kangaroo_status kangaroo_verify_tree(const kangaroo_verify_tree_params* params) 
     c.array("path", p.path, batch, nodes, sizeof(int64_t));
     c.array("path_len", p.path_len, batch, 1, sizeof(int32_t));
     c.array("bonus", p.bonus, batch, 1, sizeof(int64_t));
+    if (p.successors) c.array("successors", p.successors, batch, nodes, sizeof(int64_t));
     if (p.num_nodes) c.array("num_nodes", p.num_nodes, batch, 1, sizeof(int32_t));
     for (int64_t b = 0; c.ok() && p.num_nodes && b < batch; ++b) {
       c.within("num_nodes", p.num_nodes[b], 1, nodes);

@@ -21,10 +21,11 @@ struct State {
   explicit State(kangaroo_dtype type) : dtype(type) {}
   kangaroo_dtype dtype;
   Tensor h = noise(dtype, kRows* kWidth, 1), h_deep = noise(dtype, kRows* kWidth, 2);
+  Tensor successor = noise(dtype, kRows* kWidth, 11), successor_norm = noise(dtype, kWidth, 12);
   Tensor norm = noise(dtype, kWidth, 3), deep_norm = noise(dtype, kWidth, 4);
   Tensor qkv = noise(dtype, (kQWidth + 2 * kKvWidth) * kWidth, 5);
   Tensor o = noise(dtype, kWidth* kQWidth, 6);
-  Tensor deep_kv = noise(dtype, 2 * kKvWidth * 2 * kWidth, 7);
+  Tensor deep_kv = noise(dtype, 2 * kKvWidth * 3 * kWidth, 7);
   Tensor k = noise(dtype, kBatch * kKvHeads * kSlots * kHeadDim, 8);
   Tensor v = noise(dtype, kBatch * kKvHeads * kSlots * kHeadDim, 9);
   Tensor table = noise(KANGAROO_FLOAT32, kSlots* kHeadDim, 10);
@@ -105,12 +106,14 @@ void test_refresh(kangaroo_dtype dtype) {
   const State by_ops(dtype);
   const Tensor x = testing::normed(by_ops.h, by_ops.norm, kEps);
   const Tensor y = testing::normed(by_ops.h_deep, by_ops.deep_norm, kEps);
-  Tensor pairs(dtype, 2 * kRows * kWidth);
+  const Tensor z = testing::normed(by_ops.successor, by_ops.successor_norm, kEps);
+  Tensor rows(dtype, 3 * kRows * kWidth);
   for (int64_t row = 0; row < kRows; ++row) {
-    pairs.put(2 * row * kWidth, x, row * kWidth, kWidth);
-    pairs.put((2 * row + 1) * kWidth, y, row * kWidth, kWidth);
+    rows.put(3 * row * kWidth, x, row * kWidth, kWidth);
+    rows.put((3 * row + 1) * kWidth, y, row * kWidth, kWidth);
+    rows.put((3 * row + 2) * kWidth, z, row * kWidth, kWidth);
   }
-  append(by_ops.place(), linear(by_ops.place(), pairs, by_ops.deep_kv, {}), 0, nullptr, nullptr);
+  append(by_ops.place(), linear(by_ops.place(), rows, by_ops.deep_kv, {}), 0, nullptr, nullptr);
   for (const int32_t threads : {1, 3}) {
     const State s(dtype);
     const Place at = s.place();
@@ -118,8 +121,10 @@ void test_refresh(kangaroo_dtype dtype) {
     kangaroo_adapter_refresh_params p = {};
     p.h = states_of(s.h, kBatch, kNodes);
     p.h_deep = deep.view;
+    p.successor = states_of(s.successor, kBatch, kNodes);
     p.input_norm = vector_of(s.norm);
     p.deep_norm = vector_of(s.deep_norm);
+    p.successor_norm = vector_of(s.successor_norm);
     p.deep_kv = matrix_of(s.deep_kv, 2 * kKvWidth);
     p.kv = at.kv;
     p.rope = at.rope;

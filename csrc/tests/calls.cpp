@@ -140,9 +140,11 @@ void add_adapter_refresh(Call& c, kangaroo_dtype dtype) {
   auto& p = params_of(c, "adapter_refresh", dtype, kangaroo_adapter_refresh);
   c.add(p.h = new_states(c, kWidth), false);
   c.add(p.h_deep = new_states(c, kWidth), false);
+  c.add(p.successor = new_states(c, kWidth), false);
   c.add(p.input_norm = new_vector(c, kWidth));
   c.add(p.deep_norm = new_vector(c, kWidth));
-  c.add(p.deep_kv = new_matrix(c, 2 * kKvHeads * kHeadDim, 2 * kWidth));
+  c.add(p.successor_norm = new_vector(c, kWidth));
+  c.add(p.deep_kv = new_matrix(c, 2 * kKvHeads * kHeadDim, 3 * kWidth));
   c.add(p.kv = new_kv(c));
   c.add(p.rope = new_rope(c));
   add_new_nodes(c, p.nodes);
@@ -305,6 +307,7 @@ void add_verify_tree(Call& c, kangaroo_dtype dtype) {
   c.address(p.path = c.values(std::vector<int64_t>(kRows, 7)));
   c.address(p.path_len = c.values(std::vector<int32_t>(kBatch, 7)));
   c.address(p.bonus = c.values(std::vector<int64_t>(kBatch, 7)));
+  c.address(p.successors = c.values(std::vector<int64_t>(kRows, 7)), true);
   c.address(p.num_nodes = c.values(std::vector<int32_t>{kRows / kBatch, 1}), true);
   for (const int64_t bad : {int64_t{-1}, int64_t{0}, kRows / kBatch + 1}) {
     c.content(c.ints.back()[1], bad);

@@ -28,11 +28,16 @@ void check(kangaroo_dtype dtype) {
   p.path = path;
   p.path_len = path_len;
   p.bonus = bonus;
+  int64_t successors[kBatch * kNodes];
+  p.successors = successors;
   EXPECT(kangaroo_verify_tree(&p) == KANGAROO_OK);
   EXPECT(path_len[0] == 3 && bonus[0] == 36);
   EXPECT(path_len[1] == 1 && bonus[1] == 3);
   const int64_t expected[kBatch * kNodes] = {0, 2, 3, -1, -1, 0, -1, -1, -1, -1};
   EXPECT(std::memcmp(path, expected, sizeof expected) == 0);
+  int64_t next[kBatch * kNodes] = {32, 0, 3, 36, 0, 3, 0, 0, 0, 0};
+  EXPECT(std::memcmp(successors, next, sizeof next) == 0);
+  next[3] = 0;
 
   // A draft that no number chose is no one's choice; what is in front of it stands.
   for (const float odd : {NAN, INFINITY, -INFINITY}) {
@@ -45,6 +50,7 @@ void check(kangaroo_dtype dtype) {
     EXPECT(path_len[0] == 3 && bonus[0] == -1);
     EXPECT(path_len[1] == 1 && bonus[1] == 3);  // not on its path
     EXPECT(std::memcmp(path, expected, sizeof expected) == 0);
+    EXPECT(std::memcmp(successors, next, sizeof next) == 0);
   }
 }
 

@@ -1,4 +1,4 @@
-"""adapter_refresh: the adapter's rows of verified slots, from exit and last states, in place."""
+"""adapter_refresh: rows of verified slots, from all that is known of them, in place."""
 
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from kangaroo_kernels.nodes import NodeBatch
 class AdapterRefresh(Protocol):
     def __call__(
         self,
-        states: tuple[Tensor, Tensor],
+        states: tuple[Tensor, Tensor, Tensor],
         weights: RefreshWeights,
         k_cache: Tensor,
         v_cache: Tensor,
@@ -20,17 +20,18 @@ class AdapterRefresh(Protocol):
         *,
         eps: float,
     ) -> None:
-        """[k; v] = W_deep [rms_norm(h); rms_norm(h_deep)], k rotated, written to the nodes' slots.
+        """[k; v] = W_deep [rms_norm(h); rms_norm(h_deep); rms_norm(successor)], k rotated, written
+        to the nodes' slots.
 
         A row's bits do not depend on how many are written.
 
         Args:
-            states:  h and h_deep, each [B, N, C]: exit states, and last states in front of the
-                target's final norm.
+            states:  h, h_deep and successor, each [B, N, C]: exit states, last states in front of
+                the target's final norm, and the target's embeddings of the tokens behind the slots.
             k_cache: [B, H_kv, S, D], mutated: row `cache_seqlens[b] + first_node + i` of node i.
                 v_cache likewise.
             nodes:   where the N rows stand; `ancestors` is not read.
             rope:    [2, P, D / 2] float32, cosines and sines by position.
-            eps:     of both norms.
+            eps:     of all norms.
         """
         ...

@@ -14,7 +14,7 @@ def unsupported(target: Target) -> str | None:
 
 
 def adapter_refresh(
-    states: tuple[Tensor, Tensor],
+    states: tuple[Tensor, Tensor, Tensor],
     weights: RefreshWeights,
     k_cache: Tensor,
     v_cache: Tensor,
@@ -23,7 +23,6 @@ def adapter_refresh(
     *,
     eps: float,
 ) -> None:
-    norms = weights.input_norm, weights.deep_norm
-    pair = [rms_normalize(h, norm, eps) for h, norm in zip(states, norms, strict=True)]
-    rows = linear(torch.cat(pair, dim=-1), weights.deep_kv)
+    normed = [rms_normalize(h, norm, eps) for h, norm in zip(states, weights[:3], strict=True)]
+    rows = linear(torch.cat(normed, dim=-1), weights.deep_kv)
     rope_append_kv(rows, k_cache, v_cache, nodes, rope)

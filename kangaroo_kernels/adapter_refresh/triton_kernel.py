@@ -1,4 +1,4 @@
-"""adapter_refresh in Triton, one launch: two norms, projection, rotation, scatter."""
+"""adapter_refresh in Triton, one launch: three norms, projection, rotation, scatter."""
 
 import triton
 import triton.language as tl
@@ -18,8 +18,10 @@ __all__ = ["adapter_refresh", "unsupported"]
 def _adapter_refresh_kernel(
     h_ptr,
     h_deep_ptr,
+    successor_ptr,
     norm_ptr,
     deep_norm_ptr,
+    successor_norm_ptr,
     weight_ptr,
     k_cache_ptr,
     v_cache_ptr,
@@ -48,14 +50,19 @@ def _adapter_refresh_kernel(
     weight_row = head * D + in_head
     exit_acc, exit_squares = sums_of_products(
         h_ptr, norm_ptr, weight_ptr, row, row_live, weight_row, known, 0, width,
-        width, 2 * width, True, BLOCK_K,
+        width, 3 * width, True, BLOCK_K,
     )  # fmt: skip
     deep_acc, deep_squares = sums_of_products(
         h_deep_ptr, deep_norm_ptr, weight_ptr + width, row, row_live, weight_row, known, 0, width,
-        width, 2 * width, True, BLOCK_K,
+        width, 3 * width, True, BLOCK_K,
+    )  # fmt: skip
+    next_acc, next_squares = sums_of_products(
+        successor_ptr, successor_norm_ptr, weight_ptr + 2 * width, row, row_live, weight_row, known,
+        0, width, width, 3 * width, True, BLOCK_K,
     )  # fmt: skip
     acc = exit_acc * tl.rsqrt(exit_squares / width + eps)[:, None]
     acc += deep_acc * tl.rsqrt(deep_squares / width + eps)[:, None]
+    acc += next_acc * tl.rsqrt(next_squares / width + eps)[:, None]
     a, b = tl.split(acc.reshape(ROWS, PAIRS, 2))
     pair = first + tl.arange(0, PAIRS)
     place_heads(
@@ -66,7 +73,7 @@ def _adapter_refresh_kernel(
 
 
 def adapter_refresh(
-    states: tuple[Tensor, Tensor],
+    states: tuple[Tensor, Tensor, Tensor],
     weights: RefreshWeights,
     k_cache: Tensor,
     v_cache: Tensor,
@@ -75,7 +82,7 @@ def adapter_refresh(
     *,
     eps: float,
 ) -> None:
-    h, h_deep = states
+    h, h_deep, successor = states
     batch, num_nodes, width = shape = sizes("h", h, 3)
     h_kv, num_slots, head_dim = sizes("k_cache", k_cache, 4)[1:]
     cache = (batch, h_kv, num_slots, head_dim)
@@ -84,9 +91,11 @@ def adapter_refresh(
         (
             ("h", h, shape),
             ("h_deep", h_deep, shape),
+            ("successor", successor, shape),
             ("input_norm", weights.input_norm, (width,)),
             ("deep_norm", weights.deep_norm, (width,)),
-            ("deep_kv", weights.deep_kv, (2 * h_kv * head_dim, 2 * width)),
+            ("successor_norm", weights.successor_norm, (width,)),
+            ("deep_kv", weights.deep_kv, (2 * h_kv * head_dim, 3 * width)),
             ("k_cache", k_cache, cache),
             ("v_cache", v_cache, cache),
         ),
@@ -98,7 +107,7 @@ def adapter_refresh(
         return
     grid = (triton.cdiv(num_rows, ROW_TILE), 2 * h_kv * triton.cdiv(head_dim // 2, pairs))
     _adapter_refresh_kernel[grid](
-        h, h_deep, weights.input_norm, weights.deep_norm, weights.deep_kv, k_cache, v_cache, rope,
+        *states, *weights, k_cache, v_cache, rope,
         nodes.positions, nodes.cache_seqlens, nodes.first_node, num_nodes, num_rows, num_slots,
         rope.shape[1], eps, width=width, H_KV=h_kv, D=head_dim, PAIRS=pairs, ROWS=ROW_TILE,
         BLOCK_K=tiling.block_k, num_warps=4, num_stages=4,

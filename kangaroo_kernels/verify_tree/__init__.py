@@ -12,11 +12,14 @@ class Verdict(NamedTuple):
         path:     [B, N] int64, accepted nodes, root first, increasing; -1 from path_len on.
         path_len: [B] int32, at least 1.
         bonus:    [B] int64, the target's own token after the path; -1: no finite logit is largest.
+        successors: [B, N] int64, the token after each accepted node; 0 after the others, and where
+            there is none. None: nobody wants them.
     """
 
     path: Tensor
     path_len: Tensor
     bonus: Tensor
+    successors: Tensor | None = None
 
 
 class VerifyTree(Protocol):
@@ -35,6 +38,7 @@ class VerifyTree(Protocol):
             logits:    [B, N, V], the target's prediction after each node; NaN is the largest.
             tokens, parents: [B, N] int64; parents[b, i] < i, that of the root, node 0, is -1.
             num_nodes: [B] int32: so many of the N belong to the tree, at least 1; None: all.
-            out:       where the verdict is written and returned.
+            out:       where the verdict is written and returned; without it there are no
+                successors.
         """
         ...

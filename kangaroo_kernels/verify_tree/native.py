@@ -29,6 +29,7 @@ def verify_tree(
         verdict.path.data_ptr(),
         verdict.path_len.data_ptr(),
         verdict.bonus.data_ptr(),
+        0 if verdict.successors is None else verdict.successors.data_ptr(),
         batch,
         width,
         vocab,

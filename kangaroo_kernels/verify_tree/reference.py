@@ -23,7 +23,7 @@ def verify_tree(
     choices = torch.where(best.values.isfinite(), best.indices, -1).tolist()
     counts = [tokens.shape[1]] * len(tokens) if num_nodes is None else num_nodes.tolist()
     trees = zip(choices, tokens.tolist(), parents.tolist(), counts, strict=True)
-    paths, bonus = [], []
+    paths, bonus, successors = [], [], []
     for choice, token, parent, count in trees:
         walked = [0]
         for node in range(1, count):  # parents come first, so one pass in order walks the tree
@@ -31,6 +31,8 @@ def verify_tree(
                 walked.append(node)
         paths.append(walked + [-1] * (len(token) - len(walked)))
         bonus.append(choice[walked[-1]])
+        kept = set(walked)
+        successors.append([max(c, 0) if n in kept else 0 for n, c in enumerate(choice)])
     path, last = (
         torch.tensor(paths, device=logits.device),
         torch.tensor(bonus, device=logits.device),
@@ -38,6 +40,8 @@ def verify_tree(
     verdict = Verdict(path, (path >= 0).sum(-1, dtype=torch.int32), last)
     if out is None:
         return verdict
-    for place, values in zip(out, verdict, strict=True):
+    for place, values in zip(out[:3], verdict[:3], strict=True):
         place.copy_(values)
+    if out.successors is not None:
+        out.successors.copy_(torch.tensor(successors))
     return out

@@ -37,6 +37,7 @@ def _walk_kernel(
     path_ptr,
     path_len_ptr,
     bonus_ptr,
+    successors_ptr,  # None: not wanted
     num_nodes,
     num_tiles,
     vocab,
@@ -49,12 +50,16 @@ def _walk_kernel(
     length = tl.full((), 1, tl.int32)
     choice = _choice(top_ptr, choice_ptr, sequence * num_nodes, tile, num_tiles, vocab)
     tl.store(path_ptr + sequence * num_nodes, last)
+    if successors_ptr is not None:
+        tl.store(successors_ptr + sequence * num_nodes, tl.maximum(choice, 0))
     tree_size = num_nodes
     if tree_sizes_ptr is not None:
         tree_size = tl.load(tree_sizes_ptr + sequence)
     for node in range(1, num_nodes):
         place = sequence * num_nodes + node
         tl.store(path_ptr + place, tl.full((), -1, tl.int64))
+        if successors_ptr is not None:
+            tl.store(successors_ptr + place, tl.zeros((), tl.int64))
         parent = tl.load(parents_ptr + place)
         token = tl.load(tokens_ptr + place)
         if (node < tree_size) & (parent == last) & (token == choice):
@@ -62,6 +67,8 @@ def _walk_kernel(
             tl.store(path_ptr + sequence * num_nodes + length, last)
             length += 1
             choice = _choice(top_ptr, choice_ptr, place, tile, num_tiles, vocab)
+            if successors_ptr is not None:
+                tl.store(successors_ptr + place, tl.maximum(choice, 0))
     tl.store(path_len_ptr + sequence, length)
     tl.store(bonus_ptr + sequence, choice)
 

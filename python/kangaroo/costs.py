@@ -51,7 +51,7 @@ class Cost:
                 n * drafter.head_dim for n in (drafter.num_heads, drafter.num_kv_heads)
             )
             step, shared = c * (2 * own_q + 2 * own_kv), drafter.exit_layer
-            refresh = c * 4 * own_kv if drafter.kind == "deep_prefix" else 0
+            refresh = c * 6 * own_kv if drafter.kind == "deep_prefix" else 0
         else:
             fc, keys_and_values = 2 * c * c, 2 * c * drafter.num_kv_heads * drafter.head_dim
             step, refresh = fc + layer, fc + keys_and_values

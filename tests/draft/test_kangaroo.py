@@ -71,9 +71,15 @@ class CheckedDrafter(KangarooDrafter):
             assert self.live == prefix_len + len(tree) - 1
         return [tree]
 
-    def verified(self, state: DecodeState, trees: list[DraftTree], h_deep: Tensor) -> None:
+    def verified(
+        self,
+        state: DecodeState,
+        trees: list[DraftTree],
+        h_deep: Tensor,
+        successors: list[list[int]],
+    ) -> None:
         """`deep_prefix` has a row of every verified slot, `paper` of those that it had."""
-        super().verified(state, trees, h_deep)
+        super().verified(state, trees, h_deep, successors)
         if self.adapter.config.kind == "deep_prefix":
             self.live = num_live(state.shallow_kv)
         assert num_live(state.adapter_kv) == self.live

@@ -26,8 +26,10 @@ class FromScratch:
         num_kv = 2 * config.num_kv_heads * config.head_dim
         qkv = self.linear(normed, adapter.qkv)
         if config.kind == "deep_prefix":
-            pair = torch.cat([normed, self.norm(h_deep, adapter.deep_norm)], dim=-1)
-            qkv[:num_verified, -num_kv:] = self.linear(pair, adapter.deep_kv)[:num_verified]
+            embedded = self.model.weights.embed[tokens].to(self.dtype)
+            successor = self.norm(embedded.roll(-1, 0), adapter.successor_norm)
+            seen = torch.cat([normed, self.norm(h_deep, adapter.deep_norm), successor], dim=-1)
+            qkv[:num_verified, -num_kv:] = self.linear(seen, adapter.deep_kv)[:num_verified]
         return h + self.linear(self.attention(qkv), adapter.o)
 
     def probabilities(self, states: Tensor) -> Tensor:

@@ -57,7 +57,8 @@ def packed(model: Llama) -> States:
     normed = F.rms_norm(last, weights.norm.shape, weights.norm, eps)
     ids = torch.randint(model.config.vocab_size, shape[:2], generator=generator)
     positions = torch.cat([torch.arange(n) for n in LENGTHS])[None]
-    return States(torch.full(shape, torch.nan), last, normed, ids, positions)
+    unread = torch.full(shape, torch.nan)
+    return States(unread, last, normed, ids, unread, positions)
 
 
 def taught(both: Any, states: States) -> Tensor:

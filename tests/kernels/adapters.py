@@ -23,7 +23,7 @@ PLACES = [((0,), 1, 0), ((63,), 2, 0), ((70,), 2, 3), ((20, 3), 5, 1), ((0, 61),
 
 @dataclass(frozen=True)
 class AdapterInputs:
-    """Arguments of one of the two ops: `first` is h, or h and h_deep."""
+    """Arguments of one of the two ops: `first` is h, or the three states."""
 
     first: Any
     weights: StepWeights | RefreshWeights
@@ -69,11 +69,10 @@ def refresh_inputs(
     heads: Heads, width: int, nodes: NodeBatch, dtype: torch.dtype = torch.float32
 ) -> AdapterInputs:
     weights = RefreshWeights(
-        testing.random_norm_weight(width, dtype),
-        testing.random_norm_weight(width, dtype),
-        testing.random_weight(2 * heads.h_kv * heads.head_dim, 2 * width, dtype),
+        *(testing.random_norm_weight(width, dtype) for _ in range(3)),
+        testing.random_weight(2 * heads.h_kv * heads.head_dim, 3 * width, dtype),
     )
-    return _with_caches(tuple(_states(2, width, nodes, dtype)), weights, heads, nodes, dtype)
+    return _with_caches(tuple(_states(3, width, nodes, dtype)), weights, heads, nodes, dtype)
 
 
 def _states(count: int, width: int, nodes: NodeBatch, dtype: torch.dtype) -> list[Tensor]:

@@ -120,7 +120,7 @@ def adapter_step(
 
 
 def adapter_refresh(
-    states: tuple[Tensor, Tensor],
+    states: tuple[Tensor, Tensor, Tensor],
     weights: RefreshWeights,
     k_cache: Tensor,
     v_cache: Tensor,
@@ -131,9 +131,9 @@ def adapter_refresh(
 ) -> None:
     """In place as the op is."""
     h_kv, head_dim = k_cache.shape[1], k_cache.shape[3]
-    norms = weights.input_norm, weights.deep_norm
-    pair = [rms_norm(h, norm, eps) for h, norm in zip(states, norms, strict=True)]
-    rows = torch.einsum("bnc,oc->bno", torch.cat(pair, -1), weights.deep_kv)
+    norms = weights.input_norm, weights.deep_norm, weights.successor_norm
+    normed = [rms_norm(h, norm, eps) for h, norm in zip(states, norms, strict=True)]
+    rows = torch.einsum("bnc,oc->bno", torch.cat(normed, -1), weights.deep_kv)
     heads = rows.unflatten(-1, (-1, head_dim))
     cos, sin = rope[:, nodes.positions.long()].to(rows.dtype)
     write(k_cache, rotate(heads[:, :, :h_kv], cos, sin), nodes)

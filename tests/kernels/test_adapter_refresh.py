@@ -9,10 +9,13 @@ import torch
 
 from kangaroo_kernels import testing
 from kangaroo_kernels.adapter_refresh import AdapterRefresh
+from kangaroo_kernels.adapter_weights import RefreshWeights
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
 from tests.kernels import laws, naive
 from tests.kernels.adapters import EPS, PLACES, SIZES, AdapterInputs, refresh_inputs
+
+STATES = ("h", "h_deep", "successor")
 
 
 @pytest.mark.parametrize(("heads", "width"), SIZES, ids=str)
@@ -70,21 +73,21 @@ def test_thread_invariance(adapter_refresh: AdapterRefresh) -> None:
     laws.check_thread_invariance(run)
 
 
-@pytest.mark.parametrize(
-    "name", ["h", "h_deep", "input_norm", "deep_norm", "deep_kv", "k_cache", "v_cache", "rope"]
-)
+@pytest.mark.parametrize("name", [*STATES, *RefreshWeights._fields, "k_cache", "v_cache", "rope"])
 def test_bad_inputs(fast_adapter_refresh: AdapterRefresh, name: str) -> None:
     heads, width = SIZES[0]
     inputs = refresh_inputs(heads, width, testing.chain_nodes((61, 7), 3))
     before, bad = inputs.cloned(), torch.zeros(2, 3, 5)
-    if name in ("h", "h_deep"):
-        states = {"h": inputs.first[0], "h_deep": inputs.first[1], name: bad}
+    if name in STATES:
+        states = {**dict(zip(STATES, inputs.first, strict=True)), name: bad}
         wrong = replace(inputs, first=tuple(states.values()))
     elif name in ("k_cache", "v_cache", "rope"):
         wrong = replace(inputs, **{name: torch.zeros(2, 3, 64, 16)[: 2 if name != "rope" else 1]})
     else:
         wrong = replace(inputs, weights=inputs.weights._replace(**{name: bad}))
-    says = {"h": "h|h_deep", "k_cache": "[kv]_cache", "v_cache": "[kv]_cache"}.get(name, name)
+    says = {"h": "h|h_deep|successor", "k_cache": "[kv]_cache", "v_cache": "[kv]_cache"}.get(
+        name, name
+    )
     with pytest.raises(ValueError, match=rf"\b(?:{says})\b.*expected.*got"):
         fast_adapter_refresh(*wrong.args, eps=EPS)
     unchanged(inputs, before)

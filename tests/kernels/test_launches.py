@@ -64,7 +64,7 @@ def calls(heads: Heads, ffn: int, vocab: int) -> dict[str, tuple[int, Callable[[
     qkv = new(q_width + 2 * kv_width, c)
     rope = new(2, NUM_SLOTS, heads.head_dim // 2, dtype=torch.float32)
     step = StepWeights(norm, qkv, new(c, q_width))
-    deep = RefreshWeights(norm, norm, new(2 * kv_width, 2 * c))
+    deep = RefreshWeights(norm, norm, norm, new(2 * kv_width, 3 * c))
     head, one = DraftHead(new(vocab, c)), new(1, dtype=i32)
     chain = DraftChain(new(1, 8, dtype=i64), new(1, 8, dtype=i32), one, one, one.float())
     tree = new(1, 8, dtype=i64), new(1, 8, dtype=i64)
@@ -81,7 +81,7 @@ def calls(heads: Heads, ffn: int, vocab: int) -> dict[str, tuple[int, Callable[[
         "topk_confidence": (2, lambda op: op(x, head, norm, EPS, 10)),
         "draft_logits": (1, lambda op: op(x, head, norm, EPS)),
         "adapter_step": (4, lambda op: op(x, step, *where, rope, eps=EPS)),
-        "adapter_refresh": (1, lambda op: op((x, x), deep, *where, rope, eps=EPS)),
+        "adapter_refresh": (1, lambda op: op((x, x, x), deep, *where, rope, eps=EPS)),
         "verify_tree": (2, lambda op: op(new(1, 8, vocab), *tree)),
         "compact_kv": (1, lambda op: op(rows, tree[0], one, one)),
         "commit_path": (1, lambda op: op(*Ending.of([9], [[0, 1]], c).args, lag=1, limit=99)),

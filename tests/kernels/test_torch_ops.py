@@ -80,7 +80,7 @@ def samples(dtype: torch.dtype) -> dict[str, tuple[tuple[Any, ...], dict[str, An
 
 
 def flatten(inputs: Any) -> tuple[Any, ...]:
-    """h or both, weights, caches, nodes, rope."""
+    """h or all three states, weights, caches, nodes, rope."""
     first, weights, k_cache, v_cache, nodes, rope = inputs.args
     states = first if isinstance(first, tuple) else (first,)
     return (*states, *weights, k_cache, v_cache, *flat(nodes), rope)

@@ -17,6 +17,7 @@ from torch import Tensor
 from kangaroo.cache import SlotCache
 from kangaroo.config import AdapterKind, ModelConfig
 from kangaroo.draft.growth import Ranking
+from kangaroo.models.adapter import VerifiedStates
 from kangaroo_kernels.nodes import NodeBatch
 from tests.engines import kernel_set
 
@@ -30,7 +31,7 @@ CONFIG = ModelConfig(
     num_layers=4,
     num_heads=1,
     num_kv_heads=1,
-    head_dim=3,
+    head_dim=4,
     max_seq_len=1000,
     rms_norm_eps=0.0,
     rope_inv_freq=(1.0,),
@@ -112,14 +113,15 @@ def places(nodes: NodeBatch, num_slots: int) -> Tensor:
 
 
 def attend(h: Tensor, values: Tensor, planes: Tensor, nodes: NodeBatch) -> Tensor:
-    """Append (value, position, 0) of every node to all `planes` [A, B, S, 3]; hash what each sees.
+    """Append (value, position, 0, token) of every node to all `planes` [A, B, S, 4]; hash what each
+    sees.
 
     Returns:
         h [B, N, 3] with the hashes in its second column.
     """
     batch, count = nodes.positions.shape
     slots = nodes.cache_seqlens[:, None].long() + nodes.first_node + torch.arange(count)
-    new = torch.stack([values, nodes.positions.float(), torch.zeros_like(values)], dim=-1)
+    new = torch.stack([values, nodes.positions.float(), torch.zeros_like(values), h[..., 0]], -1)
     planes[:, torch.arange(batch)[:, None], slots] = new
     place = places(nodes, planes.shape[2])
     whole = (planes[0] == planes).all(-1).all(0)  # which a NaN is not
@@ -203,11 +205,13 @@ class HashModel(HashTarget):
 
 
 class HashAdapter:
-    """In place of Adapter. A row of a verified slot keeps the last state too, if the kind does."""
+    """In place of Adapter. A row of a verified slot keeps the last state too, and which token
+    follows, if the kind does.
+    """
 
     def __init__(self, kind: AdapterKind):
         self.norm = torch.zeros(1)
-        self.config = SimpleNamespace(kind=kind, num_kv_heads=1, head_dim=3, rms_norm_eps=0.0)
+        self.config = SimpleNamespace(kind=kind, num_kv_heads=1, head_dim=4, rms_norm_eps=0.0)
 
     def step(self, h: Tensor, kv: SlotCache, nodes: NodeBatch, *_: Any) -> Tensor:
         kv.num_nodes += h.shape[1]
@@ -215,16 +219,20 @@ class HashAdapter:
         if self.config.kind == "deep_prefix":
             rows, slot = kv.rows[0, :, 0], torch.arange(kv.num_slots)
             terms = _mixed(rows[..., 0].nan_to_num(0).long(), slot) * POWERS[slot] % PRIME
-            right = rows[..., 2] == _finished(terms.cumsum(-1), slot + 1)
+            last = _finished(terms.cumsum(-1), slot + 1)
+            right = rows[..., 2] == _mixed(last, rows[..., 3].nan_to_num(0).long().roll(-1, -1))
             unverified = slot >= kv.slots.cache_seqlens[:, None]
             out[..., 1] *= (right | unverified).all(-1)[:, None]
         return out
 
     def write_verified(
-        self, h: Tensor, h_deep: Tensor, kv: SlotCache, nodes: NodeBatch, *_: Any, **__: Any
+        self, states: VerifiedStates, kv: SlotCache, nodes: NodeBatch, *_: Any, **__: Any
     ) -> None:
         batch, count = nodes.positions.shape
         slots = nodes.cache_seqlens[:, None].long() + nodes.first_node + torch.arange(count)
-        last = h_deep[..., 1] if self.config.kind == "deep_prefix" else torch.zeros_like(h[..., 1])
-        new = torch.stack([h[..., 1], nodes.positions.float(), last], dim=-1)
+        h, known = states.exit, torch.zeros_like(states.exit[..., 1])
+        if self.config.kind == "deep_prefix":
+            last, successor = states.last[..., 1].nan_to_num(0), states.successor[..., 0]
+            known = _mixed(last.long(), successor.long()).float()
+        new = torch.stack([h[..., 1], nodes.positions.float(), known, h[..., 0]], dim=-1)
         kv.rows[:, :, 0][:, torch.arange(batch)[:, None], slots] = new

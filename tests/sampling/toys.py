@@ -164,7 +164,7 @@ class TableDrafter(SampledDrafter):
     toy: Toy
     sampler: Sampler
 
-    def verified(self, state: Any, trees: list[DraftTree], h_deep: Tensor) -> None:
+    def verified(self, state: Any, trees: Any, h_deep: Any, successors: Any) -> None:
         pass
 
     def _shallow(self, state: Any, token: Tensor) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kangaroo.config import ADAPTER_KINDS, AdapterConfig, AdapterKind
-from kangaroo.models.adapter import Adapter
+from kangaroo.models.adapter import Adapter, VerifiedStates
 from kangaroo.models.families import model_config
 from kangaroo.models.llama import rope_table
 from kangaroo.train.config import LossConfig
@@ -56,8 +56,8 @@ def loss_and_gradient(
     adapter.zero_grad()
     packed = bool((windows.positions[:, 1:] == 0).any())
     states = target.states(windows.ids, windows.positions if packed else None)
-    rows = adapter, states.exit, states.last, rope
-    out = full_sequence(*rows, delta=delta, positions=states.positions)
+    seen = VerifiedStates(states.exit, states.last, states.successor)
+    out = full_sequence(adapter, seen, rope, delta=delta, positions=states.positions)
     draft = draft_hidden(adapter, out[windows.mask])
     normed = states.normed[windows.mask]
     loss = vocabulary_loss(draft, normed, target.head, LossConfig(soft=1.0))

@@ -284,4 +284,4 @@ def test_norms_do_not_decay(target: Path, tmp_path: Path) -> None:
     for group in run.optimizer.param_groups:
         for p in group["params"]:
             assert group["weight_decay"] * group["lr_scale"] == (0.3 if p.ndim == 2 else 0.0)
-    assert sum(len(group["params"]) for group in run.optimizer.param_groups) == 6
+    assert sum(len(group["params"]) for group in run.optimizer.param_groups) == 7

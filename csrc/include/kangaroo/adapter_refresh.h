@@ -1,5 +1,5 @@
 /* adapter_refresh: the adapter's keys and values of verified slots, from
- * [rms_norm(h); rms_norm(h_deep)], written in place. */
+ * [rms_norm(h); rms_norm(h_deep); rms_norm(successor)], written in place. */
 #ifndef KANGAROO_ADAPTER_REFRESH_H_
 #define KANGAROO_ADAPTER_REFRESH_H_
 
@@ -11,12 +11,12 @@ extern "C" {
 #endif
 
 typedef struct kangaroo_adapter_refresh_params {
-  kangaroo_states h;          /* exit states */
-  kangaroo_states h_deep;     /* last states, of the shape of h */
-  kangaroo_vector input_norm; /* [h.width], of h */
-  kangaroo_vector deep_norm;  /* [h.width], of h_deep */
-  kangaroo_matrix deep_kv;    /* [2 * kv.heads * head_dim, 2 * h.width] */
-  kangaroo_kv kv;             /* mutated: the slots of the nodes */
+  kangaroo_states h;         /* exit states */
+  kangaroo_states h_deep;    /* last states, of the shape of h */
+  kangaroo_states successor; /* embeddings of the tokens behind the slots, of the shape of h */
+  kangaroo_vector input_norm, deep_norm, successor_norm; /* [h.width], of the three */
+  kangaroo_matrix deep_kv; /* [2 * kv.heads * head_dim, 3 * h.width] */
+  kangaroo_kv kv;          /* mutated: the slots of the nodes */
   kangaroo_rope rope;
   kangaroo_nodes nodes;
   float eps;

@@ -18,6 +18,8 @@ typedef struct kangaroo_verify_tree_params {
   int32_t* path_len;        /* [batch], written, at least 1 */
   int64_t* bonus;           /* [batch], written: the target's token after the last accepted node; -1
                                where the largest of its logits is not finite */
+  int64_t* successors;      /* [batch, nodes], written: the target's token after each accepted node,
+                               0 after the others and where there is none; NULL: not wanted */
 } kangaroo_verify_tree_params;
 
 /* Only rows on the path are read. Ties go to the lowest id; NaN is the largest logit. Where

@@ -20,11 +20,12 @@ struct Trees {
 };
 
 struct Verdict {
-  std::vector<int64_t> path, bonus;
+  std::vector<int64_t> path, bonus, successors;
   std::vector<int32_t> path_len;
 
   bool operator==(const Verdict& other) const {
-    return path == other.path && bonus == other.bonus && path_len == other.path_len;
+    return path == other.path && bonus == other.bonus && successors == other.successors &&
+           path_len == other.path_len;
   }
 };
 
@@ -37,7 +38,7 @@ Verdict run(const Case& c, Array logits, const Trees& trees) {
   const auto n = static_cast<std::size_t>(c.batch * c.nodes);
   const auto b = static_cast<std::size_t>(c.batch);
   Verdict v = {std::vector<int64_t>(n, -7), std::vector<int64_t>(b, -7),
-               std::vector<int32_t>(b, -7)};
+               std::vector<int64_t>(n, -7), std::vector<int32_t>(b, -7)};
   testing::arrive_late(logits);
   kangaroo_verify_tree_params p = {};
   p.logits = view_of(c, logits);
@@ -46,6 +47,7 @@ Verdict run(const Case& c, Array logits, const Trees& trees) {
   p.path = v.path.data();
   p.path_len = v.path_len.data();
   p.bonus = v.bonus.data();
+  p.successors = v.successors.data();
   EXPECT(kangaroo_verify_tree_cuda(&p, nullptr) == KANGAROO_OK);
   cuda_on_cpu::synchronize();
   return v;
@@ -63,15 +65,18 @@ Verdict expected(const Case& c, Array logits, const Trees& trees) {
   const kangaroo_states view = view_of(c, logits);
   Verdict v;
   for (int64_t b = 0; b < c.batch; ++b) {
-    std::vector<int64_t> path = {0};
+    std::vector<int64_t> path = {0}, successors(static_cast<std::size_t>(c.nodes));
     const auto row = [&](int64_t node) { return b * view.batch_stride + node * view.node_stride; };
     int64_t choice = argmax(logits, row(0), c.vocab);
+    successors[0] = std::max<int64_t>(choice, 0);
     for (int64_t node = 1; node < c.nodes; ++node) {
       const auto at = static_cast<std::size_t>(b * c.nodes + node);
       if (trees.parents[at] != path.back() || trees.tokens[at] != choice) continue;
       path.push_back(node);
       choice = argmax(logits, row(node), c.vocab);
+      successors[static_cast<std::size_t>(node)] = std::max<int64_t>(choice, 0);
     }
+    v.successors.insert(v.successors.end(), successors.begin(), successors.end());
     v.path_len.push_back(static_cast<int32_t>(path.size()));
     v.bonus.push_back(choice);
     path.resize(static_cast<std::size_t>(c.nodes), -1);

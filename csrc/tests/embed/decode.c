@@ -177,18 +177,26 @@ static void guess(Sequence* s, int64_t stop, const kangaroo_draft_chain* chain) 
   must(kangaroo_top1_confidence(&p));
 }
 
-/* The adapter's keys and values of slots that the deep layers have just passed over. */
-static void write_verified(Sequence* s, int64_t start, int64_t count) {
+/* The adapter's keys and values of slots that the deep layers have just passed over, and behind
+ * which `successors` stand. */
+static void write_verified(Sequence* s, int64_t start, int64_t count, const int64_t* successors) {
+  kangaroo_embedding_params next = {0};
   kangaroo_adapter_refresh_params p = {0};
   s->adapter_length = start;
   if (!s->m->deep_prefix) {
     step(s, start + count); /* from the exit states alone */
     return;
   }
+  next.tokens = successors;
+  next.weight = s->m->embed;
+  next.out = states_of(s->m, &s->before, 0, count);
+  must(kangaroo_embedding(&next));
   p.h = states_of(s->m, &s->caches[EXIT_STATES], start, count);
   p.h_deep = states_of(s->m, &s->behind, 0, count);
+  p.successor = next.out;
   p.input_norm = s->m->adapter_input_norm;
   p.deep_norm = s->m->deep_norm;
+  p.successor_norm = s->m->successor_norm;
   p.deep_kv = s->m->deep_kv;
   p.kv = kv_of(s->m, &s->caches[ADAPTER]);
   p.rope = s->m->rope;
@@ -206,7 +214,7 @@ static void prefill(Sequence* s, const int64_t* prompt, int64_t num_tokens) {
     const int64_t count = left < PREFILL_CHUNK ? left : PREFILL_CHUNK;
     run_shallow(s, prompt + s->length, s->length, count);
     run_deep(s, s->length, count);
-    if (s->max_depth > 0) write_verified(s, s->length, count);
+    if (s->max_depth > 0) write_verified(s, s->length, count, prompt + s->length + 1);
     s->length += count;
   }
   s->root = prompt[num_tokens - 1];
@@ -244,10 +252,9 @@ static int64_t decode_round(Sequence* s, int64_t most, int64_t* accepted) {
   head.eps = m->eps;
   head.num_threads = NUM_THREADS;
   must(kangaroo_linear(&head));
-  if (s->max_depth > 0 && m->deep_prefix) write_verified(s, s->length, num_nodes);
 
   /* Accept: the path from the root that the target would have taken, and one token more. */
-  int64_t parents[MAX_NODES], path[MAX_NODES];
+  int64_t parents[MAX_NODES], path[MAX_NODES], successors[MAX_NODES];
   int32_t path_len = 0;
   for (int32_t node = 0; node < num_nodes; ++node) parents[node] = node - 1;
   const kangaroo_verify_tree_params verify = {.logits = head.out,
@@ -255,8 +262,12 @@ static int64_t decode_round(Sequence* s, int64_t most, int64_t* accepted) {
                                               .parents = parents,
                                               .path = path,
                                               .path_len = &path_len,
-                                              .bonus = &s->root};
+                                              .bonus = &s->root,
+                                              .successors = successors};
   must(kangaroo_verify_tree(&verify));
+  if (s->max_depth > 0 && m->deep_prefix) {
+    write_verified(s, s->length, num_nodes, successors);
+  }
 
   /* Roll back: a length shrinks. Only a path through a tree leaves gaps, which are closed. */
   if (path[path_len - 1] != path_len - 1) {

@@ -89,7 +89,7 @@ class Decoder {
       const int64_t count = std::min(kPrefillChunk, history - length_);
       run_shallow(&prompt[length_], length_, count);
       run_deep(length_, count);
-      if (max_depth_ > 0) write_verified(length_, count);
+      if (max_depth_ > 0) write_verified(length_, count, &prompt[length_ + 1]);
       length_ += count;
     }
     root_ = prompt.back();
@@ -126,10 +126,9 @@ class Decoder {
     head.eps = m.eps;
     head.num_threads = num_threads_;
     must(kangaroo_linear(&head));
-    if (max_depth_ > 0 && m.adapter_kind == "deep_prefix") write_verified(length_, num_nodes);
 
     // Accept: the path from the root that the target would have taken, and one token more.
-    std::vector<int64_t> parents(tokens.size()), path(tokens.size());
+    std::vector<int64_t> parents(tokens.size()), path(tokens.size()), successors(tokens.size());
     std::iota(parents.begin(), parents.end(), -1);
     int32_t path_len = 0;
     kangaroo_verify_tree_params verify = {};
@@ -139,7 +138,11 @@ class Decoder {
     verify.path = path.data();
     verify.path_len = &path_len;
     verify.bonus = &root_;
+    verify.successors = successors.data();
     must(kangaroo_verify_tree(&verify));
+    if (max_depth_ > 0 && m.adapter_kind == "deep_prefix") {
+      write_verified(length_, num_nodes, successors.data());
+    }
 
     // Roll back: a length shrinks. Only a path through a tree leaves gaps, which are closed.
     if (path[path_len - 1] != path_len - 1) {
@@ -252,18 +255,26 @@ class Decoder {
     must(kangaroo_top1_confidence(&p));
   }
 
-  // The adapter's keys and values of slots that the deep layers have just passed over.
-  void write_verified(int64_t start, int64_t count) {
+  // The adapter's keys and values of slots that the deep layers have just passed over, and behind
+  // which `successors` stand.
+  void write_verified(int64_t start, int64_t count, const int64_t* successors) {
     adapter_length_ = start;
     if (m.adapter_kind != "deep_prefix") {
       step(start + count);  // from the exit states alone
       return;
     }
+    kangaroo_embedding_params next = {};
+    next.tokens = successors;
+    next.weight = m.embed;
+    next.out = before_.states(0, count);
+    must(kangaroo_embedding(&next));
     kangaroo_adapter_refresh_params p = {};
     p.h = exit_states_.states(start, count);
     p.h_deep = behind_.states(0, count);
+    p.successor = next.out;
     p.input_norm = m.adapter_input_norm;
     p.deep_norm = m.deep_norm;
+    p.successor_norm = m.successor_norm;
     p.deep_kv = m.deep_kv;
     p.kv = adapter_.kv();
     p.rope = m.rope;

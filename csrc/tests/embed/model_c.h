@@ -55,7 +55,7 @@ typedef struct {
   int64_t q_heads, kv_heads, head_dim, adapter_kv_heads;
   float eps, adapter_eps;
   kangaroo_matrix embed, head, adapter_qkv, adapter_o, deep_kv;
-  kangaroo_vector norm, adapter_input_norm, adapter_norm, deep_norm;
+  kangaroo_vector norm, adapter_input_norm, adapter_norm, deep_norm, successor_norm;
   kangaroo_layer_weights* layers;
   kangaroo_rope rope;
   int has_adapter, deep_prefix;
@@ -123,7 +123,8 @@ static void open_adapter(Model* m) {
   m->adapter_norm = vector_of(m, "adapter.norm", m->hidden);
   if (!m->deep_prefix) return;
   m->deep_norm = vector_of(m, "adapter.deep_norm", m->hidden);
-  m->deep_kv = matrix_of(m, "adapter.deep_kv", kv, 2 * m->hidden);
+  m->successor_norm = vector_of(m, "adapter.successor_norm", m->hidden);
+  m->deep_kv = matrix_of(m, "adapter.deep_kv", kv, 3 * m->hidden);
 }
 
 static void open_model(Model* m, const char* path) {

@@ -76,7 +76,8 @@ struct Model {
     adapter_norm = vector("adapter.norm", hidden);
     if (adapter_kind != "deep_prefix") return;
     deep_norm = vector("adapter.deep_norm", hidden);
-    deep_kv = matrix("adapter.deep_kv", kv, 2 * hidden);
+    successor_norm = vector("adapter.successor_norm", hidden);
+    deep_kv = matrix("adapter.deep_kv", kv, 3 * hidden);
   }
 
   kangaroo_layer_weights layer(const std::string& prefix) const {
@@ -128,6 +129,6 @@ struct Model {
   std::string adapter_kind;
   int64_t adapter_q_heads = 0, adapter_kv_heads = 0;
   float adapter_eps = 0;
-  kangaroo_vector adapter_input_norm = {}, adapter_norm = {}, deep_norm = {};
+  kangaroo_vector adapter_input_norm = {}, adapter_norm = {}, deep_norm = {}, successor_norm = {};
   kangaroo_matrix adapter_qkv = {}, adapter_o = {}, deep_kv = {};
 };

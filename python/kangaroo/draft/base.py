@@ -21,7 +21,7 @@ class Drafter(Protocol):
 
     def prefill(self, state: DecodeState, h: Tensor, h_deep: Tensor) -> None:
         """The next slots of the prompt, which is in `state.requests`, have exit states h and last
-        states h_deep, each [B, N, C].
+        states h_deep, each [B, N, C]; behind all of them stand tokens of the prompt.
         """
         ...
 
@@ -33,9 +33,18 @@ class Drafter(Protocol):
         """
         ...
 
-    def verified(self, state: DecodeState, trees: list[DraftTree], h_deep: Tensor) -> None:
-        """The nodes of the round's `trees`, N with the root, have last states h_deep [B, N, C];
-        which of them are accepted is known next, when `state` is committed.
+    def verified(
+        self,
+        state: DecodeState,
+        trees: list[DraftTree],
+        h_deep: Tensor,
+        successors: list[list[int]],
+    ) -> None:
+        """The nodes of the round's `trees`, N with the root, have last states h_deep [B, N, C].
+
+        Args:
+            successors: of every tree, the token behind each node that will be committed, which
+                `state` is next; of its other nodes any token.
         """
         ...
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.state import DecodeState
-from kangaroo.models.adapter import Adapter
+from kangaroo.models.adapter import Adapter, VerifiedStates
 from kangaroo_kernels.draft_head import DraftChain
 
 
@@ -63,13 +63,17 @@ class DeviceDrafter(KangarooDrafter):
         """
         if self.adapter is not None and self.lag:
             h = state.hidden(-1, 0)
-            self._write_verified(self.adapter, state, state.adapter_kv.slots.chain(0, 1), (h, h))
+            states = VerifiedStates(h, h, h)
+            self._write_verified(self.adapter, state, state.adapter_kv.slots.chain(0, 1), states)
 
-    def refresh(self, state: DecodeState, h_deep: Tensor) -> None:
-        """What :meth:`verified` does: all nodes have last states h_deep [B, N, C]."""
+    def refresh(self, state: DecodeState, h_deep: Tensor, successors: Tensor) -> None:
+        """What :meth:`verified` does: all nodes have last states h_deep [B, N, C], and those that
+        will be committed the tokens `successors` [B, N] behind them.
+        """
         if self.adapter is not None and self.adapter.config.kind == "deep_prefix":
             nodes = state.adapter_kv.slots.chain(0, h_deep.shape[1])
-            states = state.hidden(0, h_deep.shape[1]), h_deep
+            h, successor = state.hidden(0, h_deep.shape[1]), self.model.embed(successors)
+            states = VerifiedStates(h, h_deep, successor)
             self._write_verified(self.adapter, state, nodes, states)
 
     def _node(self, state: DecodeState, chain: DraftChain, node: int) -> None:

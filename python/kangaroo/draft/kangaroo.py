@@ -15,7 +15,7 @@ from kangaroo.draft.head import drafting_head
 from kangaroo.draft.shallow import through_shallow_layers
 from kangaroo.draft.tree import DraftTree, pad
 from kangaroo.engine.state import DecodeState
-from kangaroo.models.adapter import Adapter
+from kangaroo.models.adapter import Adapter, VerifiedStates
 from kangaroo.models.llama import Llama
 from kangaroo_kernels.draft_head import DraftHead
 from kangaroo_kernels.nodes import NodeBatch
@@ -56,11 +56,14 @@ class KangarooDrafter:
     def prefill(self, state: DecodeState, h: Tensor, h_deep: Tensor) -> None:
         """Write the adapter's rows of the prompt's next slots, and of one that it was behind."""
         if self.adapter is not None:
-            own, committed = state.adapter_kv, state.shallow_kv.slots.committed
-            if own.slots.committed != committed:  # `paper`, whose rows are made of h alone
+            own, (committed,) = state.adapter_kv, state.shallow_kv.slots.committed
+            if own.slots.committed != [committed]:  # `paper`, whose rows are made of h alone
                 h = torch.cat([state.exit_states[:, :1], h], 1)
                 h_deep = torch.cat([torch.zeros_like(h_deep[:, :1]), h_deep], 1)
-            self._write_verified(self.adapter, state, own.chain(h.shape[1]), (h, h_deep))
+            first = own.slots.committed[0] + 1
+            successors = [state.requests[0].tokens[first : first + h.shape[1]]]
+            states = self._states_of(h, h_deep, successors)
+            self._write_verified(self.adapter, state, own.chain(h.shape[1]), states)
 
     def draft(self, state: DecodeState, max_depths: list[int]) -> list[DraftTree]:
         """A chain below every root. The token that was not sure enough is kept; what would follow
@@ -83,7 +86,13 @@ class KangarooDrafter:
         pad(trees)
         return trees
 
-    def verified(self, state: DecodeState, trees: list[DraftTree], h_deep: Tensor) -> None:
+    def verified(
+        self,
+        state: DecodeState,
+        trees: list[DraftTree],
+        h_deep: Tensor,
+        successors: list[list[int]],
+    ) -> None:
         """`paper` keeps the rows that it has; `deep_prefix` rewrites those of all nodes with what
         verification has learnt: a row costs nothing beside the weights, and a rejected one goes
         with its slot. Rows may wait where nothing is drafted.
@@ -95,7 +104,8 @@ class KangarooDrafter:
         elif self.adapter is not None and self.adapter.config.kind == "deep_prefix":
             num_nodes, state.adapter_kv.num_nodes = h_deep.shape[1], 0
             nodes = state.nodes(state.adapter_kv, trees, num_nodes)
-            self._write_verified(self.adapter, state, nodes, (state.hidden(0, num_nodes), h_deep))
+            states = self._states_of(state.hidden(0, num_nodes), h_deep, successors)
+            self._write_verified(self.adapter, state, nodes, states)
 
     def costs(self) -> RoundCosts:
         """See Drafter.
@@ -160,7 +170,7 @@ class KangarooDrafter:
         kv, lags = state.adapter_kv, state.lags
         if any(lags) and not self._defers(state):
             h = self._from_behind(state, lags)
-            self._write_verified(adapter, state, kv.chain(2), (h, h))
+            self._write_verified(adapter, state, kv.chain(2), VerifiedStates(h, h, h))
             kv.commit(state.prefix_lens, num_nodes=1)
 
     def _defers(self, state: DecodeState) -> bool:
@@ -172,7 +182,10 @@ class KangarooDrafter:
         if self.adapter is not None and len(state.unwritten) >= (1 if drafting else MOST_UNWRITTEN):
             h, h_deep = (torch.cat(states, 1) for states in zip(*state.unwritten, strict=True))
             nodes = state.adapter_kv.chain(h.shape[1])
-            self._write_verified(self.adapter, state, nodes, (h, h_deep))
+            first = state.adapter_kv.slots.committed[0] + 1
+            successors = [state.requests[0].tokens[first : first + h.shape[1]]]
+            states = self._states_of(h, h_deep, successors)
+            self._write_verified(self.adapter, state, nodes, states)
             state.adapter_kv.commit(state.prefix_lens)
             state.unwritten = []
 
@@ -184,14 +197,17 @@ class KangarooDrafter:
         steps = torch.tensor([[[1 - lag], [2 - lag]] for lag in lags], device=h.device)
         return h.take_along_dim(steps, 1)
 
+    def _states_of(self, h: Tensor, h_deep: Tensor, successors: list[list[int]]) -> VerifiedStates:
+        tokens = torch.tensor(successors, device=h.device)
+        return VerifiedStates(h, h_deep, self.model.embed(tokens))
+
     def _write_verified(
         self,
         adapter: Adapter,
         state: DecodeState,
         nodes: NodeBatch,
-        states: tuple[Tensor, Tensor],
+        states: VerifiedStates,
     ) -> None:
-        adapter.write_verified(
-            *states, state.adapter_kv, nodes, self.model.rope, kernels=self.model.kernels
-        )
-        state.adapter_kv.num_nodes += states[0].shape[1]
+        kv, kernels = state.adapter_kv, self.model.kernels
+        adapter.write_verified(states, kv, nodes, self.model.rope, kernels=kernels)
+        kv.num_nodes += states.exit.shape[1]

@@ -74,7 +74,13 @@ class SkippingDrafter(SteppingDrafter):
             return super().confidences(state)
         return [self.threshold.now(request, self.config) for request in state.requests]
 
-    def verified(self, state: DecodeState, trees: list[DraftTree], h_deep: Tensor) -> None:
+    def verified(
+        self,
+        state: DecodeState,
+        trees: list[DraftTree],
+        h_deep: Tensor,
+        successors: list[list[int]],
+    ) -> None:
         """The drafts are kept until it is known how many were right."""
         if self.threshold is not None:
             for request, tree in zip(state.requests, trees, strict=True):

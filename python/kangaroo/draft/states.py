@@ -65,7 +65,13 @@ class StateDrafter(SteppingDrafter):
         start = own.slots.committed[0]
         self._learn(own, [request.tokens[start : start + h.shape[1]]], h_deep)
 
-    def verified(self, state: DecodeState, trees: list[DraftTree], h_deep: Tensor) -> None:
+    def verified(
+        self,
+        state: DecodeState,
+        trees: list[DraftTree],
+        h_deep: Tensor,
+        successors: list[list[int]],
+    ) -> None:
         """The rows of all nodes are written with what verification has learnt."""
         state.adapter_kv.num_nodes = 0
         self._learn(state.adapter_kv, [tree.tokens for tree in trees], h_deep)

@@ -58,7 +58,13 @@ class TokenDrafter:
         new_nodes_through_shallow_layers(self.model, self.config.exit_layer, state, trees)
         return trees
 
-    def verified(self, state: DecodeState, trees: list[DraftTree], h_deep: Tensor) -> None:
+    def verified(
+        self,
+        state: DecodeState,
+        trees: list[DraftTree],
+        h_deep: Tensor,
+        successors: list[list[int]],
+    ) -> None:
         """See Drafter."""
 
     def costs(self) -> RoundCosts:

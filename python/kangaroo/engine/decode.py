@@ -100,7 +100,7 @@ class Decoder:
         verdict, scores = self.judge(state, trees, logits)
         verified = perf_counter()
         paths, tokens, num_accepted = kept(state, trees, verdict)
-        self.drafter.verified(state, trees, h_deep)
+        self.drafter.verified(state, trees, h_deep, successors_of(trees, paths, tokens))
         state.commit(verdict, paths, tokens, self.model.kernels)
         if self.pace is not None:
             num_passes = max(max(tree.depths) for tree in trees)
@@ -182,7 +182,8 @@ class Decoder:
                 each.append(request.sampler.verify(request.tokens, tree, row, kept_rows))
             else:
                 each.append(self.model.kernels.verify_tree(row, *tensors([tree], row.device)))
-        return Verdict(*map(torch.cat, zip(*each, strict=True))), scores
+        parts = zip(*(verdict[:3] for verdict in each), strict=True)
+        return Verdict(*map(torch.cat, parts)), scores
 
 
 def scores_of(logits: Tensor, path: list[int], shaped: list[Tensor]) -> Tensor:
@@ -215,6 +216,17 @@ def kept(
     for request, num_left in zip(state.requests, left, strict=True):
         request.num_left = num_left
     return [path[: len(t)] for path, t in zip(paths, new, strict=True)], new, num_accepted
+
+
+def successors_of(
+    trees: list[DraftTree], paths: list[list[int]], tokens: list[list[int]]
+) -> list[list[int]]:
+    """Of every tree, the token behind each node of its path; 0 behind the others."""
+    successors = [[0] * len(tree) for tree in trees]
+    for row, path, new in zip(successors, paths, tokens, strict=True):
+        for node, token in zip(path, new, strict=True):
+            row[node] = token
+    return successors
 
 
 def not_finite(num_tokens: int) -> ValueError:

@@ -106,7 +106,8 @@ class ChainRounds:
         parents = torch.arange(-1, num_nodes - 1, device=tokens.device)
         self.parents = parents.expand(batch, num_nodes).contiguous()
         path_len = torch.ones(batch, dtype=torch.int32, device=tokens.device)
-        self.verdict = Verdict(torch.zeros_like(tokens), path_len, torch.zeros_like(tokens[:, 0]))
+        zeros = torch.zeros_like(tokens)
+        self.verdict = Verdict(zeros, path_len, zeros[:, 0].clone(), zeros.clone())
         steps = [self._step(node) for node in range(num_nodes - 1)]
         self.runtime = runtime(Pieces(steps, self._tail, self.chain, self.verdict, shape))
 
@@ -159,7 +160,8 @@ class ChainRounds:
         model.kernels.verify_tree(
             logits, chain.tokens, self.parents, chain.num_nodes, out=self.verdict
         )
-        self.drafter.refresh(state, h)
+        assert self.verdict.successors is not None
+        self.drafter.refresh(state, h, self.verdict.successors)
         model.kernels.commit_path(
             self.verdict,
             chain,

@@ -5,6 +5,7 @@ target's head.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,28 @@ from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
 from kangaroo_kernels.nodes import NodeBatch
 
 
+class VerifiedStates(NamedTuple):
+    """Of slots that the target has verified, each [B, N, C].
+
+    Attributes:
+        exit: behind layer E - 1; last: behind the last layer, in front of the final norm.
+        successor: the target's embeddings of the tokens behind the slots.
+    """
+
+    exit: Tensor
+    last: Tensor
+    successor: Tensor
+
+
 class Adapter(nn.Module):
     """The parameters that training makes and the engine runs.
 
     Attributes:
         input_norm: [C]; norm: [C], the final norm in front of the target's head.
         qkv: [(H_q + 2 H_kv) * D, C]; o: [C, H_q * D].
-        deep_norm: [C] and deep_kv: [2 H_kv * D, 2 C], `deep_prefix` only: keys and values of
-            verified slots from [norm(h_E); norm(h_L)].
+        deep_norm, successor_norm: [C] and deep_kv: [2 H_kv * D, 3 C], `deep_prefix` only: keys and
+            values of verified slots from [norm(h_E); norm(h_L); norm(e)], e the target's embedding
+            of the token behind the slot.
     """
 
     def __init__(self, config: AdapterConfig):
@@ -36,7 +51,8 @@ class Adapter(nn.Module):
         self.norm = nn.Parameter(torch.ones(c))
         if config.kind == "deep_prefix":
             self.deep_norm = nn.Parameter(torch.ones(c))
-            self.deep_kv = nn.Parameter(torch.empty(2 * config.num_kv_heads * d, 2 * c))
+            self.successor_norm = nn.Parameter(torch.ones(c))
+            self.deep_kv = nn.Parameter(torch.empty(2 * config.num_kv_heads * d, 3 * c))
 
     @torch.no_grad()
     def reset(self, seed: int) -> None:
@@ -66,25 +82,25 @@ class Adapter(nn.Module):
 
     def write_verified(
         self,
-        h: Tensor,
-        h_deep: Tensor,
+        states: VerifiedStates,
         kv: SlotCache,
         nodes: NodeBatch,
         rope: Tensor,
         *,
         kernels: KernelSet,
     ) -> None:
-        """Rows of verified slots, in place: exit states h [B, N, C] and last states h_deep [B, N,
-        C] (before the norm).
+        """Rows of verified slots, in place.
 
-        `paper` does not read h_deep: its verified and unverified rows are the same.
+        `paper` reads exit states alone: its verified and unverified rows are the same.
         """
         eps = self.config.rms_norm_eps
         if self.config.kind == "deep_prefix":
-            weights = RefreshWeights(self.input_norm, self.deep_norm, self.deep_kv)
-            kernels.adapter_refresh((h, h_deep), weights, *kv.layer(0), nodes, rope, eps=eps)
+            weights = RefreshWeights(
+                self.input_norm, self.deep_norm, self.successor_norm, self.deep_kv
+            )
+            kernels.adapter_refresh(states, weights, *kv.layer(0), nodes, rope, eps=eps)
         else:
-            first_key = self.config.num_heads * self.config.head_dim
+            h, first_key = states.exit, self.config.num_heads * self.config.head_dim
             rows = kernels.linear(h, self.qkv[first_key:], norm_weight=self.input_norm, eps=eps)
             kernels.rope_append_kv(rows, *kv.layer(0), nodes, rope)
 
@@ -109,8 +125,7 @@ class BareExit(Adapter):
 
     def write_verified(
         self,
-        h: Tensor,
-        h_deep: Tensor,
+        states: VerifiedStates,
         kv: SlotCache,
         nodes: NodeBatch,
         rope: Tensor,

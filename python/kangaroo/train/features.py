@@ -36,7 +36,7 @@ class Features:
 
     Attributes:
         shards: handles of the files, `rows_per_shard` windows in each; exit, last [N, T, C].
-        rows: number of a window, by :func:`_digests`.
+        rows: number of a window, by :func:`digests`.
     """
 
     target: FrozenTarget
@@ -46,12 +46,14 @@ class Features:
 
     def states(self, windows: Windows) -> States:
         """As `FrozenTarget.states`."""
-        rows = [self.rows[digest] for digest in _digests(windows)]
+        rows = [self.rows[digest] for digest in digests(windows)]
         exit_states, last = self._read("exit", rows), self._read("last", rows)
         with torch.no_grad():
             normed = self.target.model.model.norm(last.to(self.target.head.dtype))
         ids, positions = (x.to(self.target.device) for x in (windows.ids, windows.positions))
-        return States(exit_states.float(), last.float(), normed, ids, positions)
+        return States(
+            exit_states.float(), last.float(), normed, ids, self.target.successor(ids), positions
+        )
 
     def _read(self, name: str, rows: list[int]) -> Tensor:
         found = []
@@ -81,7 +83,7 @@ def open_features(
         "exit_layer": str(target.exit_layer),
         "target_dtype": str(target.head.dtype),
         "device": target.device.type,
-        "windows": hashlib.sha256(b"".join(_digests(windows))).hexdigest(),
+        "windows": hashlib.sha256(b"".join(digests(windows))).hexdigest(),
         "shape": str((num_rows, seq_len)),
         "dtype": str(dtype),
         "rows_per_shard": str(rows_per_shard),
@@ -107,7 +109,7 @@ def open_features(
                 "holds another run's features: name another folder, or remove this one"
             )
     files = [safe_open(file, "pt") for file in sorted(folder.glob("*.safetensors"))]
-    rows = {digest: row for row, digest in enumerate(_digests(windows))}
+    rows = {digest: row for row, digest in enumerate(digests(windows))}
     return Features(target, files, rows_per_shard, rows)
 
 
@@ -153,7 +155,7 @@ def _joined(parts: Iterator[dict[str, Tensor]], num_rows: int) -> Iterator[dict[
         yield held
 
 
-def _digests(windows: Windows) -> list[bytes]:
+def digests(windows: Windows) -> list[bytes]:
     """Of every window's tokens and of the documents that they are in."""
     pairs = zip(windows.ids, windows.positions, strict=True)
     content = (ids.numpy().tobytes() + positions.numpy().tobytes() for ids, positions in pairs)

@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kangaroo.models.adapter import Adapter
+from kangaroo.models.adapter import Adapter, VerifiedStates
 
 
 def full_sequence(
     adapter: Adapter,
-    h_e: Tensor,
-    h_l: Tensor,
+    states: VerifiedStates,
     rope: Tensor,
     *,
     delta: int,
@@ -26,7 +25,7 @@ def full_sequence(
     adapter are the same either way.
 
     Args:
-        h_e: [B, T, C] exit states; h_l: [B, T, C] last states, before the target's final norm.
+        states: of all T slots; what follows the last one is never read.
         rope: [2, P, D / 2] float32, P >= T.
         delta: at least 1.
         positions: [B, T] int64, of each slot in its document, of which alone it sees; None: a row
@@ -35,17 +34,20 @@ def full_sequence(
         [B, T, C], in front of `adapter.norm`.
     """
     config = adapter.config
-    shape, eps = h_e.shape[-1:], config.rms_norm_eps
+    h_e, eps = states.exit, config.rms_norm_eps
+    shape = h_e.shape[-1:]
     widths = [config.num_heads, config.num_kv_heads, config.num_kv_heads]
     x = F.rms_norm(h_e, shape, adapter.input_norm, eps)
-    q, k, v = _heads(F.linear(x, adapter.qkv), config.head_dim).split(widths, dim=1)
+    q, k, v = heads_of(F.linear(x, adapter.qkv), config.head_dim).split(widths, dim=1)
     if positions is None:
         positions = torch.arange(h_e.shape[1], device=h_e.device)[None]
     here, mask = rope[:, positions].unsqueeze(2), own_document(positions)
     k = rotate(k, here)
     if config.kind == "deep_prefix":
-        pair = torch.cat([x, F.rms_norm(h_l, shape, adapter.deep_norm, eps)], dim=-1)
-        rows = _heads(F.linear(pair, adapter.deep_kv), config.head_dim)
+        last = F.rms_norm(states.last, shape, adapter.deep_norm, eps)
+        successor = F.rms_norm(states.successor, shape, adapter.successor_norm, eps)
+        rows = F.linear(torch.cat([x, last, successor], dim=-1), adapter.deep_kv)
+        rows = heads_of(rows, config.head_dim)
         k_deep, v_deep = rows.split(config.num_kv_heads, dim=1)
         k = torch.cat([rotate(k_deep, here), k], dim=2)
         v = torch.cat([v_deep, v], dim=2)
@@ -86,7 +88,7 @@ def rotate(x: Tensor, rope: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
-def _heads(rows: Tensor, head_dim: int) -> Tensor:
+def heads_of(rows: Tensor, head_dim: int) -> Tensor:
     """[B, T, H * D] -> [B, H, T, D]."""
     heads: Tensor = rows.unflatten(-1, (-1, head_dim))
     return heads.transpose(1, 2)

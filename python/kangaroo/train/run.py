@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,13 +20,19 @@ from kangaroo.models.medusa import Medusa
 from kangaroo.train.config import TrainConfig
 from kangaroo.train.documents import bos_of
 from kangaroo.train.evaluate import Judge, greedy_prompts
-from kangaroo.train.features import Features, open_features
+from kangaroo.train.features import open_features
 from kangaroo.train.heads import EagleStudent, MedusaStudent
 from kangaroo.train.parallel import ALONE, Team, own_device, shard_layers
 from kangaroo.train.prepare import training_documents
 from kangaroo.train.student import AdapterStudent, Student
 from kangaroo.train.target import FrozenTarget, States, pick_device, pick_dtype
 from kangaroo.train.windows import Windows, WindowSet
+
+
+class StatesOf(Protocol):
+    """Who knows the states of windows, as `FrozenTarget.states` makes them."""
+
+    def states(self, windows: Windows) -> States: ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Run:
         windows: what is trained on; held_windows and prompts [N, P] are not.
         rope: [2, P, D / 2] float32.
         team: the processes that train together.
-        features: the states of `windows` on disk; None: the target makes them.
+        features: the states of `windows`, made before; None: the target makes them.
     """
 
     config: TrainConfig
@@ -49,7 +56,7 @@ class Run:
     held_windows: Windows
     prompts: Tensor
     team: Team = ALONE
-    features: Features | None = None
+    features: StatesOf | None = None
 
     def states(self, windows: Windows) -> States:
         """The target's, of windows that are trained on."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kangaroo.config import ModelConfig
 from kangaroo.costs import Cost
-from kangaroo.models.adapter import Adapter
+from kangaroo.models.adapter import Adapter, VerifiedStates
 from kangaroo.models.adapter_io import DraftModule, save_adapter
 from kangaroo.models.families import model_config
 from kangaroo.models.fingerprint import fingerprint
@@ -92,8 +92,10 @@ class AdapterStudent:
         out: Tensor | None = None
         for delta in deltas:
             if out is None or self.module.config.kind == "deep_prefix":
-                rows = self.module, states.exit, states.last, rope
-                out = full_sequence(*rows, delta=delta, positions=states.positions)
+                seen = VerifiedStates(states.exit, states.last, states.successor)
+                out = full_sequence(
+                    self.module, seen, rope, delta=delta, positions=states.positions
+                )
                 out = draft_hidden(self.module, out)
             yield out
 

@@ -23,6 +23,7 @@ class States:
         exit: behind layer E - 1; last: behind the last layer, before the final norm.
         normed: `last` behind the final norm, in the target's dtype: what its head reads.
         ids: [B, T] int64, the tokens.
+        successor: embeddings of the tokens behind the slots; behind the last, of some token.
         positions: [B, T] int64, of each slot in its document; None: a row is one document.
     """
 
@@ -30,6 +31,7 @@ class States:
     last: Tensor
     normed: Tensor
     ids: Tensor
+    successor: Tensor
     positions: Tensor | None = None
 
 
@@ -82,7 +84,19 @@ class FrozenTarget:
         with captured(layers[self.exit_layer - 1]) as exit_state, captured(layers[-1]) as last:
             out = self.model.model(input_ids=ids, position_ids=positions, use_cache=False)
         last_states = last[0].float()
-        return States(exit_state[0].float(), last_states, out.last_hidden_state, ids, positions)
+        return States(
+            exit_state[0].float(),
+            last_states,
+            out.last_hidden_state,
+            ids,
+            self.successor(ids),
+            positions,
+        )
+
+    def successor(self, ids: Tensor) -> Tensor:
+        """See `States`."""
+        embedded: Tensor = self.model.model.embed_tokens(ids.roll(-1, dims=1))
+        return embedded.float()
 
     @torch.no_grad()
     def continue_greedily(self, prompts: Tensor, new_tokens: int) -> Tensor:

@@ -103,7 +103,7 @@ def _loop(run: Run, standing: Standing, on_progress: Callable[[TrainProgress], N
     stopped = standing.step == config.optim.num_steps
     with DeferredInterrupt() as interrupt:
         while not stopped:
-            progress = _step(run, standing)
+            progress = take_step(run, standing)
             if run.team.writes:
                 append_metrics(folder, progress.record())
                 try:
@@ -116,7 +116,7 @@ def _loop(run: Run, standing: Standing, on_progress: Callable[[TrainProgress], N
                 save_checkpoint(folder, _checkpoint(run, standing))
 
 
-def _step(run: Run, standing: Standing) -> TrainProgress:
+def take_step(run: Run, standing: Standing) -> TrainProgress:
     """The next optimiser step, and what is to be said about it."""
     config, step, started = run.config, standing.step, perf_counter()
     lr = lr_at(config.optim, step)

@@ -158,7 +158,7 @@ class Widening:
         parts = (stored,)
         if name != "o":
             parts = stored.split([sizes[module] * small.head_dim for module in modules])
-        num_states = 2 if name == "deep_kv" else 1
+        num_states = 3 if name == "deep_kv" else 1
         return torch.cat(
             [
                 self._module(
@@ -196,9 +196,10 @@ class Widening:
         }[module]
         if not lives:
             rows = torch.full_like(rows, EXTRA)
-        if num_states == 2:
-            second = torch.where(columns == EXTRA, EXTRA, columns + self.small.hidden_size)
-            columns = torch.cat([columns, second])
+        if num_states > 1:
+            starts = (n * self.small.hidden_size for n in range(num_states))
+            parts = [torch.where(columns == EXTRA, EXTRA, columns + start) for start in starts]
+            columns = torch.cat(parts)
         made = self._drawn(name, (len(rows), len(columns)), stored)
         if module not in HARMLESS:
             inputs = heads.values if module == "self_attn.o_proj" else columns
