@@ -36,7 +36,6 @@ from kangaroo_kernels.draft_head import QUANTIZED, DraftChain, DraftHead
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
 from kangaroo_kernels.triton_rank import FLOAT8_CAPABILITY
-from kangaroo_kernels.verify_tree import Verdict
 
 # Compute capability -> shared memory of a block, in bytes.
 ARCHITECTURES = {80: 166912, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
@@ -122,8 +121,7 @@ def layer_calls(model: Model, n: int, new: Callable[..., torch.Tensor]) -> Itera
     mlp = (x, new(2 * model.ffn, c), new(c, model.ffn), norm, EPS)
     yield Call("gated_mlp", name, mlp)
     yield Call("rms_norm", name, (x, norm, EPS))
-    verdict = Verdict(torch.empty_like(ids), one.clone(), ids[:, 0].clone(), torch.empty_like(ids))
-    yield Call("verify_tree", name, (new(1, n, model.vocab), ids, ids), {"out": verdict})
+    yield Call("verify_tree", name, (new(1, n, model.vocab), ids, ids), {"successors": ids.clone()})
     caches = [new(64, 1, model.heads.h_kv, NUM_SLOTS, 128), new(1, 1, 1, NUM_SLOTS, c)]
     yield Call("compact_kv", name, (caches, torch.zeros(1, 8, dtype=torch.int64), one, one))
 

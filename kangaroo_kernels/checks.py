@@ -218,6 +218,4 @@ def verdict_like(tokens: Tensor, out: Verdict | None) -> Verdict:
     require("out.path", out.path, tokens.shape, torch.int64, tokens.device)
     require("out.path_len", out.path_len, (batch,), torch.int32, tokens.device)
     require("out.bonus", out.bonus, (batch,), torch.int64, tokens.device)
-    if out.successors is not None:
-        require("out.successors", out.successors, tokens.shape, torch.int64, tokens.device)
     return out

@@ -209,7 +209,7 @@ def _fake_verdict(logits: Tensor, tokens: Tensor, *_: Any) -> tuple[Tensor, Tens
     _fake_verdict,
 )
 def _verify_tree(logits: Tensor, *trees: Tensor | None) -> tuple[Tensor, ...]:
-    return tuple(_serve("verify_tree", logits)(logits, *trees)[:3])
+    return tuple(_serve("verify_tree", logits)(logits, *trees))
 
 
 @_op(

@@ -9,17 +9,13 @@ class Verdict(NamedTuple):
     """What verification keeps of each sequence's tree.
 
     Attributes:
-        path:     [B, N] int64, accepted nodes, root first, increasing; -1 from path_len on.
-        path_len: [B] int32, at least 1.
+        path:     [B, N] int64, accepted nodes, root first, then -1; path_len: [B] int32, from 1.
         bonus:    [B] int64, the target's own token after the path; -1: no finite logit is largest.
-        successors: [B, N] int64, the token after each accepted node; 0 after the others, and where
-            there is none. None: nobody wants them.
     """
 
     path: Tensor
     path_len: Tensor
     bonus: Tensor
-    successors: Tensor | None = None
 
 
 class VerifyTree(Protocol):
@@ -31,14 +27,14 @@ class VerifyTree(Protocol):
         num_nodes: Tensor | None = None,
         *,
         out: Verdict | None = None,
+        successors: Tensor | None = None,
     ) -> Verdict:
-        """Walk from the root along the child that equals the target's argmax. Ties: the lowest id.
+        """Walk from the root along the child that equals the target's argmax.
 
         Args:
-            logits:    [B, N, V], the target's prediction after each node; NaN is the largest.
+            logits:    [B, N, V], after each node; ties go to the lowest id, NaN is the largest.
             tokens, parents: [B, N] int64; parents[b, i] < i, that of the root, node 0, is -1.
             num_nodes: [B] int32: so many of the N belong to the tree, at least 1; None: all.
-            out:       where the verdict is written and returned; without it there are no
-                successors.
+            out: written and returned, if given; successors: [B, N] int64, written, if given: the
+                token after each accepted node, 0 after the others.
         """
-        ...

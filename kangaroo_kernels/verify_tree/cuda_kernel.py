@@ -18,6 +18,7 @@ def verify_tree(
     num_nodes: Tensor | None = None,
     *,
     out: Verdict | None = None,
+    successors: Tensor | None = None,
 ) -> Verdict:
     batch, width, vocab = shape = sizes("logits", logits, 3)
     require("logits", logits, shape, logits.dtype, logits.device)
@@ -25,6 +26,8 @@ def verify_tree(
     require("parents", parents, (batch, width), torch.int64, logits.device)
     if num_nodes is not None:
         require("num_nodes", num_nodes, (batch,), torch.int32, logits.device)
+    if successors is not None:
+        require("successors", successors, (batch, width), torch.int64, logits.device)
     number = number_of("logits", logits)
     verdict = verdict_like(tokens, out)
     with torch.cuda.device(logits.device):
@@ -32,8 +35,8 @@ def verify_tree(
             number,
             *map(start_of, (logits, tokens, parents)),
             0 if num_nodes is None else start_of(num_nodes),
-            *map(start_of, verdict[:3]),
-            0 if verdict.successors is None else start_of(verdict.successors),
+            *map(start_of, verdict),
+            0 if successors is None else start_of(successors),
             batch,
             width,
             vocab,

@@ -17,6 +17,7 @@ def verify_tree(
     num_nodes: Tensor | None = None,
     *,
     out: Verdict | None = None,
+    successors: Tensor | None = None,
 ) -> Verdict:
     batch, width, vocab = sizes("logits", logits, 3)
     verdict = verdict_like(tokens, out)
@@ -29,7 +30,7 @@ def verify_tree(
         verdict.path.data_ptr(),
         verdict.path_len.data_ptr(),
         verdict.bonus.data_ptr(),
-        0 if verdict.successors is None else verdict.successors.data_ptr(),
+        optional_address("successors", successors, (batch, width), torch.int64),
         batch,
         width,
         vocab,

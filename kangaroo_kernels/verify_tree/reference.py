@@ -18,12 +18,13 @@ def verify_tree(
     num_nodes: Tensor | None = None,
     *,
     out: Verdict | None = None,
+    successors: Tensor | None = None,
 ) -> Verdict:
     best = logits.float().max(-1)
     choices = torch.where(best.values.isfinite(), best.indices, -1).tolist()
     counts = [tokens.shape[1]] * len(tokens) if num_nodes is None else num_nodes.tolist()
     trees = zip(choices, tokens.tolist(), parents.tolist(), counts, strict=True)
-    paths, bonus, successors = [], [], []
+    paths, bonus, followed = [], [], []
     for choice, token, parent, count in trees:
         walked = [0]
         for node in range(1, count):  # parents come first, so one pass in order walks the tree
@@ -32,16 +33,16 @@ def verify_tree(
         paths.append(walked + [-1] * (len(token) - len(walked)))
         bonus.append(choice[walked[-1]])
         kept = set(walked)
-        successors.append([max(c, 0) if n in kept else 0 for n, c in enumerate(choice)])
+        followed.append([max(c, 0) if n in kept else 0 for n, c in enumerate(choice)])
     path, last = (
         torch.tensor(paths, device=logits.device),
         torch.tensor(bonus, device=logits.device),
     )
     verdict = Verdict(path, (path >= 0).sum(-1, dtype=torch.int32), last)
+    if successors is not None:
+        successors.copy_(torch.tensor(followed))
     if out is None:
         return verdict
-    for place, values in zip(out[:3], verdict[:3], strict=True):
+    for place, values in zip(out, verdict, strict=True):
         place.copy_(values)
-    if out.successors is not None:
-        out.successors.copy_(torch.tensor(successors))
     return out

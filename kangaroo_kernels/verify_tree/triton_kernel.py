@@ -90,6 +90,7 @@ def verify_tree(
     num_nodes: Tensor | None = None,
     *,
     out: Verdict | None = None,
+    successors: Tensor | None = None,
 ) -> Verdict:
     batch, width, vocab = shape = sizes("logits", logits, 3)
     if width < 1 or vocab < 1:
@@ -101,6 +102,8 @@ def verify_tree(
     require("parents", parents, (batch, width), torch.int64, logits.device)
     if num_nodes is not None:
         require("num_nodes", num_nodes, (batch,), torch.int32, logits.device)
+    if successors is not None:
+        require("successors", successors, (batch, width), torch.int64, logits.device)
     num_tiles = triton.cdiv(vocab, BLOCK_V)
     top = logits.new_empty(batch * width, num_tiles, dtype=torch.float32)
     choice = logits.new_empty(batch * width, num_tiles, dtype=torch.int32)
@@ -109,7 +112,7 @@ def verify_tree(
         logits, top, choice, vocab, BLOCK_V=BLOCK_V, num_warps=4, enable_fp_fusion=True
     )
     _walk_kernel[(batch,)](
-        top, choice, tokens, parents, num_nodes, *verdict, width, num_tiles, vocab,
+        top, choice, tokens, parents, num_nodes, *verdict, successors, width, num_tiles, vocab,
         BLOCK=pad_to_power_of_2(num_tiles), num_warps=1, enable_fp_fusion=True,
     )  # fmt: skip
     return verdict

@@ -59,4 +59,4 @@ class Ending:
     def flat(self) -> tuple[Tensor, ...]:
         """In the order of torch.ops.kangaroo.commit_path."""
         places = (*self.places[0], *self.places[1])
-        return (*self.verdict[:3], *self.chain, self.exit_states, *places, self.done)
+        return (*self.verdict, *self.chain, self.exit_states, *places, self.done)

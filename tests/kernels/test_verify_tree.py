@@ -31,16 +31,10 @@ def check(
     expected: list[list[int]],
 ) -> None:
     logits = logits_for(choices)
-    num_nodes, shape = len(tokens[0]), torch.tensor(tokens).shape
-    out = Verdict(
-        torch.full(shape, -7),
-        torch.full(shape[:1], -7, dtype=torch.int32),
-        torch.full(shape[:1], -7),
-        torch.full(shape, -7),
-    )
-    verdict = verify_tree(logits, torch.tensor(tokens), torch.tensor(parents), out=out)
-    assert verdict.successors is not None
-    assert verdict.successors.tolist() == [
+    num_nodes, successors = len(tokens[0]), torch.full_like(torch.tensor(tokens), -7)
+    nodes = torch.tensor(tokens), torch.tensor(parents)
+    verdict = verify_tree(logits, *nodes, successors=successors)
+    assert successors.tolist() == [
         [choice if node in path else 0 for node, choice in enumerate(row)]
         for row, path in zip(choices, expected, strict=True)
     ]
@@ -142,7 +136,7 @@ def test_a_verdict_is_written_where_it_is_wanted(verify_tree: VerifyTree) -> Non
     out = Verdict(torch.zeros(1, 3).long(), torch.zeros(1).int(), torch.zeros(1).long())
     tokens, parents = torch.tensor([[0, 4, 2]]), torch.tensor([[-1, 0, 1]])
     assert verify_tree(logits_for([[4, 1, 6]]), tokens, parents, out=out) is out
-    assert [part.tolist() for part in out[:3]] == [[[0, 1, -1]], [2], [1]]
+    assert [part.tolist() for part in out] == [[[0, 1, -1]], [2], [1]]
 
 
 def test_padding_is_not_accepted(verify_tree: VerifyTree) -> None:
@@ -179,6 +173,8 @@ def test_no_number_chooses_a_token(verify_tree: VerifyTree, dtype: torch.dtype, 
         ("parents", torch.zeros(1, 3, dtype=torch.int32)),
         ("num_nodes", torch.ones(1, dtype=torch.int64)),
         ("num_nodes", torch.ones(2, dtype=torch.int32)),
+        ("successors", torch.ones(1, 2, dtype=torch.int64)),
+        ("successors", torch.ones(1, 3, dtype=torch.int32)),
     ],
 )
 def test_bad_inputs(fast_verify_tree: VerifyTree, name: str, bad: torch.Tensor) -> None:

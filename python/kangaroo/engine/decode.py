@@ -182,8 +182,7 @@ class Decoder:
                 each.append(request.sampler.verify(request.tokens, tree, row, kept_rows))
             else:
                 each.append(self.model.kernels.verify_tree(row, *tensors([tree], row.device)))
-        parts = zip(*(verdict[:3] for verdict in each), strict=True)
-        return Verdict(*map(torch.cat, parts)), scores
+        return Verdict(*map(torch.cat, zip(*each, strict=True))), scores
 
 
 def scores_of(logits: Tensor, path: list[int], shaped: list[Tensor]) -> Tensor:

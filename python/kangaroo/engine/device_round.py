@@ -106,8 +106,8 @@ class ChainRounds:
         parents = torch.arange(-1, num_nodes - 1, device=tokens.device)
         self.parents = parents.expand(batch, num_nodes).contiguous()
         path_len = torch.ones(batch, dtype=torch.int32, device=tokens.device)
-        zeros = torch.zeros_like(tokens)
-        self.verdict = Verdict(zeros, path_len, zeros[:, 0].clone(), zeros.clone())
+        self.verdict = Verdict(torch.zeros_like(tokens), path_len, torch.zeros_like(tokens[:, 0]))
+        self.successors = torch.zeros_like(tokens)
         steps = [self._step(node) for node in range(num_nodes - 1)]
         self.runtime = runtime(Pieces(steps, self._tail, self.chain, self.verdict, shape))
 
@@ -157,11 +157,9 @@ class ChainRounds:
         h = state.hidden(0, num_nodes)
         h = model.layers(h, exit_layer, num_layers, state.deep_kv, nodes)
         logits = model.logits(h)
-        model.kernels.verify_tree(
-            logits, chain.tokens, self.parents, chain.num_nodes, out=self.verdict
-        )
-        assert self.verdict.successors is not None
-        self.drafter.refresh(state, h, self.verdict.successors)
+        trees = chain.tokens, self.parents, chain.num_nodes
+        model.kernels.verify_tree(logits, *trees, out=self.verdict, successors=self.successors)
+        self.drafter.refresh(state, h, self.successors)
         model.kernels.commit_path(
             self.verdict,
             chain,

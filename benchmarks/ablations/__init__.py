@@ -1,0 +1,1 @@
+"""Adapters of other shapes, trained by the trainer and judged as it judges."""

@@ -1,0 +1,138 @@
+"""docs/ABLATIONS.md: the tables between its markers, written from the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.ablations.bench import Settings
+from benchmarks.ablations.tables import BOTH, PAPER, TABLES
+from benchmarks.report import line
+
+Records = Sequence[Mapping[str, Any]]
+CONFIDENCES, GAMMAS = (0.0, 0.2, 0.4, 0.6, 0.8), (1, 2, 4, 6)
+KINDS = ("code", "prose")
+
+
+def spread(values: Sequence[float]) -> str:
+    """The mean, and from the least to the largest."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def ratio_of(record: Mapping[str, Any], kind: str) -> float:
+    """CR under the record's best rule."""
+    return float(record["texts"][kind]["best"][2])
+
+
+def rows_table(names: Sequence[str], found: Mapping[str, Records]) -> list[str]:
+    """A line for each row, with its seeds."""
+    head = ("", "seeds", "loss", *(f"CR, {kind}" for kind in KINDS), "CR of 6 drafts, code")
+    head += ("speed-up, code", "added parameters", "a step reads", "a round rewrites with")
+    lines = [line(head), line(["---"] * len(head))]
+    for name in names:
+        if records := found[name]:
+            code = [record["texts"]["code"] for record in records]
+            cells = [
+                name,
+                ", ".join(str(record["seed"]) for record in records),
+                spread([record["loss"] for record in records]),
+                *(spread([ratio_of(record, kind) for record in records]) for kind in KINDS),
+                spread([text["full_ratio"] for text in code]),
+                spread([text["best"][4] for text in code]),
+                *(f"{records[0][n]:,}" for n in ("parameters", "step_parameters")),
+                f"{records[0]['refresh_parameters']:,}",
+            ]
+            lines.append(line(cells))
+        else:
+            lines.append(line([name, "not yet measured", *[""] * (len(head) - 2)]))
+    return lines
+
+
+def rules_table(
+    found: Mapping[str, Records],
+    head: str,
+    rules: Sequence[tuple[float, int]],
+    named: Sequence[str],
+) -> list[str]:
+    """CR and predicted speed-up on code of the same adapters under these stopping rules."""
+    lines = [line((head, *named)), line(["---"] * (1 + len(named)))]
+    for name in BOTH:
+        for label, place in (("CR", 2), ("drafts a round", 3), ("speed-up", 4)):
+            cells = []
+            for confidence, depth in rules:
+                values = [
+                    rule[place]
+                    for record in found[name]
+                    for rule in record["texts"]["code"]["rules"]
+                    if rule[:2] == [confidence, depth]
+                ]
+                cells.append(spread(values) if values else "not yet measured")
+            lines.append(line((f"{name}: {label}", *cells)))
+    return lines
+
+
+def thresholds(found: Mapping[str, Records]) -> list[str]:
+    """By confidence, at the paper's depth."""
+    rules = [(confidence, 6) for confidence in CONFIDENCES]
+    return rules_table(found, "confidence, depth 6", rules, [f"{c}" for c in CONFIDENCES])
+
+
+def gammas(found: Mapping[str, Records]) -> list[str]:
+    """By depth: fixed drafts, and those that end where the drafter is unsure."""
+    rules = [(confidence, depth) for depth in GAMMAS for confidence in (0.0, 0.4)]
+    named = [f"{depth}, {kind}" for depth in GAMMAS for kind in ("fixed", "dynamic (0.4)")]
+    return rules_table(found, "depth", rules, named)
+
+
+def gain(found: Mapping[str, Records]) -> list[str]:
+    """Every row's CR over the paper's, seed by seed."""
+    paper = {record["seed"]: record for record in found[PAPER]}
+    lines = [line(("CR over the paper's, of equal seeds", *KINDS)), line(["---"] * 3)]
+    for name in (name for name in TABLES["prefix"] if name != PAPER):
+        pairs = [
+            (record, paper[record["seed"]]) for record in found[name] if record["seed"] in paper
+        ]
+        if pairs:
+            cells = [
+                spread([ratio_of(own, kind) / ratio_of(base, kind) for own, base in pairs])
+                for kind in KINDS
+            ]
+            lines.append(line((name, *cells)))
+    return lines
+
+
+def tables(found: Mapping[str, Records]) -> dict[str, list[str]]:
+    """Lines by marker."""
+    makers: dict[str, Callable[[Mapping[str, Records]], list[str]]] = {
+        "gain": gain,
+        "threshold": thresholds,
+        "gamma": gammas,
+    }
+    rows = {
+        name: rows_table(list(table), found) for name, table in TABLES.items() if name not in makers
+    }
+    return rows | {name: make(found) for name, make in makers.items()}
+
+
+def write_page(page: Path, found: Mapping[str, Records], settings: Settings) -> None:
+    """Put every table between its markers.
+
+    Raises:
+        ValueError: a marker is missing, or there twice.
+    """
+    text = page.read_text(encoding="utf-8")
+    given = (
+        f"{settings.num_steps} steps of {settings.batch_size} x {settings.seq_len} tokens, "
+        f"{settings.num_prompts} prompts of each kind, {settings.new_tokens} tokens each."
+    )
+    for name, lines in (tables(found) | {"settings": [given]}).items():
+        start, end = f"<!-- ablation: {name} -->", "<!-- ablation end -->"
+        if text.count(start) != 1 or end not in text.split(start)[1]:
+            raise ValueError(f"{page}: expected one {start} and {end} behind it")
+        before, rest = text.split(start)
+        text = before + "\n".join([start, *lines, ""]) + end + rest.split(end, 1)[1]
+    page.write_text(text, encoding="utf-8")
