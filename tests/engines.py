@@ -40,8 +40,10 @@ from kangaroo_kernels import Backend, KernelSet, Target, UnsupportedError
 from kangaroo_kernels.kernel_set import IMPLS
 
 BACKENDS = ("reference", "native")
-# Of many runs of the loop, which is the same for both: by the slow definitions on request.
+# Of many runs of the loop, which is the same for both: by the slow definitions, or with the adapter
+# that asks less of it, on request.
 QUICK_BACKENDS = [pytest.param("reference", marks=pytest.mark.fuzz), "native"]
+QUICK_KINDS = [pytest.param("paper", marks=pytest.mark.fuzz), "deep_prefix"]
 CPU = torch.device("cpu")
 # Options of `generate`: draft as asked for. Adapters of tests are seldom right; adaptive drafting
 # would soon draft nothing with them.

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,13 +18,17 @@ from transformers import AutoTokenizer
 
 from benchmarks.ablations.states import Kept, LayeredTarget
 from benchmarks.ablations.students import Shape, VariantStudent
+from kangaroo.config import EagleConfig, MedusaConfig
 from kangaroo.engine.loading import target_path
+from kangaroo.models.eagle import Eagle
 from kangaroo.models.families import model_config
 from kangaroo.models.llama import rope_table
+from kangaroo.models.medusa import Medusa
 from kangaroo.train.config import LossConfig, TrainConfig, at_least
 from kangaroo.train.documents import Document
 from kangaroo.train.evaluate import greedy_prompts
 from kangaroo.train.features import digests
+from kangaroo.train.heads import EagleStudent, MedusaStudent
 from kangaroo.train.run import Run, exit_scale, new_optimizer
 from kangaroo.train.simulate import Replay, Trace, simulate_cr, tune
 from kangaroo.train.student import Student
@@ -56,10 +61,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Row:
-    """What is trained: a shape, by a loss."""
+    """What is trained: an adapter of some shape, or another kind of head; by a loss."""
 
     shape: Shape = Shape()
     loss: LossConfig = LossConfig(soft=1.0)
+    kind: Literal["adapter", "medusa", "eagle"] = "adapter"
 
 
 @dataclass(frozen=True)
@@ -170,13 +176,23 @@ class Bench:
             for kind, rows in self.prompts.items()
         }
 
-    def run(self, row: Row, seed: int, student: Student | None = None) -> Run:
+    def student(self, row: Row) -> Student:
+        """What a row trains, before it is started."""
+        if row.kind == "medusa":
+            return MedusaStudent(
+                Medusa(MedusaConfig.for_target(self.config, self.settings.max_depth))
+            )
+        if row.kind == "eagle":
+            return EagleStudent(Eagle(EagleConfig.for_target(self.config)))
+        return VariantStudent(row.shape, self.config)
+
+    def run(self, row: Row, seed: int) -> Run:
         """A row in training, not yet begun."""
         shape, given = row.shape, self.settings
         deep = self.config.num_layers if shape.deep_layer is None else shape.deep_layer
         target = LayeredTarget(self.base.model, shape.exit_layer, deep)
         config = self._train_config(row, seed)
-        windows, own = self.window_set(seed), student or VariantStudent(shape, self.config)
+        windows, own = self.window_set(seed), self.student(row)
         own.start(target, seed)
         scale = exit_scale(target, windows.sample(0, given.batch_size)).item()
         with torch.no_grad():

@@ -48,12 +48,18 @@ LOSS: dict[str, Row] = {
         for name, loss in LOSSES.items()
     },
 }
+HEADS: dict[str, Row] = {
+    DEEP_PREFIX: PREFIX[DEEP_PREFIX],
+    "Medusa-1": Row(Shape(1), kind="medusa"),
+    "EAGLE-style head": Row(Shape(1), kind="eagle"),
+}
 BOTH = {name: PREFIX[name] for name in (PAPER, DEEP_PREFIX)}
 TABLES: dict[str, dict[str, Row]] = {
     "prefix": PREFIX,
     "adapter": ADAPTER,
     "exit-layer": EXIT_LAYER,
     "loss": LOSS,
+    "heads": HEADS,
     "threshold": BOTH,
     "gamma": BOTH,
 }

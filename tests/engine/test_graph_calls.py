@@ -23,9 +23,10 @@ from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo_kernels import testing
 from tests.engine.played import PlayedRounds
 from tests.engine.test_graphs import EXIT_LAYER, assert_same, counts, decode
+from tests.engines import QUICK_KINDS
 
 
-@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+@pytest.mark.parametrize("kind", QUICK_KINDS)
 def test_an_end_inside_an_accepted_path(kind: AdapterKind) -> None:
     """Keys, values, lengths and the next root are those of the last token that counts."""
     llm = KangarooForCausalLM.from_pretrained("tiny-py", kind)

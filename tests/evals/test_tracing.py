@@ -7,16 +7,17 @@ from typing import Any
 import pytest
 
 from kangaroo import KangarooForCausalLM
-from kangaroo.config import ADAPTER_KINDS, AdapterKind
+from kangaroo.config import AdapterKind
 from kangaroo.evals.prompts import BUILT_IN
 from kangaroo.evals.tracing import greedy_trace
 from kangaroo.train.simulate import replay, simulate_cr
+from tests.engines import QUICK_KINDS
 
 DEPTH, NUM_TOKENS = 5, 40
 RULES = [(5, 0.0), (1, 0.0), (3, 0.3), (5, 0.6), (4, 0.9), (5, 1.0)]
 
 
-@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+@pytest.mark.parametrize("kind", QUICK_KINDS)
 def test_replays_are_decoding(kind: AdapterKind) -> None:
     """With tiny-py: every round drafts as many tokens, so every CR is the same; the second
     continuation ends early, where decoding may draft behind the end, and no round more.

@@ -16,6 +16,7 @@ from kangaroo.engine.decode import Decoder
 from kangaroo.models.llama import Llama
 from kangaroo_kernels import testing
 from tests.engines import (
+    QUICK_KINDS,
     NoisyDrafter,
     Run,
     autoregressive,
@@ -63,7 +64,7 @@ def test_tokens_of_the_reference(plain: Run, tmp_path_factory: pytest.TempPathFa
     assert plain.tokens == autoregressive(reference, prompt, NUM_TOKENS).tokens
 
 
-@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+@pytest.mark.parametrize("kind", QUICK_KINDS)
 def test_bits_of_plain_decoding(model: Llama, plain: Run, kind: AdapterKind) -> None:
     prompt = make_prompt(model, PROMPT_LEN)
     config = DraftConfig(exit_layer=1, max_depth=DEPTH)
