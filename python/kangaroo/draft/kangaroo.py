@@ -60,9 +60,7 @@ class KangarooDrafter:
             if own.slots.committed != [committed]:  # `paper`, whose rows are made of h alone
                 h = torch.cat([state.exit_states[:, :1], h], 1)
                 h_deep = torch.cat([torch.zeros_like(h_deep[:, :1]), h_deep], 1)
-            first = own.slots.committed[0] + 1
-            successors = [state.requests[0].tokens[first : first + h.shape[1]]]
-            states = self._states_of(h, h_deep, successors)
+            states = self._states_of(h, h_deep, _following(state, h.shape[1]))
             self._write_verified(self.adapter, state, own.chain(h.shape[1]), states)
 
     def draft(self, state: DecodeState, max_depths: list[int]) -> list[DraftTree]:
@@ -182,9 +180,7 @@ class KangarooDrafter:
         if self.adapter is not None and len(state.unwritten) >= (1 if drafting else MOST_UNWRITTEN):
             h, h_deep = (torch.cat(states, 1) for states in zip(*state.unwritten, strict=True))
             nodes = state.adapter_kv.chain(h.shape[1])
-            first = state.adapter_kv.slots.committed[0] + 1
-            successors = [state.requests[0].tokens[first : first + h.shape[1]]]
-            states = self._states_of(h, h_deep, successors)
+            states = self._states_of(h, h_deep, _following(state, h.shape[1]))
             self._write_verified(self.adapter, state, nodes, states)
             state.adapter_kv.commit(state.prefix_lens)
             state.unwritten = []
@@ -211,3 +207,11 @@ class KangarooDrafter:
         kv, kernels = state.adapter_kv, self.model.kernels
         adapter.write_verified(states, kv, nodes, self.model.rope, kernels=kernels)
         kv.num_nodes += states.exit.shape[1]
+
+
+def _following(state: DecodeState, count: int) -> list[list[int]]:
+    """Of the one sequence of `state`: the tokens behind the next slots that the adapter has no rows
+    of.
+    """
+    first = state.adapter_kv.slots.committed[0] + 1
+    return [state.requests[0].tokens[first : first + count]]
