@@ -23,8 +23,12 @@ from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `benchmarks` when run as a file
 
-from benchmarks.ablations.bench import Bench, Judged, Row, Settings, trained
+from benchmarks.ablations.bench import Bench, trained
+from benchmarks.ablations.judging import KINDS, Judged, judged, stream, trees
 from benchmarks.ablations.page import write_page
+from benchmarks.ablations.plots import draw
+from benchmarks.ablations.rows import Row, Settings
+from benchmarks.ablations.students import Shape
 from benchmarks.ablations.tables import TABLES, rows_of
 from benchmarks.provenance import ROOT, append, machine
 from benchmarks.report import read
@@ -55,11 +59,20 @@ def key_of(row: Row, seed: int, settings: Settings) -> tuple[str, int]:
 
 
 def known(out: Path) -> Known:
-    """Records by what they are of; the newest."""
-    return {(record["key"], record["seed"]): dict(record) for record in read(out)}
+    """Records by what they are of; the newest. Records from before a field of `Row` was there are
+    of its default.
+    """
+    found = {}
+    for record in read(out):
+        row, settings = json.loads(record["key"])
+        row = asdict(Row()) | row
+        row["shape"] = asdict(Shape()) | row["shape"]
+        key = json.dumps([row, settings], sort_keys=True)
+        found[key, record["seed"]] = dict(record)
+    return found
 
 
-def summary(judged: Judged) -> dict[str, Any]:
+def summary(own: Judged) -> dict[str, Any]:
     """Of one kind of text, for JSON: rules are [confidence, depth, ratio, drafts, speed-up]."""
     rules = [
         [
@@ -67,13 +80,13 @@ def summary(judged: Judged) -> dict[str, Any]:
             r.max_depth,
             *(round(x, 4) for x in (r.compression_ratio, r.drafts_per_round, r.speedup)),
         ]
-        for r in judged.table
+        for r in own.table
     ]
     best = max(rules, key=lambda rule: rule[4])
     return {
         "best": best,
-        "full_ratio": round(judged.full_ratio, 4),
-        "agreement": round(judged.agreement, 4),
+        "full_ratio": round(own.full_ratio, 4),
+        "agreement": round(own.agreement, 4),
         "rules": rules,
     }
 
@@ -83,7 +96,14 @@ def measure(bench: Bench, row: Row, seed: int) -> dict[str, Any]:
     started, run = process_time(), bench.run(row, seed)
     loss = trained(run)
     cost = run.student.cost(bench.config)
-    return machine(torch.device("cpu")) | {
+    found: dict[str, Any] = {
+        "texts": {kind: summary(own) for kind, own in judged(bench, run).items()}
+    }
+    if row.judged == "trees":
+        found["trees"] = trees(bench, run)
+    if row.judged == "stream":
+        found["stream"] = stream(bench, run)
+    record = machine(torch.device("cpu")) | {
         "benchmark": "ablation",
         "key": key_of(row, seed, bench.settings)[0],
         "seed": seed,
@@ -91,9 +111,9 @@ def measure(bench: Bench, row: Row, seed: int) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in run.student.module.parameters()),
         "step_parameters": cost.shallow + cost.adapter + cost.head,
         "refresh_parameters": cost.refresh,
-        "texts": {kind: summary(judged) for kind, judged in bench.judged(run).items()},
         "cpu_s": round(process_time() - started, 1),
     }
+    return record | found
 
 
 def main() -> int:
@@ -113,13 +133,12 @@ def main() -> int:
         for name, row in wanted.items()
         if key_of(row, seed, settings) not in found
     ]
-    store = given.states / f"{settings.num_steps * settings.batch_size}x{settings.seq_len}.bin"
-    bench = Bench(settings, store) if missing else None
+    bench = Bench(settings, given.states) if missing else None
     for name, row, seed in missing:
         assert bench is not None
         record = measure(bench, row, seed) | {"name": name}
         append(record, given.out)
-        code, prose = (record["texts"][kind]["best"] for kind in ("code", "prose"))
+        code, prose = (record["texts"][kind]["best"] for kind in KINDS)
         print(
             f"{name:32} seed {seed}  loss {record['loss']:.3f}  CR {code[2]:.2f} code "
             f"{prose[2]:.2f} prose, speed-up {code[4]:.2f} {prose[4]:.2f}",
@@ -132,6 +151,7 @@ def main() -> int:
             for name, row in rows_of(TABLES).items()
         }
         write_page(given.page, keys, settings)
+        draw(given.page.with_name("ablations.svg"), keys)
     return 0
 
 

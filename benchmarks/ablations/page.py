@@ -7,13 +7,14 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks.ablations.bench import Settings
-from benchmarks.ablations.tables import BOTH, PAPER, TABLES
+from benchmarks.ablations.judging import KINDS, QUARTERS
+from benchmarks.ablations.rows import Settings
+from benchmarks.ablations.tables import BOTH, PAPER, STREAM, TABLES, TREE
 from benchmarks.report import line
 
 Records = Sequence[Mapping[str, Any]]
+Found = Mapping[str, Records]  # by the row's name
 CONFIDENCES, GAMMAS = (0.0, 0.2, 0.4, 0.6, 0.8), (1, 2, 4, 6)
-KINDS = ("code", "prose")
 
 
 def spread(values: Sequence[float]) -> str:
@@ -28,7 +29,13 @@ def ratio_of(record: Mapping[str, Any], kind: str) -> float:
     return float(record["texts"][kind]["best"][2])
 
 
-def rows_table(names: Sequence[str], found: Mapping[str, Records]) -> list[str]:
+def values_of(records: Records, confidence: float, depth: int, place: int) -> list[float]:
+    """Of every seed, on code: a number of this stopping rule."""
+    rules = (rule for record in records for rule in record["texts"]["code"]["rules"])
+    return [rule[place] for rule in rules if rule[:2] == [confidence, depth]]
+
+
+def rows_table(names: Sequence[str], found: Found) -> list[str]:
     """A line for each row, with its seeds."""
     head = ("", "seeds", "loss", *(f"CR, {kind}" for kind in KINDS), "CR of 6 drafts, code")
     head += ("speed-up, code", "added parameters", "a step reads", "a round rewrites with")
@@ -53,7 +60,7 @@ def rows_table(names: Sequence[str], found: Mapping[str, Records]) -> list[str]:
 
 
 def rules_table(
-    found: Mapping[str, Records],
+    found: Found,
     head: str,
     rules: Sequence[tuple[float, int]],
     named: Sequence[str],
@@ -64,31 +71,26 @@ def rules_table(
         for label, place in (("CR", 2), ("drafts a round", 3), ("speed-up", 4)):
             cells = []
             for confidence, depth in rules:
-                values = [
-                    rule[place]
-                    for record in found[name]
-                    for rule in record["texts"]["code"]["rules"]
-                    if rule[:2] == [confidence, depth]
-                ]
+                values = values_of(found[name], confidence, depth, place)
                 cells.append(spread(values) if values else "not yet measured")
             lines.append(line((f"{name}: {label}", *cells)))
     return lines
 
 
-def thresholds(found: Mapping[str, Records]) -> list[str]:
+def thresholds(found: Found) -> list[str]:
     """By confidence, at the paper's depth."""
     rules = [(confidence, 6) for confidence in CONFIDENCES]
     return rules_table(found, "confidence, depth 6", rules, [f"{c}" for c in CONFIDENCES])
 
 
-def gammas(found: Mapping[str, Records]) -> list[str]:
+def gammas(found: Found) -> list[str]:
     """By depth: fixed drafts, and those that end where the drafter is unsure."""
     rules = [(confidence, depth) for depth in GAMMAS for confidence in (0.0, 0.4)]
     named = [f"{depth}, {kind}" for depth in GAMMAS for kind in ("fixed", "dynamic (0.4)")]
     return rules_table(found, "depth", rules, named)
 
 
-def gain(found: Mapping[str, Records]) -> list[str]:
+def gain(found: Found) -> list[str]:
     """Every row's CR over the paper's, seed by seed."""
     paper = {record["seed"]: record for record in found[PAPER]}
     lines = [line(("CR over the paper's, of equal seeds", *KINDS)), line(["---"] * 3)]
@@ -105,12 +107,46 @@ def gain(found: Mapping[str, Records]) -> list[str]:
     return lines
 
 
-def tables(found: Mapping[str, Records]) -> dict[str, list[str]]:
+def trees(found: Found) -> list[str]:
+    """CR of chains and trees of equal depth, and drafted tokens a round."""
+    lines = []
+    for name in TREE:
+        by_rule: dict[float, dict[str, list[tuple[float, float]]]] = {}
+        for record in found[name]:
+            for row in record["trees"]:
+                ratios = by_rule.setdefault(row["confidence"], {}).setdefault(row["name"], [])
+                ratios.append((row["compression_ratio"], row["drafted_per_round"]))
+        for confidence, drafted in by_rule.items():
+            if not lines:
+                lines = [line(("CR (drafted a round)", *drafted))]
+                lines.append(line(["---"] * (1 + len(drafted))))
+            cells = []
+            for pairs in drafted.values():
+                ratio, count = zip(*pairs, strict=True)
+                cells.append(f"{spread(ratio)}, {mean(count):.1f}")
+            lines.append(line((f"{name}, confidence {confidence}", *cells)))
+    return lines or ["Not yet measured."]
+
+
+def streams(found: Found) -> list[str]:
+    """CR along a stream of prose: as trained, and learning from what was verified."""
+    head = ("CR on prose", *(f"quarter {n + 1}" for n in range(QUARTERS)))
+    lines = [line(head), line(["---"] * len(head))]
+    for name in STREAM:
+        for way in ("frozen", "learning") if found[name] else ():
+            quarters = zip(*(record["stream"][way] for record in found[name]), strict=True)
+            lines.append(line((f"{name}: {way}", *map(spread, quarters))))
+    return lines if len(lines) > 2 else ["Not yet measured."]
+
+
+def tables(found: Found) -> dict[str, list[str]]:
     """Lines by marker."""
-    makers: dict[str, Callable[[Mapping[str, Records]], list[str]]] = {
+    makers: dict[str, Callable[[Found], list[str]]] = {
         "gain": gain,
         "threshold": thresholds,
         "gamma": gammas,
+        "tree": trees,
+        "stream": streams,
     }
     rows = {
         name: rows_table(list(table), found) for name, table in TABLES.items() if name not in makers
@@ -118,7 +154,7 @@ def tables(found: Mapping[str, Records]) -> dict[str, list[str]]:
     return rows | {name: make(found) for name, make in makers.items()}
 
 
-def write_page(page: Path, found: Mapping[str, Records], settings: Settings) -> None:
+def write_page(page: Path, found: Found, settings: Settings) -> None:
     """Put every table between its markers.
 
     Raises:

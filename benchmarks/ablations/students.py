@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from kangaroo.config import ModelConfig
 from kangaroo.costs import Cost, layer_parameters
+from kangaroo.train.evaluate import top1
 from kangaroo.train.forward import heads_of, own_document, rotate, verified_then_own
 from kangaroo.train.simulate import Replay
 from kangaroo.train.target import FrozenTarget, States
@@ -30,6 +32,9 @@ class Shape:
         successor: they see the embedding of the token behind the slot.
         borrowed: the verified slots' keys and values are the target's own, of layer `deep_layer`
             (GLIDE, arXiv 2402.02082).
+        front: all slots' keys and values see the exit state of the slot in front too.
+        token: and the embedding of the slot's own token. With both, a row is what `successor` makes
+            of the slot in front, and nothing is written twice.
     """
 
     exit_layer: int = 2
@@ -39,6 +44,8 @@ class Shape:
     deep_layer: int | None = None
     successor: bool = False
     borrowed: bool = False
+    front: bool = False
+    token: bool = False
 
     @property
     def num_more(self) -> int:
@@ -64,6 +71,9 @@ class Variant(nn.Module):
             self.input_norm = nn.Parameter(torch.ones(c))
             self.qkv = nn.Parameter(torch.empty(q + kv, c))
             self.o = nn.Parameter(torch.empty(c, q))
+        if count := shape.front + shape.token:
+            self.own_norms = nn.ParameterList(torch.ones(c) for _ in range(count))
+            self.own_kv = nn.Parameter(torch.empty(kv, count * c))
         if shape.num_more and not shape.borrowed:
             self.more_norms = nn.ParameterList(torch.ones(c) for _ in range(shape.num_more))
             self.deep_kv = nn.Parameter(torch.empty(kv, (1 + shape.num_more) * c))
@@ -91,6 +101,7 @@ class VariantStudent:
 
     def __init__(self, shape: Shape, target: ModelConfig):
         self.module, self.lent = Variant(shape, target), list[Tensor]()
+        self.target_head = torch.empty(0)
 
     @property
     def scaled(self) -> list[nn.Parameter]:
@@ -104,6 +115,7 @@ class VariantStudent:
         shape = self.module.shape
         self.module.reset(seed)
         self.module.norm.copy_(target.norm)
+        self.target_head = target.head
         if shape.own_head:
             self.module.head.copy_(target.head)
         if shape.borrowed:
@@ -134,7 +146,9 @@ class VariantStudent:
             shallow=shape.exit_layer * layer,
             deep=(target.num_layers - shape.exit_layer) * layer,
             head=target.vocab_size * c,
-            adapter=shape.attention * attention + shape.mlp * 3 * c * target.intermediate_size,
+            adapter=shape.attention * attention
+            + (shape.front + shape.token) * kv * c
+            + shape.mlp * 3 * c * target.intermediate_size,
             refresh=kv * c * (1 + more) if more else 0,
         )
 
@@ -161,7 +175,11 @@ class VariantStudent:
         here, mask = rope[:, positions].unsqueeze(2), own_document(positions)
         x = self._normed(states.exit, own.input_norm)
         widths = [target.num_heads, target.num_kv_heads, target.num_kv_heads]
-        q, k, v = heads_of(F.linear(x, own.qkv), target.head_dim).split(widths, dim=1)
+        rows = heads_of(F.linear(x, own.qkv), target.head_dim)
+        q, k, v = rows.split(widths, dim=1)
+        if own.shape.front or own.shape.token:
+            more = heads_of(self._own(states), target.head_dim)
+            k, v = (a + b for a, b in zip((k, v), more.chunk(2, dim=1), strict=True))
         k = rotate(k, here)
         if own.shape.refreshed:
             rows = heads_of(self._verified(states, x), target.head_dim)
@@ -172,6 +190,16 @@ class VariantStudent:
         k, v = (y.repeat_interleave(groups, dim=1) for y in (k, v))
         out = F.scaled_dot_product_attention(rotate(q, here), k, v, attn_mask=mask)
         return out.transpose(1, 2).flatten(2)
+
+    def _own(self, states: States) -> Tensor:
+        """What `front` and `token` add to keys and values [B, T, 2 H_kv * D]."""
+        own, shape = self.module, self.module.shape
+        assert states.positions is not None
+        inside = (states.positions > 0).unsqueeze(-1)  # slots in front are of the same document
+        before = (F.pad(h[:, :-1], (0, 0, 1, 0)) * inside for h in (states.exit, states.successor))
+        seen = [h for h, wanted in zip(before, (shape.front, shape.token), strict=True) if wanted]
+        normed = [self._normed(h, norm) for h, norm in zip(seen, own.own_norms, strict=True)]
+        return F.linear(torch.cat(normed, dim=-1), own.own_kv)
 
     def _verified(self, states: States, x: Tensor) -> Tensor:
         """Keys and values of verified slots [B, T, 2 H_kv * D]."""
@@ -185,3 +213,43 @@ class VariantStudent:
 
     def _normed(self, h: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(h, h.shape[-1:], weight, self.module.target.rms_norm_eps)
+
+
+class Unrolled(VariantStudent):
+    """A slot counts where decoding comes there: where the student's own drafts in front of it, from
+    the root of its draft on, are the target's best tokens.
+    """
+
+    def hidden(self, states: States, rope: Tensor, deltas: Sequence[int]) -> Iterator[Tensor]:
+        """See Student."""
+        for delta, out in zip(deltas, super().hidden(states, rope, deltas), strict=True):
+            counted: Tensor = out
+            if out.requires_grad:
+                weight = self._reached(states, rope, delta)
+                counted = _Counted.apply(out, weight)  # type: ignore[no-untyped-call]
+            yield counted
+
+    @torch.no_grad()
+    def _reached(self, states: States, rope: Tensor, delta: int) -> Tensor:
+        """[B, T, 1] float32: 1 where all drafts of smaller delta in front are right."""
+        reached = torch.ones_like(states.ids, dtype=torch.bool)
+        truth, _ = top1(states.normed.flatten(0, 1), self.target_head)
+        for out in super().hidden(states, rope, range(1, delta)):
+            guess, _ = top1(out.flatten(0, 1), self.target_head)
+            right = (guess == truth).view_as(reached) & reached
+            reached = F.pad(right[:, :-1], (1, 0))
+        return reached.unsqueeze(-1).float()
+
+
+class _Counted(torch.autograd.Function):
+    """The first argument; its gradient is multiplied by the second."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return upstream[0] * weight, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from benchmarks.ablations.bench import EXITS, MIDDLE, Row
+from benchmarks.ablations.rows import EXITS, MIDDLE, Row
 from benchmarks.ablations.students import Shape
 from kangaroo.train.config import LossConfig
 
@@ -26,7 +26,10 @@ PREFIX: dict[str, Row] = {
     "exit state twice, successor": verified(EXIT, successor=True),
     f"layer {MIDDLE}, successor": verified(MIDDLE, successor=True),
     DEEP_PREFIX: verified(LAYERS, successor=True),
+    "all slots: state in front": Row(Shape(EXIT, front=True)),
+    "all slots: state in front, token": Row(Shape(EXIT, front=True, token=True)),
 }
+LEARNT = PREFIX[DEEP_PREFIX].shape
 ADAPTER: dict[str, Row] = {
     PAPER: PREFIX[PAPER],
     "attention, own head": Row(Shape(EXIT, own_head=True)),
@@ -43,15 +46,26 @@ LOSSES = {
 }
 LOSS: dict[str, Row] = {
     DEEP_PREFIX: PREFIX[DEEP_PREFIX],
-    **{
-        f"{DEEP_PREFIX}, {name}": Row(PREFIX[DEEP_PREFIX].shape, loss)
-        for name, loss in LOSSES.items()
-    },
+    **{f"{DEEP_PREFIX}, {name}": Row(LEARNT, loss) for name, loss in LOSSES.items()},
 }
 HEADS: dict[str, Row] = {
     DEEP_PREFIX: PREFIX[DEEP_PREFIX],
     "Medusa-1": Row(Shape(1), kind="medusa"),
     "EAGLE-style head": Row(Shape(1), kind="eagle"),
+}
+DATA: dict[str, Row] = {
+    DEEP_PREFIX: PREFIX[DEEP_PREFIX],
+    f"{DEEP_PREFIX}, unrolled": Row(LEARNT, unrolled=True),
+    f"{DEEP_PREFIX}, target's answers": Row(LEARNT, answers=True),
+    f"{DEEP_PREFIX}, target's answers, unrolled": Row(LEARNT, answers=True, unrolled=True),
+}
+TREE: dict[str, Row] = {
+    f"{PAPER} in the engine": Row(Shape(EXIT), kind="paper", judged="trees"),
+    f"{DEEP_PREFIX} in the engine": Row(Shape(EXIT), kind="deep_prefix", judged="trees"),
+}
+STREAM: dict[str, Row] = {
+    f"{PAPER} on a stream": Row(Shape(EXIT), judged="stream"),
+    f"{DEEP_PREFIX} on a stream": Row(LEARNT, judged="stream"),
 }
 BOTH = {name: PREFIX[name] for name in (PAPER, DEEP_PREFIX)}
 TABLES: dict[str, dict[str, Row]] = {
@@ -59,7 +73,10 @@ TABLES: dict[str, dict[str, Row]] = {
     "adapter": ADAPTER,
     "exit-layer": EXIT_LAYER,
     "loss": LOSS,
+    "data": DATA,
     "heads": HEADS,
+    "tree": TREE,
+    "stream": STREAM,
     "threshold": BOTH,
     "gamma": BOTH,
 }

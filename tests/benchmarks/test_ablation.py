@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from benchmarks.ablation import key_of, known, measure
-from benchmarks.ablations.bench import Bench, Settings, docstrings
+from benchmarks.ablations.bench import Bench
 from benchmarks.ablations.page import tables, write_page
-from benchmarks.ablations.students import Shape, VariantStudent
+from benchmarks.ablations.plots import draw
+from benchmarks.ablations.rows import Settings
+from benchmarks.ablations.students import Shape, Unrolled, VariantStudent
 from benchmarks.ablations.tables import DEEP_PREFIX, PAPER, TABLES, rows_of
+from benchmarks.ablations.texts import docstrings
 from benchmarks.provenance import ROOT, append
 from kangaroo.config import AdapterConfig, AdapterKind, ModelConfig
 from kangaroo.models.adapter import Adapter
@@ -65,23 +68,68 @@ def test_the_engines_adapters_are_among_them(target: Path, kind: AdapterKind, sh
     assert variant.cost(config) == own.cost(config)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, row in rows_of(TABLES).items() if row.kind == "adapter"]
-)
-def test_every_parameter_learns(target: Path, name: str) -> None:
-    shape = rows_of(TABLES)[name].shape
+SHAPES = sorted({row.shape for row in rows_of(TABLES).values() if row.kind == "adapter"}, key=repr)
+
+
+def started(target: Path, shape: Shape) -> VariantStudent:
+    """A student of about this shape whose adapter does something."""
     shape = replace(shape, exit_layer=1, deep_layer=shape.deep_layer and LAYERS - 1)
-    config = model_config(target)
-    student = VariantStudent(shape, config)
+    student = VariantStudent(shape, model_config(target))
     student.start(FrozenTarget.load(target, 1, torch.float32, CPU), seed=0)
     for matrix in student.scaled:
         matrix.data.normal_(0.0, 0.1)
+    return student
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_guess_sees_what_decoding_knows(target: Path, shape: Shape) -> None:
+    """Exit states up to its slot, the token in its slot, and of verified slots all."""
+    config, student, slot, delta = model_config(target), started(target, shape), 8, 2
+    states, rope = random_states(config), rope_table(config, CPU)
+    (before,) = student.hidden(states, rope, (delta,))
+    states.exit[:, slot + 1 :].normal_()
+    states.last[:, slot - delta + 1 :].normal_()
+    states.successor[:, slot:].normal_()
+    (after,) = student.hidden(states, rope, (delta,))
+    torch.testing.assert_close(after[:, slot], before[:, slot], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_parameter_learns(target: Path, shape: Shape) -> None:
+    config, student = model_config(target), started(target, shape)
     (out,) = student.hidden(random_states(config), rope_table(config, CPU), (2,))
     head = student.head(1, torch.zeros(config.vocab_size, config.hidden_size))
     (out @ head.T).square().sum().backward() if shape.own_head else out.pow(3).sum().backward()
     for parameter, p in student.module.named_parameters():
         assert p.grad is not None, parameter
         assert p.grad.abs().max() > 0, parameter
+
+
+def test_unrolled_slots_count_where_decoding_comes_there(target: Path) -> None:
+    config, rope = model_config(target), rope_table(model_config(target), CPU)
+    own = FrozenTarget.load(target, 1, torch.float32, CPU)
+    student = Unrolled(Shape(1, deep_layer=LAYERS, successor=True), config)
+    student.start(own, seed=0)
+    states = random_states(config)
+    # A target that a good half of the guesses agree with.
+    first = next(VariantStudent.hidden(student, states, rope, (1,))).detach()
+    normed = torch.where(torch.rand(2, 12, 1) < 0.6, first, states.normed)
+    states = replace(states, normed=normed)
+    truth = (normed @ own.head.T).argmax(-1)
+    (out,) = student.hidden(states, rope, (4,))
+    (grad,) = torch.autograd.grad(out.sum(), student.module.norm, retain_graph=True)
+    agree = [
+        (hidden @ own.head.T).argmax(-1) == truth
+        for hidden in VariantStudent.hidden(student, states, rope, (1, 2, 3))
+    ]
+    reached = torch.zeros(2, 12, 1)
+    for row in range(2):
+        for slot in range(3, 12):
+            reached[row, slot] = all(agree[d][row, slot - 3 + d] for d in range(3))
+    assert 0 < reached.sum() < 18
+    (plain,) = VariantStudent.hidden(student, states, rope, (4,))
+    (wanted,) = torch.autograd.grad((plain * reached).sum(), student.module.norm)
+    torch.testing.assert_close(grad, wanted)
 
 
 def test_prose_is_what_sources_say_of_themselves() -> None:
@@ -115,13 +163,30 @@ def test_the_page_says_what_is_known(tmp_path: Path) -> None:
         write_page(page, found, Settings())
 
 
+def test_equal_records_make_equal_plots(tmp_path: Path) -> None:
+    found: dict[str, Any] = {name: [] for name in rows_of(TABLES)}
+    found |= {PAPER: [record(0, 1.5), record(1, 2.0)], DEEP_PREFIX: [record(1, 3.0)]}
+    draw(tmp_path / "a.svg", found)
+    draw(tmp_path / "b.svg", found)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    draw(tmp_path / "b.svg", found | {PAPER: [record(0, 1.5)]})
+    assert (tmp_path / "a.svg").read_bytes() != (tmp_path / "b.svg").read_bytes()
+
+
+def test_records_are_of_rows() -> None:
+    rows = [key_of(row, 0, Settings())[0] for row in rows_of(TABLES).values()]
+    found = known(ROOT / "benchmarks/results/ablation.jsonl")
+    assert found
+    assert {key for key, _ in found} <= set(rows)
+
+
 @pytest.mark.fuzz
 def test_a_row_is_trained_and_found_again(tmp_path: Path) -> None:
     settings = Settings(num_steps=3, batch_size=2, num_prompts=2, new_tokens=16)
-    bench = Bench(settings, tmp_path / "states.bin")
+    bench = Bench(settings, tmp_path)
     row = rows_of(TABLES)[DEEP_PREFIX]
     first = measure(bench, row, seed=1)
-    again = measure(Bench(settings, tmp_path / "states.bin"), row, seed=1)
+    again = measure(Bench(settings, tmp_path), row, seed=1)
     assert first["texts"] == again["texts"]
     append(first, tmp_path / "found.jsonl")
     assert key_of(row, 1, settings) in known(tmp_path / "found.jsonl")

@@ -93,7 +93,7 @@ class Judge:
                     for rows in (agree, confidence)
                 ]
             )
-            lengths += _until_eos(ids[:, prompt_len:], self.target.eos_ids)
+            lengths += until_eos(ids[:, prompt_len:], self.target.eos_ids)
         agree, confidence = (torch.cat(rows, dim=1) for rows in zip(*parts, strict=True))
         return Trace(agree, confidence, tuple(lengths))
 
@@ -152,7 +152,7 @@ def greedy_prompts(windows: Windows, count: int, prompt_len: int, bos_id: int | 
     return prompts
 
 
-def _until_eos(new: Tensor, eos_ids: Sequence[int]) -> list[int]:
+def until_eos(new: Tensor, eos_ids: Sequence[int]) -> list[int]:
     """Tokens of each row of new [N, S] up to and including the first end token."""
     ended = torch.isin(new, torch.tensor(eos_ids, device=new.device, dtype=new.dtype))
     before = (ended.cumsum(1) - ended.long()) == 0
