@@ -8,10 +8,11 @@ by rejection, none may be dropped because it was improbable.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from kangaroo.config import MAX_TREE_NODES, DraftConfig
 from kangaroo.draft.tree import DraftTree
+from kangaroo_kernels.draft_trees import Candidate, choose, shares
 
 Ranking = tuple[Sequence[int], Sequence[float]]  # tokens behind a node, the best first; probability
 # An adapter learns how often the target would draw a token, but what counts is its best one: of
@@ -35,31 +36,8 @@ class Growth(Protocol):
         ...
 
 
-class Candidate(NamedTuple):
-    """A token that may become a node.
-
-    Attributes:
-        probability: that all of the path is right, by the drafter's own, sharpened.
-        sure: the drafter was sure enough of what follows `parent` to draft behind it.
-    """
-
-    probability: float
-    token: int
-    parent: int
-    sure: bool
-
-
 class DynamicGrowth:
-    """Best first, in passes: what is improbable waits, for the nodes that it would cost may be
-    better spent further down (EAGLE-2, arXiv 2406.16858, drafts them all and then drops).
-
-    A pass takes the candidates with the most probable paths that may be drafted behind, for half of
-    its share of the nodes that are left (of one, a half, a whole and two shares a half drafted best
-    on tiny-py). No path is more probable than its beginning, so one that is not among the best has
-    no children there, and is at most a leaf. The last pass spends all others on leaves, the most
-    probable of those that waited. Ties go to the older candidate. With `draft_top_k=1` and nodes
-    enough the tree is the chain of the same depth and confidence.
-    """
+    """Best first, in passes; see :func:`kangaroo_kernels.draft_trees.choose`."""
 
     def __init__(
         self, tree: DraftTree, config: DraftConfig, max_depth: int, sharpness: float = SHARPNESS
@@ -85,37 +63,23 @@ class DynamicGrowth:
         """See Growth."""
         self._offer(rankings)
         self.first_new = len(self.tree)
-        least = self._least_of_parents()
-        inner = [c for c in self.waiting if c.sure and c.probability >= least]
-        if self.passes_left > 1 and inner:
-            chosen = inner[: -(-self.nodes_left // (2 * self.passes_left))]
-        else:
-            chosen, self.passes_left = self.waiting[: self.nodes_left], 1  # this one is the last
+        paths = list(self.probabilities.values())
+        chosen, last = choose(self.waiting, paths, len(paths) + self.nodes_left, self.passes_left)
         for candidate in chosen:
             node = self.tree.add(candidate.token, candidate.parent)
             self.probabilities[node] = candidate.probability
         taken = set(chosen)
         self.waiting = [c for c in self.waiting if c not in taken]
-        self.passes_left -= 1
+        self.passes_left = 0 if last else self.passes_left - 1
 
     def _offer(self, rankings: Sequence[Ranking]) -> None:
         for node, (tokens, probabilities) in enumerate(rankings, self.first_new):
             if node not in self.probabilities:
                 break
-            sure = probabilities[0] >= self.config.confidence
-            weights = [probability**self.sharpness for probability in probabilities]
-            total = sum(weights)
-            for token, weight in zip(tokens, weights, strict=True):
-                path = self.probabilities[node] * (weight / total)
-                self.waiting.append(Candidate(path, token, node, sure))
-        self.waiting.sort(key=lambda c: -c.probability)
-
-    def _least_of_parents(self) -> float:
-        """The probability of the last but one of the best `max_nodes` paths: behind the last comes
-        none of its children.
-        """
-        known = [*self.probabilities.values(), *(c.probability for c in self.waiting)]
-        return sorted(known, reverse=True)[: self.config.max_nodes - 1][-1]
+            sure, path = probabilities[0] >= self.config.confidence, self.probabilities[node]
+            found = zip(tokens, shares(probabilities, self.sharpness), strict=True)
+            for rank, (token, share) in enumerate(found):
+                self.waiting.append(Candidate(path * share, token, node, sure, rank))
 
 
 class StaticGrowth:
