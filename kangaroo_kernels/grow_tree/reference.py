@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from kangaroo_kernels.draft_head import DraftChain
 from kangaroo_kernels.draft_trees import Candidate, DraftTrees, Seedbed, choose, shares
 from kangaroo_kernels.kernel_set import Target
 
@@ -29,7 +30,7 @@ def grow_tree(
     for b, stopped in enumerate(trees.nodes.stopped.tolist()):
         if stopped:
             continue
-        own, tree = (type(x)(*(y[b] for y in x)) for x in (seedbed, trees.nodes))
+        own, tree = Seedbed(*(x[b] for x in seedbed)), DraftChain(*(x[b] for x in trees.nodes))
         if first == 0:
             _plant(own, tree.tokens[0], tree.positions[0])
         for place, row, found in zip(newest, probabilities[b].tolist(), tokens[b], strict=True):
