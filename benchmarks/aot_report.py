@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `benchmarks` when run 
 from benchmarks.models import EPS, LLAMA_8B, QWEN3_8B, VICUNA_7B, Model
 from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
 from kangaroo_kernels.draft_head import QUANTIZED, DraftChain, DraftHead
+from kangaroo_kernels.draft_trees import DraftTrees, Seedbed, widths
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
 from kangaroo_kernels.triton_rank import FLOAT8_CAPABILITY
@@ -104,6 +105,7 @@ def calls(dtype: torch.dtype, sm: int) -> Iterator[Call]:
         yield from draft_calls(model, n, new, sm)
         yield from attention_calls(model.name, model.heads, n, new)
         yield from adapter_calls(model, n, new)
+    yield from growth_calls()
     for heads, n in product(OTHER_HEADS, NUM_NODES):
         yield from attention_calls(f"D={heads.head_dim}", heads, n, new)
 
@@ -148,6 +150,22 @@ def draft_heads(
     for dtype in QUANTIZED if divmod(sm, 10) >= FLOAT8_CAPABILITY else QUANTIZED[:1]:
         short = str(dtype).removeprefix("torch.")
         yield f" {short}", DraftHead(torch.empty(shape, dtype=dtype), torch.empty(model.vocab))
+
+
+def growth_calls() -> Iterator[Call]:
+    """grow_tree of the default tree and of the largest, first and later passes."""
+    for max_nodes, depth in ((16, 6), (64, 8)):
+        ids = torch.zeros(1, max_nodes, dtype=torch.int64)
+        one = torch.ones(1, dtype=torch.int32)
+        trees = DraftTrees(DraftChain(ids, ids.int(), one, one, one.float()), ids, ids)
+        places = widths(max_nodes, depth)
+        bed = Seedbed.empty(1, 1 + sum(places), 10, ids.device)
+        for first, num_new in ((0, 1), (1, places[0])):
+            ranked = torch.zeros(1, num_new, 10, dtype=torch.int64)
+            rule = {"first": first, "width": 2, "passes_left": 3, "sharpness": 1.5}
+            yield Call(
+                "grow_tree", f"{max_nodes} nodes", (ranked, ranked.float(), bed, trees), rule
+            )
 
 
 def attention_calls(

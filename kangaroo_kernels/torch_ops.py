@@ -18,6 +18,7 @@ from torch.library import Library
 
 from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
+from kangaroo_kernels.draft_trees import DraftTrees, Seedbed
 from kangaroo_kernels.kernel_set import Target, auto_backend, load_impl
 from kangaroo_kernels.nodes import NodeBatch, SlotPlaces
 from kangaroo_kernels.verify_tree import Verdict
@@ -233,6 +234,21 @@ def _commit_path(*args: Tensor, lag: int, limit: int) -> None:
     verdict, chain, (h, *slots, done) = Verdict(*args[:3]), DraftChain(*args[3:8]), args[8:]
     places = SlotPlaces(*slots[:2]), SlotPlaces(*slots[2:])
     _serve("commit_path", h)(verdict, chain, h, places, done, lag=lag, limit=limit)
+
+
+@_op(
+    "grow_tree(Tensor tokens, Tensor probabilities, Tensor(a!) place_tokens, "
+    "Tensor(b!) place_positions, Tensor(c!) place_parents, Tensor(d!) place_ancestors, "
+    "Tensor(e!) paths, Tensor(f!) sure, Tensor(g!) candidates, Tensor(h!) waiting, "
+    "Tensor(i!) tree_tokens, Tensor(j!) tree_positions, Tensor(k!) num_nodes, "
+    "Tensor(l!) stopped, Tensor threshold, Tensor(m!) parents, Tensor(n!) ancestors, *, "
+    "int first, int width, int passes_left, float sharpness) -> ()",
+    lambda *_, **__: None,
+)
+def _grow_tree(tokens: Tensor, probabilities: Tensor, *args: Tensor, **rule: Any) -> None:
+    trees = DraftTrees(DraftChain(*args[8:13]), *args[13:])
+    op = _serve("grow_tree", probabilities)
+    op(tokens, probabilities, Seedbed(*args[:8]), trees, **rule)
 
 
 def _nodes(

@@ -28,6 +28,7 @@ from kangaroo_kernels.kernel_set import IMPLS, MODULES, load_impl
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
 from tests.kernels.adapters import EPS, SIZES, refresh_inputs, step_inputs
+from tests.kernels.growing import LAST_PASS, PASS, Bed
 from tests.kernels.rounds import Ending
 
 PAGE = mmap.PAGESIZE
@@ -107,6 +108,10 @@ def calls(node_counts: tuple[int, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     names = ("verdict", "chain", "exit_states", "places", "done")
     ending = dict(zip(names, Ending.of([3], [[0, 5]]).args, strict=True))
     yield "commit_path", {**ending, "lag": 1, "limit": 99}
+    for rule in (PASS, LAST_PASS):
+        rows, bed = torch.rand(1, 1, 3), Bed.of([3], 5, 4, 3)
+        ranked = {"tokens": torch.arange(3).expand(1, 1, 3).contiguous(), "probabilities": rows}
+        yield "grow_tree", {**ranked, **vars(bed), **rule}
 
 
 def adapter_calls(node_counts: tuple[int, ...]) -> Iterator[tuple[str, dict[str, Any]]]:

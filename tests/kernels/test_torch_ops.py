@@ -18,6 +18,7 @@ from kangaroo_kernels.kernel_set import IMPLS, auto_backend, load_impl
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
 from tests.kernels.adapters import refresh_inputs, step_inputs
+from tests.kernels.growing import PASS, Bed
 from tests.kernels.heads import make_head
 from tests.kernels.rounds import Ending
 
@@ -59,6 +60,7 @@ def samples(dtype: torch.dtype) -> dict[str, tuple[tuple[Any, ...], dict[str, An
     lengths = torch.tensor([2, 1], dtype=torch.int32), torch.tensor([5, 7], dtype=torch.int32)
     path = torch.tensor([[0, 2, -1], [0, -1, -1]])
     rows = [torch.randn(2, 2, h, 10, 4).to(dtype) for h in (1, 3)]
+    best = tuple(torch.randn(2, 1, 9).softmax(-1).topk(3))[::-1]
     verified = torch.randint(40, (2, 3)), torch.tensor([[-1, 0, 1], [-1, 0, 0]])
     return {
         "embedding": ((torch.randint(40, (2, 3)), weight), {}),
@@ -76,6 +78,7 @@ def samples(dtype: torch.dtype) -> dict[str, tuple[tuple[Any, ...], dict[str, An
         "verify_tree": ((torch.randn(2, 3, 40), *verified), {}),
         "compact_kv": ((rows, path, *lengths), {}),
         "commit_path": (Ending.of([5, 7], [[0, 2], [0]]).flat, {"lag": 1, "limit": 99}),
+        "grow_tree": ((*best, *Bed.of([5, 7], 16, 12, 3).flat), PASS),
     }
 
 
