@@ -40,7 +40,6 @@ def _grow_tree_kernel(
     P: tl.constexpr,
     K: tl.constexpr,
     SHARPNESS: tl.constexpr,
-    NEW: tl.constexpr,
     PLACES: tl.constexpr,
     RANKS: tl.constexpr,
     NODES: tl.constexpr,
@@ -71,7 +70,7 @@ def _grow_tree_kernel(
         threshold = tl.load(threshold_ptr + sequence)
         _offer(
             ranked_ptr, probabilities_ptr, paths_ptr, sure_ptr, candidates_ptr, waiting_ptr, first,
-            num_new, threshold, K, SHARPNESS, NEW, RANKS,
+            num_new, threshold, K, SHARPNESS, PLACES, RANKS,
         )  # fmt: skip
         tl.debug_barrier()
 
@@ -168,11 +167,11 @@ def _offer(
     threshold,
     K: tl.constexpr,
     SHARPNESS: tl.constexpr,
-    NEW: tl.constexpr,
+    PLACES: tl.constexpr,
     RANKS: tl.constexpr,
 ):
     """What is ranked behind the newest places waits."""
-    new, rank = tl.arange(0, NEW), tl.arange(0, RANKS)
+    new, rank = tl.arange(0, PLACES), tl.arange(0, RANKS)
     there = new < num_new
     known = there[:, None] & (rank < K)[None, :]
     at = new[:, None] * K + rank[None, :]
@@ -233,7 +232,6 @@ def grow_tree(
     _grow_tree_kernel[(batch,)](
         tokens, probabilities, *seedbed, *trees.nodes, trees.parents, trees.ancestors, first,
         num_new, width, passes_left, MAX_NODES=max_nodes, P=num_places, K=k, SHARPNESS=sharpness,
-        NEW=pad_to_power_of_2(num_new), PLACES=places, RANKS=ranks,
-        NODES=pad_to_power_of_2(max_nodes), num_warps=4 if places * ranks <= 256 else 8,
-        enable_fp_fusion=False,
+        PLACES=places, RANKS=ranks, NODES=pad_to_power_of_2(max_nodes),
+        num_warps=4 if places * ranks <= 256 else 16, enable_fp_fusion=False,
     )  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.batch import Batch
 from kangaroo.engine.decode import Decoder, Round
@@ -23,6 +24,12 @@ from tests.factories import make_checkpoint
 EXIT_LAYER, CONTEXT = 2, 130
 KINDS: tuple[AdapterKind | None, ...] = (None, *ADAPTER_KINDS)
 Counts = list[tuple[list[int], int, int]]
+CHAIN: dict[str, Any] = {"draft": "chain"}
+TREES: list[dict[str, Any]] = [
+    {"draft": "tree"},
+    {"draft": "tree", "max_nodes": 30, "max_depth": 4, "draft_top_k": 3},
+]
+DRAFTS = [CHAIN, TREES[0]]
 
 
 @pytest.fixture(scope="module", params=QUICK_BACKENDS)
@@ -49,7 +56,8 @@ def decoders(
     """Step by step, and by rounds of the device."""
     config = DraftConfig(EXIT_LAYER, **(options if kind else {"max_depth": 0}))
     adapter = make_adapter(model, kind, EXIT_LAYER) if kind else None
-    drafter = KangarooDrafter(model, adapter, config)
+    drafters = BranchingDrafter if config.draft == "tree" else KangarooDrafter
+    drafter = drafters(model, adapter, config)
     plain = Decoder(model, drafter, config)
     return plain, PoisonedGraphs(drafter, PlayedRounds)
 
@@ -67,16 +75,25 @@ def decode(decoder: Decoder, request: Request, past: PastKeyValues | None = None
 
 
 def assert_same(ours: Counts, theirs: Counts, depth: int) -> None:
-    """Round by round. Only the host drafts less where few tokens are left."""
-    left = sum(len(tokens) for tokens, *_ in theirs)
-    assert [tokens for tokens, *_ in ours] == [tokens for tokens, *_ in theirs]
-    for mine, (tokens, num_drafted, num_accepted) in zip(ours, theirs, strict=True):
-        if left > depth:
-            assert mine[1:] == (num_drafted, num_accepted)
-        left -= len(tokens)
+    """Round by round. Only the host drafts less deep where few tokens are left."""
+    said = [[t for tokens, *_ in counts for t in tokens] for counts in (ours, theirs)]
+    assert said[0] == said[1]
+    left = len(said[1])
+    for mine, each in zip(ours, theirs, strict=False):
+        if left <= depth:
+            break
+        assert mine == each
+        left -= len(each[0])
 
 
-@pytest.mark.parametrize("options", [{"confidence": 0.0}, {"confidence": 0.12, "max_depth": 9}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"confidence": 0.0},
+        {"confidence": 0.12, "max_depth": 9},
+        *({"confidence": confidence} | tree for tree in TREES for confidence in (0.0, 0.12)),
+    ],
+)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("prompt_len", [1, 2, 64])
 def test_every_round_is_that_of_the_loop(
@@ -122,10 +139,11 @@ def test_drafts_that_do_not_pay(model: Llama, kind: AdapterKind, costs: tuple[fl
     assert 0 in [num_drafted for _, num_drafted, _ in ahead]
 
 
+@pytest.mark.parametrize("draft", DRAFTS)
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
-def test_every_end(model: Llama, kind: AdapterKind) -> None:
+def test_every_end(model: Llama, kind: AdapterKind, draft: dict[str, Any]) -> None:
     """By length, by token and by criterion, at every offset; one capture serves all lengths."""
-    plain, graphs = decoders(model, kind, confidence=0.0)
+    plain, graphs = decoders(model, kind, confidence=0.0, **draft)
     whole = [t for tokens, *_ in decode(plain, request_of(model, 20, 40)) for t in tokens]
     for length in (*range(1, 9), 13, 29):
         for ends in (
@@ -141,12 +159,13 @@ def test_every_end(model: Llama, kind: AdapterKind) -> None:
             assert tokens[1].num_left == 0
 
 
+@pytest.mark.parametrize("draft", DRAFTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_conversation(model: Llama, kind: AdapterKind | None) -> None:
+def test_a_conversation(model: Llama, kind: AdapterKind | None, draft: dict[str, Any]) -> None:
     """What is kept between calls is good for either way to decode, where the first came to its end
     and where its consumer left.
     """
-    plain, graphs = decoders(model, kind, confidence=0.0)
+    plain, graphs = decoders(model, kind, confidence=0.0, **draft)
     cases = product(((5, []), (6, [3, 4, 5]), (7, []), (8, [3]), (9, [])), (40, None))
     for (stop, rest), num_new in cases:
         pasts = []
@@ -177,12 +196,13 @@ def test_a_consumer_that_leaves_early_costs_the_next_one_nothing(model: Llama) -
         assert_same(decode(graphs, request_of(model, 9, 50)), expected, 6)
 
 
+@pytest.mark.parametrize("draft", DRAFTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_batches(model: Llama, kind: AdapterKind | None) -> None:
+def test_batches(model: Llama, kind: AdapterKind | None, draft: dict[str, Any]) -> None:
     """Sequences join, leave, are cancelled and preempted; a criterion raises once; each says what
     it says alone, with the drafts that it has alone but for the ends.
     """
-    plain, graphs = decoders(model, kind, confidence=0.12)
+    plain, graphs = decoders(model, kind, confidence=0.12, **draft)
     lengths = [(1, 30), (2, 9), (40, 31), (63, 5), (17, 1), (70, 20), (5, 26)]
     alone = [decode(plain, request_of(model, *each)) for each in lengths]
     rng, batch = random.Random(5), Batch(graphs, 4, 100)

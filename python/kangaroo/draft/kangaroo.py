@@ -165,11 +165,14 @@ class KangarooDrafter:
         """As `_catch_up`, where nothing is drafted: rows alone, nobody asks for states. Only
         `paper` is ever behind, whose rows are made of exit states alone.
         """
-        kv, lags = state.adapter_kv, state.lags
-        if any(lags) and not self._defers(state):
-            h = self._from_behind(state, lags)
-            self._write_verified(adapter, state, kv.chain(2), VerifiedStates(h, h, h))
-            kv.commit(state.prefix_lens, num_nodes=1)
+        if any(state.lags) and not self._defers(state):
+            self._write_behind(adapter, state)
+
+    def _write_behind(self, adapter: Adapter, state: DecodeState) -> None:
+        """Rows of the slot that some adapter is behind, and of the root."""
+        kv, h = state.adapter_kv, self._from_behind(state, state.lags)
+        self._write_verified(adapter, state, kv.chain(2), VerifiedStates(h, h, h))
+        kv.commit(state.prefix_lens, num_nodes=1)
 
     def _defers(self, state: DecodeState) -> bool:
         """Rows wait for rounds that draft something: they are written together, or never."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kangaroo.config import DraftConfig
+from kangaroo.draft.device_trees import grows_on_the_device
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.device_round import Pieces, Runtime
 from kangaroo.engine.drafting import drafter_of, kangaroo_drafter
@@ -20,8 +21,7 @@ class Decoders:
 
     Args:
         head: what drafts are taken from.
-        runtime: runs rounds without the host, of greedy chains of Kangaroo's; None: the host runs
-            all.
+        runtime: runs rounds without the host, greedy ones of Kangaroo's; None: the host runs all.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Decoders:
             keep_logits, keep_scores: see Decoder; the host must look at every round then.
         """
         if self.runtime is not None and not (sampled or keep_logits or keep_scores):
-            if draft.draft != "tree":
+            if grows_on_the_device(draft):
                 return self._graphs_for(draft, self.runtime)
         parts = self.model, self.adapter, draft, self.head
         drafter = drafter_of(*parts, sampled=sampled, coupled=coupled)
@@ -59,7 +59,7 @@ class Decoders:
 
     def of_batch(self, draft: DraftConfig, keep_logits: bool) -> Decoder:
         """One for requests of any kind."""
-        if self.runtime is not None and draft.draft != "tree" and not keep_logits:
+        if self.runtime is not None and grows_on_the_device(draft) and not keep_logits:
             return self._new_graphs(draft, self.runtime)
         return self.of(draft, sampled=True, keep_logits=keep_logits)
 

@@ -1,11 +1,13 @@
-"""A round that the device runs alone, greedy, of chains: steps, each left out where every chain has
-stopped; verification of all nodes; the commit. The host learns the tokens when all is done.
+"""A round that the device runs alone, greedy: steps of drafting, each left out where all drafts are
+done; verification of all nodes; the commit. The host learns the tokens when all is done.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
@@ -15,9 +17,10 @@ from torch import Tensor
 from kangaroo.cache import Slots
 from kangaroo.config import MAX_TREE_NODES
 from kangaroo.draft.device import DeviceDrafter
+from kangaroo.draft.device_trees import DeviceTreeDrafter, passes_of
 from kangaroo.engine.state import DecodeState
 from kangaroo_kernels.draft_head import DraftChain
-from kangaroo_kernels.nodes import SlotPlaces
+from kangaroo_kernels.nodes import NodeBatch, SlotPlaces
 from kangaroo_kernels.verify_tree import Verdict
 
 
@@ -25,7 +28,7 @@ class Shape(NamedTuple):
     """What rounds are made for.
 
     Attributes:
-        depth: drafts of a chain at most.
+        depth: drafts along a path at most.
         eos_ids: tokens that end each of the `batch` sequences.
         ahead: rounds that are launched before the first of them is read; more than one where the
             sequences end by what the device knows alone.
@@ -87,39 +90,45 @@ class Runtime(Protocol):
         ...
 
 
-class ChainRounds:
+class DeviceRounds(ABC):
     """Rounds of the sequences of one `state`, as long as these stay the same; `runtime` runs
     them.
+
+    Attributes:
+        nodes: what is verified, the roots first.
     """
 
     def __init__(
         self,
         state: DecodeState,
-        drafter: DeviceDrafter,
+        drafter: DeviceDrafter | DeviceTreeDrafter,
         runtime: Callable[[Pieces], Runtime],
         shape: Shape,
+        nodes: DraftChain,
+        steps: Sequence[Callable[[], None]],
     ):
-        self.state, self.drafter, self.shape = state, drafter, shape
-        self.chain = drafter.new_chain(state, shape.depth)
-        tokens = self.chain.tokens
-        batch, num_nodes = tokens.shape
-        parents = torch.arange(-1, num_nodes - 1, device=tokens.device)
-        self.parents = parents.expand(batch, num_nodes).contiguous()
-        path_len = torch.ones(batch, dtype=torch.int32, device=tokens.device)
-        self.verdict = Verdict(torch.zeros_like(tokens), path_len, torch.zeros_like(tokens[:, 0]))
-        self.successors = torch.zeros_like(tokens)
-        steps = [self._step(node) for node in range(num_nodes - 1)]
-        self.runtime = runtime(Pieces(steps, self._tail, self.chain, self.verdict, shape))
+        self.state, self.shape, self.nodes = state, shape, nodes
+        self.drafter: DeviceDrafter | DeviceTreeDrafter = drafter
+        path_len = torch.ones(len(nodes.tokens), dtype=torch.int32, device=nodes.tokens.device)
+        path, bonus = torch.zeros_like(nodes.tokens), torch.zeros_like(nodes.tokens[:, 0])
+        self.verdict = Verdict(path, path_len, bonus)
+        self.successors = torch.zeros_like(nodes.tokens)
+        self.runtime = runtime(Pieces(steps, self.tail, nodes, self.verdict, shape))
+
+    @property
+    def num_nodes(self) -> int:
+        """Of every tree as it is verified, padding included."""
+        return self.nodes.tokens.shape[1]
 
     def begin(self) -> None:
         """Go on where the sequences have come to; also where another way to decode has taken
         them.
         """
-        state, chain = self.state, self.chain
+        state, nodes = self.state, self.nodes
         state.forget_nodes()
         self.drafter.take_over(state)
-        chain.tokens[:, 0] = torch.tensor([request.tokens[-1] for request in state.requests])
-        chain.positions[:, 0] = state.shallow_kv.slots.cache_seqlens
+        nodes.tokens[:, 0] = torch.tensor([request.tokens[-1] for request in state.requests])
+        nodes.positions[:, 0] = state.shallow_kv.slots.cache_seqlens
         for b, request in enumerate(state.requests):
             self.runtime.start(b, request.num_left)
 
@@ -138,38 +147,129 @@ class ChainRounds:
         while self.runtime.unread:
             self.runtime.wait()
 
-    def _step(self, node: int) -> Callable[[], None]:
-        def step() -> None:
-            if node == 0:
-                self.drafter.root(self.state, self.chain)
-            self.drafter.step(self.state, self.chain, node)
+    @abstractmethod
+    def tail(self, done: Tensor) -> None:
+        """Verification and commit; see Pieces."""
 
-        return step
+    @abstractmethod
+    def cut(self, sequence: int, num_kept: int) -> None:
+        """The path of the last round ends earlier than the device knows."""
 
-    def _tail(self, done: Tensor) -> None:
-        state, model, chain = self.state, self.drafter.model, self.chain
-        batch, num_nodes = chain.tokens.shape
-        if num_nodes == 1:
-            self.drafter.root(state, chain)
-            self.drafter.keep_up(state)
+    @abstractmethod
+    def num_passes(self, outcome: Outcome) -> int:
+        """Of the drafter, at most, in a round."""
+
+    def verify(self, nodes: NodeBatch, parents: Tensor) -> Tensor:
+        """All nodes through layers [E, L): last states [B, N, C]; and what is kept of them."""
+        state, model, tree = self.state, self.drafter.model, self.nodes
         exit_layer, num_layers = self.drafter.config.exit_layer, model.config.num_layers
-        nodes = state.deep_kv.slots.chain(0, num_nodes)
-        h = state.hidden(0, num_nodes)
+        h = state.hidden(0, self.num_nodes)
         h = model.layers(h, exit_layer, num_layers, state.deep_kv, nodes)
-        logits = model.logits(h)
-        trees = chain.tokens, self.parents, chain.num_nodes
-        model.kernels.verify_tree(logits, *trees, out=self.verdict, successors=self.successors)
-        self.drafter.refresh(state, h, self.successors)
-        model.kernels.commit_path(
+        trees = tree.tokens, parents, tree.num_nodes
+        model.kernels.verify_tree(
+            model.logits(h), *trees, out=self.verdict, successors=self.successors
+        )
+        return h
+
+    def commit(self, done: Tensor) -> None:
+        """The paths, whose rows are in their slots, become history."""
+        state = self.state
+        self.drafter.model.kernels.commit_path(
             self.verdict,
-            chain,
-            state.exit_states[:batch],
+            self.nodes,
+            state.exit_states[: len(self.nodes.tokens)],
             (places(state.shallow_kv.slots), places(state.adapter_kv.slots)),
             done,
             lag=self.drafter.lag,
             limit=state.shallow_kv.num_slots - MAX_TREE_NODES,
         )
         state.forget_nodes()
+
+
+class ChainRounds(DeviceRounds):
+    """Of chains."""
+
+    drafter: DeviceDrafter
+
+    def __init__(
+        self,
+        state: DecodeState,
+        drafter: DeviceDrafter,
+        runtime: Callable[[Pieces], Runtime],
+        shape: Shape,
+    ):
+        chain = drafter.new_chain(state, shape.depth)
+        batch, num_nodes = chain.tokens.shape
+        parents = torch.arange(-1, num_nodes - 1, device=chain.tokens.device)
+        self.parents = parents.expand(batch, num_nodes).contiguous()
+        steps = [partial(self._step, node) for node in range(num_nodes - 1)]
+        super().__init__(state, drafter, runtime, shape, chain, steps)
+
+    def tail(self, done: Tensor) -> None:
+        """See DeviceRounds."""
+        state, num_nodes = self.state, self.num_nodes
+        if num_nodes == 1:
+            self.drafter.root(state, self.nodes)
+            self.drafter.keep_up(state)
+        h = self.verify(state.deep_kv.slots.chain(0, num_nodes), self.parents)
+        self.drafter.refresh(state, h, self.successors)
+        self.commit(done)
+
+    def cut(self, sequence: int, num_kept: int) -> None:
+        """See DeviceRounds: the next root is inside the path."""
+        states = self.state.exit_states[sequence]
+        states[0] = states[num_kept]
+
+    def num_passes(self, outcome: Outcome) -> int:
+        """See DeviceRounds: one for each draft."""
+        return max(outcome.num_nodes) - 1
+
+    def _step(self, node: int) -> None:
+        if node == 0:
+            self.drafter.root(self.state, self.nodes)
+        self.drafter.step(self.state, self.nodes, node)
+
+
+class TreeRounds(DeviceRounds):
+    """Of dynamic trees."""
+
+    drafter: DeviceTreeDrafter
+
+    def __init__(
+        self,
+        state: DecodeState,
+        drafter: DeviceTreeDrafter,
+        runtime: Callable[[Pieces], Runtime],
+        shape: Shape,
+    ):
+        passes = passes_of(drafter.config.max_nodes, shape.depth)
+        self.trees = drafter.new_trees(state, drafter.config.max_nodes if passes else 1)
+        self.seedbed = drafter.new_seedbed(state, passes)
+        steps = [partial(drafter.grow, state, self.seedbed, self.trees, each) for each in passes]
+        super().__init__(state, drafter, runtime, shape, self.trees.nodes, steps)
+
+    def tail(self, done: Tensor) -> None:
+        """See DeviceRounds."""
+        state, kernels, seqlens = (
+            self.state,
+            self.drafter.model.kernels,
+            self.state.shallow_kv.slots.cache_seqlens,
+        )
+        nodes = NodeBatch(self.nodes.positions, seqlens, 0, self.trees.ancestors)
+        self.drafter.settle(state, self.nodes.tokens, nodes)
+        h = self.verify(nodes, self.trees.parents)
+        self.drafter.refresh(state, nodes, h, self.successors)
+        if self.num_nodes > 1:
+            rows = [cache.rows for cache in state.caches if cache.storage.numel()]
+            kernels.compact_kv(rows, self.verdict.path, self.verdict.path_len, seqlens)
+        self.commit(done)
+
+    def cut(self, sequence: int, num_kept: int) -> None:
+        """See DeviceRounds: the adapter has seen all; nobody asks for the exit state in front."""
+
+    def num_passes(self, outcome: Outcome) -> int:
+        """See DeviceRounds: those that were left out are not known."""
+        return self.shape.depth
 
 
 def places(slots: Slots) -> SlotPlaces:

@@ -7,10 +7,20 @@ from operator import is_
 
 import torch
 
+from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.device import DeviceDrafter
+from kangaroo.draft.device_trees import DeviceTreeDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.decode import Decoder, Round, not_finite
-from kangaroo.engine.device_round import ChainRounds, Outcome, Pieces, Runtime, Shape
+from kangaroo.engine.device_round import (
+    ChainRounds,
+    DeviceRounds,
+    Outcome,
+    Pieces,
+    Runtime,
+    Shape,
+    TreeRounds,
+)
 from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo.engine.stopping import until
 
@@ -18,8 +28,25 @@ MAX_EOS = 16  # what a round takes
 AHEAD = 2  # rounds: while one is read and kept, the next one runs
 
 
+NewRounds = Callable[[DecodeState, Shape], DeviceRounds]
+
+
+def device_rounds(
+    drafter: KangarooDrafter, runtime: Callable[[Pieces], Runtime]
+) -> tuple[int, NewRounds]:
+    """Rounds of chains or trees, as `drafter` drafts; and the slots that the adapter is behind at
+    the beginning of each.
+    """
+    parts = drafter.model, drafter.adapter, drafter.config
+    if isinstance(drafter, BranchingDrafter):
+        trees = DeviceTreeDrafter(*parts, head=drafter.head)
+        return trees.lag, lambda state, shape: TreeRounds(state, trees, runtime, shape)
+    chains = DeviceDrafter(*parts, head=drafter.head)
+    return chains.lag, lambda state, shape: ChainRounds(state, chains, runtime, shape)
+
+
 class GraphDecoder(Decoder):
-    """Decoder whose rounds of greedy chains are single launches. Between calls of generate it keeps
+    """Decoder whose greedy rounds are single launches. Between calls of generate it keeps
     what it has captured, and the caches; a call beside another has its own. A `Batch` has one for
     itself.
 
@@ -39,11 +66,10 @@ class GraphDecoder(Decoder):
 
     def __init__(self, drafter: KangarooDrafter, runtime: Callable[[Pieces], Runtime]):
         super().__init__(drafter.model, drafter, drafter.config)
-        parts = drafter.model, drafter.adapter, drafter.config
-        self.device_drafter = DeviceDrafter(*parts, head=drafter.head)
+        self.lag, self._new_rounds = device_rounds(drafter, runtime)
         self.runtime, self.busy = runtime, False
-        self._captured: dict[Shape, ChainRounds] = {}
-        self._live: ChainRounds | None = None
+        self._captured: dict[Shape, DeviceRounds] = {}
+        self._live: DeviceRounds | None = None
         self._requests: list[Request] = []
         self._spare: DecodeState | None = None
         self._ahead, self._steps_back = 1, False
@@ -83,13 +109,13 @@ class GraphDecoder(Decoder):
         # Those that were launched at another depth are read before any is at this one.
         outcome, seconds = rounds.next(ahead=self._ahead if rounds.shape.depth == depth else 1)
         try:
-            kept = self._keep(state, outcome, seconds / len(state.requests))
+            kept = self._keep(rounds, outcome, seconds / len(state.requests))
         except BaseException:
             self._step_back(state)
             raise
         if self.pace is not None:
-            num_passes, num_new = max(outcome.num_nodes) - 1, sum(len(r.tokens) for r in kept)
-            self.pace.book(state.requests, num_passes, rounds.shape.depth + 1, num_new)
+            num_passes, num_new = rounds.num_passes(outcome), sum(len(r.tokens) for r in kept)
+            self.pace.book(state.requests, num_passes, rounds.num_nodes, num_new)
         return kept
 
     def _launches(self, state: DecodeState) -> bool:
@@ -99,7 +125,7 @@ class GraphDecoder(Decoder):
         greedy = all(r.sampler is None and r.prefix_len > 0 for r in state.requests)
         return known and greedy and not self._steps_back
 
-    def _rounds(self, state: DecodeState, depth: int) -> ChainRounds:
+    def _rounds(self, state: DecodeState, depth: int) -> DeviceRounds:
         """Of the sequences of `state`; captured at most once for as many."""
         live, requests = self._live, state.requests
         same = len(requests) == len(self._requests) and all(map(is_, requests, self._requests))
@@ -110,14 +136,15 @@ class GraphDecoder(Decoder):
         if any(rounds.state is not state for rounds in self._captured.values()):
             self._captured.clear()
         if shape not in self._captured:
-            self._captured[shape] = ChainRounds(state, self.device_drafter, self.runtime, shape)
+            self._captured[shape] = self._new_rounds(state, shape)
         self._live, self._requests = self._captured[shape], list(requests)
         self._live.begin()
         return self._live
 
-    def _keep(self, state: DecodeState, outcome: Outcome, seconds: float) -> list[Round]:
+    def _keep(self, live: DeviceRounds, outcome: Outcome, seconds: float) -> list[Round]:
         """Of every sequence, what of a round is its own; the host's lengths follow the device's."""
-        device, kept = state.exit_states.device, []
+        state, kept = live.state, []
+        device = state.exit_states.device
         for request, new in zip(state.requests, outcome.tokens, strict=True):
             finite = [token for token in new if token >= 0]
             kept.append(until(request.tokens, finite, request.eos_ids, request.criteria, device))
@@ -127,15 +154,15 @@ class GraphDecoder(Decoder):
         for b, (request, (tokens, ended)) in enumerate(zip(state.requests, kept, strict=True)):
             request.tokens += tokens
             request.num_left = 0 if ended else request.num_left - len(tokens)
-            if len(tokens) < outcome.path_len[b]:  # its next root is inside the path
-                state.exit_states[b, 0] = state.exit_states[b, len(tokens)]
+            if len(tokens) < outcome.path_len[b]:
+                live.cut(b, len(tokens))
             num_accepted = min(outcome.path_len[b] - 1, len(tokens))
             # What the host has waited for is draft, verification and commit in one.
             seconds_of = (0.0, seconds, 0.0)
             rounds.append(Round(tokens, outcome.num_nodes[b] - 1, num_accepted, seconds_of))
-        lag, lengths = self.device_drafter.lag, [len(tokens) for tokens, _ in kept]
+        lengths = [len(tokens) for tokens, _ in kept]
         whole = lengths == list(outcome.path_len)
-        for slots, behind in ((state.shallow_kv.slots, 0), (state.adapter_kv.slots, lag)):
+        for slots, behind in ((state.shallow_kv.slots, 0), (state.adapter_kv.slots, self.lag)):
             (slots.follow if whole else slots.rewind)([n - behind for n in state.prefix_lens])
         return rounds
 

@@ -1,0 +1,155 @@
+"""Kangaroo's trees where nothing is read back: the device itself says how they grow."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kangaroo.config import MAX_TREE_NODES, DraftConfig
+from kangaroo.draft.branching import BranchingDrafter
+from kangaroo.draft.growth import SHARPNESS
+from kangaroo.draft.shallow import through_shallow_layers
+from kangaroo.engine.state import DecodeState
+from kangaroo.models.adapter import VerifiedStates
+from kangaroo_kernels.draft_head import DraftChain
+from kangaroo_kernels.draft_trees import DraftTrees, Seedbed, widths
+from kangaroo_kernels.nodes import NodeBatch
+
+
+class Pass(NamedTuple):
+    """One of a tree's.
+
+    Attributes:
+        newest: places of the nodes that are drafted behind.
+        width: places for the next; 0: they are leaves, and the tree is done.
+        left: passes, this one included.
+    """
+
+    newest: range
+    width: int
+    left: int
+
+
+def passes_of(max_nodes: int, max_depth: int) -> list[Pass]:
+    """In their order; none where nothing may be drafted."""
+    if max_nodes == 1 or max_depth == 0:
+        return []
+    found, newest = list[Pass](), range(1)
+    for n, width in enumerate([*widths(max_nodes, max_depth), 0]):
+        found.append(Pass(newest, width, max_depth - n))
+        newest = range(newest.stop, newest.stop + width)
+    return found
+
+
+def grows_on_the_device(config: DraftConfig) -> bool:
+    """Drafts of this config: chains; and trees for which the device has places, at every depth, for
+    all that the passes might take.
+    """
+    if config.draft != "tree":
+        return True
+    depths = range(1, config.depth + 1)
+    places = (passes_of(config.max_nodes, depth)[-1:] for depth in depths)
+    most = max((last.newest.stop for found in places for last in found), default=1)
+    return not config.tree_widths and most <= MAX_TREE_NODES
+
+
+class DeviceTreeDrafter(BranchingDrafter):
+    """The dynamic trees of :class:`BranchingDrafter`, pass by pass, for capture. A pass that is
+    left out, because every tree has stopped, changes nothing that is read.
+
+    While a tree grows its nodes have slots of their own, and what is verified is put together in
+    others: all of its nodes go through the shallow layers once more, at the price of those that
+    would have been new there.
+    """
+
+    lag = 0  # every node's adapter row is written behind verification
+
+    def take_over(self, state: DecodeState) -> None:
+        """From here on the adapter has seen all, whatever another drafter has left."""
+        self._write_up(state, drafting=True)
+        if self.adapter is not None and any(state.lags):
+            self._write_behind(self.adapter, state)
+        state.adapter_kv.slots.rewind(state.prefix_lens)
+
+    def new_trees(self, state: DecodeState, num_nodes: int) -> DraftTrees:
+        """Roots alone, of every sequence of `state`, with room for `num_nodes`."""
+        shape, device = (len(state.requests), num_nodes), state.exit_states.device
+        nodes = DraftChain(
+            tokens=torch.zeros(shape, dtype=torch.int64, device=device),
+            positions=torch.zeros(shape, dtype=torch.int32, device=device),
+            num_nodes=torch.ones(shape[0], dtype=torch.int32, device=device),
+            stopped=torch.zeros(shape[0], dtype=torch.int32, device=device),
+            threshold=torch.full((shape[0],), self.config.confidence, device=device),
+        )
+        own = torch.ones((), dtype=torch.int64, device=device) << torch.arange(
+            num_nodes, device=device
+        )
+        parents = torch.full(shape, -1, dtype=torch.int64, device=device)
+        return DraftTrees(nodes, parents, own.expand(shape).contiguous())
+
+    def new_seedbed(self, state: DecodeState, passes: list[Pass]) -> Seedbed:
+        """Places for all nodes of `passes` that are drafted behind."""
+        num_places = passes[-1].newest.stop if passes else 1
+        device = state.exit_states.device
+        return Seedbed.empty(len(state.requests), num_places, self.num_ranked, device)
+
+    def grow(self, state: DecodeState, seedbed: Seedbed, trees: DraftTrees, now: Pass) -> None:
+        """The tokens behind the newest nodes, those that become nodes, and the nodes through layers
+        [0, E) if more may follow.
+        """
+        adapter, newest, kernels = self.adapter, now.newest, self.model.kernels
+        assert adapter is not None, "there are passes only where something drafts"
+        nodes = self._nodes(state, seedbed, newest)
+        if newest.start == 0:
+            self.settle(state, trees.nodes.tokens[:, :1].contiguous(), nodes)
+        h = state.hidden(newest.start, newest.stop)
+        h = adapter.step(h, state.adapter_kv, nodes, self.model.rope, kernels)
+        ranked = kernels.topk_confidence(
+            h, self.head, adapter.norm, adapter.config.rms_norm_eps, self.num_ranked
+        )
+        kernels.grow_tree(
+            *ranked,
+            seedbed,
+            trees,
+            first=newest.start,
+            width=now.width,
+            passes_left=now.left,
+            sharpness=SHARPNESS,
+        )
+        if now.width:
+            new = range(newest.stop, newest.stop + now.width)
+            state.shallow_kv.num_nodes = new.start
+            tokens = seedbed.tokens[:, new.start : new.stop].contiguous()
+            nodes = self._nodes(state, seedbed, new)
+            through_shallow_layers(self.model, self.config.exit_layer, state, tokens, nodes)
+
+    def settle(self, state: DecodeState, tokens: Tensor, nodes: NodeBatch) -> None:
+        """The nodes that are verified, of `tokens` [B, N], through layers [0, E)."""
+        state.shallow_kv.num_nodes = 0
+        through_shallow_layers(self.model, self.config.exit_layer, state, tokens, nodes)
+
+    def refresh(
+        self, state: DecodeState, nodes: NodeBatch, h_deep: Tensor, successors: Tensor
+    ) -> None:
+        """The adapter's rows of all nodes, which have last states h_deep [B, N, C], and those that
+        will be committed the tokens `successors` [B, N] behind them.
+        """
+        if self.adapter is not None:
+            state.adapter_kv.num_nodes, h = 0, state.hidden(0, h_deep.shape[1])
+            deep = self.adapter.config.kind == "deep_prefix"
+            states = VerifiedStates(h, h_deep, self.model.embed(successors) if deep else h)
+            self._write_verified(self.adapter, state, nodes, states)
+
+    def _nodes(self, state: DecodeState, seedbed: Seedbed, places: range) -> NodeBatch:
+        slots = state.shallow_kv.slots
+        if places.start == 0:
+            return slots.chain(0, 1)
+        own = slice(places.start, places.stop)
+        return NodeBatch(
+            seedbed.positions[:, own].contiguous(),
+            slots.cache_seqlens,
+            places.start,
+            seedbed.ancestors[:, own].contiguous(),
+        )
