@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.batch import Batch
 from kangaroo.engine.capture import CapturedRounds
 from kangaroo.engine.decode import Decoder, Round
 from kangaroo.engine.graphs import GraphDecoder
 from kangaroo.models.llama import Llama
-from tests.engine.test_graphs import assert_same, counts, decode, request_of
+from tests.engine.test_graphs import CHAIN, DRAFTS, assert_same, counts, decode, request_of
 from tests.engines import SMALL, load, make_adapter
 from tests.factories import make_checkpoint
 
@@ -33,27 +35,32 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Llama]:
         yield load(path, "triton", request.param, torch.device("cuda"))
 
 
-def decoders(model: Llama, kind: AdapterKind | None, confidence: float) -> tuple[Decoder, Decoder]:
+def decoders(
+    model: Llama, kind: AdapterKind | None, confidence: float, draft: dict[str, Any] = CHAIN
+) -> tuple[Decoder, Decoder]:
     """Step by step, and captured."""
-    config = DraftConfig(EXIT_LAYER, confidence=confidence, max_depth=6 if kind else 0)
+    config = DraftConfig(EXIT_LAYER, confidence=confidence, max_depth=6 if kind else 0, **draft)
     adapter = make_adapter(model, kind, EXIT_LAYER) if kind else None
-    drafter = KangarooDrafter(model, adapter, config)
+    drafters = BranchingDrafter if config.draft == "tree" else KangarooDrafter
+    drafter = drafters(model, adapter, config)
     return Decoder(model, drafter, config), GraphDecoder(drafter, CapturedRounds)
 
 
+@pytest.mark.parametrize("draft", DRAFTS)
 @pytest.mark.parametrize("confidence", [0.0, 0.12])
 @pytest.mark.parametrize("kind", [None, *ADAPTER_KINDS])
 def test_every_round_is_that_of_the_loop(
-    model: Llama, kind: AdapterKind | None, confidence: float
+    model: Llama, kind: AdapterKind | None, confidence: float, draft: dict[str, Any]
 ) -> None:
-    plain, graphs = decoders(model, kind, confidence)
+    plain, graphs = decoders(model, kind, confidence, draft)
     for prompt_len in (1, 2, 64, 100):
         expected = decode(plain, request_of(model, prompt_len, 150))
         assert_same(decode(graphs, request_of(model, prompt_len, 150)), expected, 6)
 
 
-def test_nothing_waits_for_the_host(model: Llama) -> None:
-    _, graphs = decoders(model, "paper", 0.12)
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_nothing_waits_for_the_host(model: Llama, draft: dict[str, Any]) -> None:
+    _, graphs = decoders(model, "paper", 0.12, draft)
     rounds = graphs.generate(request_of(model, 20, 100))
     for _ in range(2):  # the first may be of the host, the second is captured
         next(rounds)
@@ -77,10 +84,11 @@ def test_memory_is_what_it_was(model: Llama) -> None:
     assert torch.cuda.memory_allocated() == before
 
 
+@pytest.mark.parametrize("draft", DRAFTS)
 @pytest.mark.parametrize("kind", [None, *ADAPTER_KINDS])
-def test_batches(model: Llama, kind: AdapterKind | None) -> None:
+def test_batches(model: Llama, kind: AdapterKind | None, draft: dict[str, Any]) -> None:
     """A graph for every number of sequences; each says what it says alone."""
-    plain, graphs = decoders(model, kind, 0.12)
+    plain, graphs = decoders(model, kind, 0.12, draft)
     lengths = [(1, 30), (2, 9), (40, 31), (63, 5), (17, 1), (70, 20)]
     batch = Batch(graphs, 3, 100)
     done: dict[int, list[Round]] = {batch.add(request_of(model, *each)): [] for each in lengths}
