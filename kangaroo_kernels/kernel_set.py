@@ -22,6 +22,7 @@ from kangaroo_kernels.draft_logits import DraftLogits
 from kangaroo_kernels.draft_tokens import DraftTokens
 from kangaroo_kernels.embedding import Embedding
 from kangaroo_kernels.gated_mlp import GatedMLP
+from kangaroo_kernels.grow_tree import GrowTree
 from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.linear import Linear
 from kangaroo_kernels.rms_norm import RMSNorm
@@ -77,6 +78,7 @@ IMPLS: Mapping[str, tuple[Backend, ...]] = {
     "verify_tree": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
     "compact_kv": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
     "commit_path": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "grow_tree": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
 }
 MODULES = {
     Backend.REFERENCE: "reference",
@@ -183,6 +185,7 @@ class KernelSet:
     verify_tree: VerifyTree
     compact_kv: CompactKV
     commit_path: CommitPath
+    grow_tree: GrowTree
 
     @classmethod
     def resolve(
