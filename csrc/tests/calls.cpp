@@ -8,6 +8,7 @@
 #include "kangaroo/draft_tokens.h"
 #include "kangaroo/embedding.h"
 #include "kangaroo/gated_mlp.h"
+#include "kangaroo/grow_tree.h"
 #include "kangaroo/linear.h"
 #include "kangaroo/rms_norm.h"
 #include "kangaroo/rope_append_kv.h"
@@ -335,6 +336,46 @@ void add_commit_path(Call& c, kangaroo_dtype dtype) {
   p.limit = 100;
 }
 
+void add_seedbed(Call& c, kangaroo_seedbed& own, int64_t k) {
+  constexpr int64_t kPlaces = 12;
+  constexpr std::size_t kAll = kBatch * kPlaces;
+  std::vector<double> paths(kAll, -1.0);
+  for (const std::size_t place : {0, 1, 12, 13, 14}) paths[place] = 0.5;
+  c.address(own.tokens = c.values(std::vector<int64_t>(kAll, 7)));
+  c.address(own.positions = c.values(std::vector<int32_t>(kAll, 7)));
+  for (const int64_t bad : {int64_t{-1}, int64_t{INT32_MAX}}) c.content(own.positions[13], bad);
+  c.address(own.parents = c.values(std::vector<int64_t>(kAll, -1)));
+  for (const int64_t bad : {int64_t{-2}, int64_t{1}, INT64_MAX, INT64_MIN}) {
+    c.content(own.parents[13], bad);
+  }
+  c.address(own.ancestors = c.values(std::vector<int64_t>(kAll, 7)));
+  c.address(own.paths = c.values(paths));
+  c.address(own.sure = c.values(std::vector<int32_t>(kAll, 1)));
+  const std::size_t behind = kAll * static_cast<std::size_t>(k);
+  c.address(own.candidates = c.values(std::vector<int64_t>(behind, 7)));
+  c.address(own.waiting = c.values(std::vector<double>(behind, 0.25)));
+  c.size(own.places = kPlaces);
+}
+
+void add_grow_tree(Call& c, kangaroo_dtype dtype) {
+  constexpr int64_t kNewest = 3, kBest = 5;
+  auto& p = params_of(c, "grow_tree", dtype, kangaroo_grow_tree);
+  constexpr std::size_t kFound = kBatch * kNewest * kBest;
+  c.address(p.tokens = c.values(std::vector<int64_t>(kFound, 7)));
+  c.address(p.probabilities = c.floats(kFound));
+  add_seedbed(c, p.seedbed, kBest);
+  add_chain(c, p.trees.nodes);
+  const std::vector<int64_t> nodes(static_cast<std::size_t>(kBatch * p.trees.nodes.capacity), 7);
+  c.address(p.trees.parents = c.values(nodes));
+  c.address(p.trees.ancestors = c.values(nodes));
+  c.size(p.newest = kNewest);
+  c.size(p.k = kBest);
+  c.size(p.first = 1);
+  c.size(p.width = 6);
+  c.size(p.passes_left = 10);
+  p.sharpness = 1.5;
+}
+
 void add_compact_kv(Call& c, kangaroo_dtype dtype) {
   auto& p = params_of(c, "compact_kv", dtype, kangaroo_compact_kv);
   const auto caches = std::make_shared<std::vector<kangaroo_slot_cache>>();
@@ -371,7 +412,7 @@ std::deque<Call> every_call(kangaroo_dtype dtype) {
       add_adapter_refresh, add_tree_attention,  add_decoder_layers,
       add_draft_tokens,    add_top1_confidence, add_topk_confidence<add_head>,
       add_verify_tree,     add_compact_kv,      add_topk_confidence<add_int8_head>,
-      add_draft_logits,    add_commit_path};
+      add_draft_logits,    add_commit_path,     add_grow_tree};
   std::deque<Call> calls;
   for (const auto add : kAll) {
     calls.emplace_back();
