@@ -142,6 +142,7 @@ void register_draft_logits(pybind11::module_& module);
 void register_draft_tokens(pybind11::module_& module);
 void register_embedding(pybind11::module_& module);
 void register_gated_mlp(pybind11::module_& module);
+void register_grow_tree(pybind11::module_& module);
 void register_linear(pybind11::module_& module);
 void register_rms_norm(pybind11::module_& module);
 #ifdef KANGAROO_CUDA

@@ -28,6 +28,7 @@ PYBIND11_MODULE(_C, module) {
   register_draft_tokens(module);
   register_embedding(module);
   register_gated_mlp(module);
+  register_grow_tree(module);
   register_linear(module);
   register_rms_norm(module);
   register_rope_append_kv(module);

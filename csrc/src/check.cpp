@@ -62,6 +62,11 @@ void Check::eps(float value) {
   status_ = invalid("%s: eps: expected a number of at least 0, got %g", op_, double{value});
 }
 
+void Check::positive(const char* name, double value) {
+  if (!ok() || (value > 0.0 && std::isfinite(value))) return;
+  status_ = invalid("%s: %s: expected a finite number above 0, got %g", op_, name, value);
+}
+
 void Check::threads(int32_t value) { at_least("num_threads", value, 0); }
 
 void Check::cpu_dtype(const char* name, kangaroo_dtype got) {

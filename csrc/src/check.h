@@ -50,6 +50,7 @@ class Check {
     within(name, value, least, INT64_MAX);
   }
   void eps(float value);
+  void positive(const char* name, double value);
   void threads(int32_t value);
   // The dtype of `name` is one of what this device computes in.
   void cpu_dtype(const char* name, kangaroo_dtype got);

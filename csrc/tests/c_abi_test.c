@@ -11,6 +11,7 @@
 #include "kangaroo/draft_logits.h"
 #include "kangaroo/embedding.h"
 #include "kangaroo/gated_mlp.h"
+#include "kangaroo/grow_tree.h"
 #include "kangaroo/linear.h"
 #include "kangaroo/rms_norm.h"
 #include "kangaroo/rope_append_kv.h"

@@ -1,8 +1,6 @@
-#include "calls.h"
-
+#include "call_parts.h"
 #include "kangaroo/adapter_refresh.h"
 #include "kangaroo/adapter_step.h"
-#include "kangaroo/commit_path.h"
 #include "kangaroo/decoder_layers.h"
 #include "kangaroo/draft_logits.h"
 #include "kangaroo/draft_tokens.h"
@@ -14,20 +12,9 @@
 #include "kangaroo/top1_confidence.h"
 #include "kangaroo/topk_confidence.h"
 #include "kangaroo/tree_attention.h"
-#include "kangaroo/verify_tree.h"
 
 namespace testing {
 namespace {
-
-// Sizes that are no matter of each other differ: a test may lower all that have the same value.
-constexpr int64_t kBatch = 2, kNodes = 3, kRows = kBatch * kNodes, kWidth = 12, kVocab = 40;
-constexpr int64_t kQHeads = 8, kKvHeads = 4, kHeadDim = 10, kSlots = 64, kPositions = 40;
-constexpr int64_t kQkvWidth = (kQHeads + 2 * kKvHeads) * kHeadDim, kIntermediate = 14;
-constexpr int64_t kLayers = 2, kCacheSize = kBatch * kKvHeads * kSlots * kHeadDim;
-
-kangaroo_states new_states(Call& c, int64_t width) {
-  return states_of(c.tensor(kRows * width), kBatch, kNodes);
-}
 
 kangaroo_vector new_vector(Call& c, int64_t width) { return vector_of(c.tensor(width)); }
 
@@ -250,17 +237,6 @@ void add_draft_tokens(Call& c, kangaroo_dtype dtype) {
   add_last(c, p);
 }
 
-void add_chain(Call& c, kangaroo_draft_chain& chain) {
-  c.address(chain.tokens = c.values(std::vector<int64_t>(8, 1)));
-  c.address(chain.positions = c.values(std::vector<int32_t>(8, 30)));
-  c.address(chain.num_nodes = c.values(std::vector<int32_t>{1, 2}));
-  c.address(chain.stopped = c.values(std::vector<int32_t>{0, 0}));
-  chain.threshold = c.floats(kBatch);
-  c.address(chain.threshold);
-  c.size(chain.batch = kBatch);
-  c.size(chain.capacity = 4);
-}
-
 void add_top1_confidence(Call& c, kangaroo_dtype dtype) {
   auto& p = params_of(c, "top1_confidence", dtype, kangaroo_top1_confidence);
   const auto chain = std::make_shared<kangaroo_draft_chain>();
@@ -299,69 +275,6 @@ void add_draft_logits(Call& c, kangaroo_dtype dtype) {
   add_last(c, p);
 }
 
-void add_verify_tree(Call& c, kangaroo_dtype dtype) {
-  auto& p = params_of(c, "verify_tree", dtype, kangaroo_verify_tree);
-  c.add(p.logits = new_states(c, kVocab), false);
-  c.address(p.tokens = c.values(std::vector<int64_t>{1, 2, 3, 4, 5, 6}));
-  c.address(p.parents = c.values(std::vector<int64_t>{-1, 0, 0, -1, 0, 1}));
-  c.address(p.path = c.values(std::vector<int64_t>(kRows, 7)));
-  c.address(p.path_len = c.values(std::vector<int32_t>(kBatch, 7)));
-  c.address(p.bonus = c.values(std::vector<int64_t>(kBatch, 7)));
-  c.address(p.successors = c.values(std::vector<int64_t>(kRows, 7)), true);
-  c.address(p.num_nodes = c.values(std::vector<int32_t>{kRows / kBatch, 1}), true);
-  for (const int64_t bad : {int64_t{-1}, int64_t{0}, kRows / kBatch + 1}) {
-    c.content(c.ints.back()[1], bad);
-  }
-}
-
-void add_commit_path(Call& c, kangaroo_dtype dtype) {
-  constexpr int64_t kPath = kRows / kBatch - 1, kReach = 5;
-  auto& p = params_of(c, "commit_path", dtype, kangaroo_commit_path);
-  c.add(p.exit_states = new_states(c, kWidth), true);
-  add_chain(c, p.chain);
-  c.address(p.path = c.values(std::vector<int64_t>(kBatch * kPath, 1)));
-  for (const int64_t bad : {int64_t{-1}, kPath, INT64_MAX}) c.content(c.longs.back()[1], bad);
-  c.address(p.path_len = c.values(std::vector<int32_t>(kBatch, kPath)));
-  for (const int64_t bad : {int64_t{0}, kPath + 1}) c.content(c.ints.back()[1], bad);
-  c.address(p.bonus = c.values(std::vector<int64_t>(kBatch, 7)));
-  c.address(p.done = c.values(std::vector<int32_t>(kBatch, 0)));
-  for (kangaroo_slot_places* places : {&p.target, &p.adapter}) {
-    c.address(places->cache_seqlens = c.values(std::vector<int32_t>(kBatch, 7)));
-    c.address(places->positions = c.values(std::vector<int32_t>(kBatch * kReach, 7)));
-  }
-  c.size(p.nodes = kPath);
-  c.size(p.reach = kReach);
-  p.lag = 1;
-  p.limit = 100;
-}
-
-void add_compact_kv(Call& c, kangaroo_dtype dtype) {
-  auto& p = params_of(c, "compact_kv", dtype, kangaroo_compact_kv);
-  const auto caches = std::make_shared<std::vector<kangaroo_slot_cache>>();
-  c.run = [caches, run = c.run](bool without) { return run(without); };
-  for (const kangaroo_dtype type : {dtype, KANGAROO_FLOAT32}) {
-    constexpr int64_t kCacheSlots = 16, kPlane = kBatch * kKvHeads * kCacheSlots * kHeadDim;
-    caches->push_back({data_of(c.tensor(type, 2 * kPlane)), type, 2, kKvHeads, kCacheSlots,
-                       kHeadDim, kPlane, kPlane / kBatch, kCacheSlots * kHeadDim, kHeadDim});
-  }
-  for (kangaroo_slot_cache& cache : *caches) c.add(cache);
-  c.address(p.caches = caches->data());
-  c.address(p.path_len = c.values(std::vector<int32_t>{4, 2}));
-  c.content(c.ints.back()[1], -1);
-  c.content(c.ints.back()[1], 5);
-  c.address(p.cache_seqlens = c.values(std::vector<int32_t>{3, 9}));
-  for (const int64_t bad : {-1, 13, INT32_MAX}) c.content(c.ints.back()[1], bad);
-  c.address(p.path = c.values(std::vector<int64_t>{0, 2, 5, 6, 1, 3, -1, -1}));
-  std::vector<int64_t>& path = c.longs.back();
-  for (const int64_t bad : {int64_t{-1}, int64_t{5}, int64_t{13}, INT64_MAX, INT64_MIN}) {
-    c.content(path[3], bad);
-  }
-  for (const int64_t bad : {int64_t{-1}, int64_t{2}, INT64_MAX}) c.content(path[0], bad);
-  c.size(p.num_caches = 2, true);
-  c.size(p.batch = kBatch);
-  c.size(p.path_stride = 4);
-}
-
 }  // namespace
 
 std::deque<Call> every_call(kangaroo_dtype dtype) {
@@ -371,7 +284,7 @@ std::deque<Call> every_call(kangaroo_dtype dtype) {
       add_adapter_refresh, add_tree_attention,  add_decoder_layers,
       add_draft_tokens,    add_top1_confidence, add_topk_confidence<add_head>,
       add_verify_tree,     add_compact_kv,      add_topk_confidence<add_int8_head>,
-      add_draft_logits,    add_commit_path};
+      add_draft_logits,    add_commit_path,     add_grow_tree};
   std::deque<Call> calls;
   for (const auto add : kAll) {
     calls.emplace_back();

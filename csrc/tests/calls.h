@@ -45,6 +45,7 @@ struct Call {
   std::deque<Tensor> tensors;
   std::deque<std::vector<int32_t>> ints;
   std::deque<std::vector<int64_t>> longs;
+  std::deque<std::vector<double>> doubles;
 
   const Tensor& tensor(int64_t count) { return tensor(dtype, count); }
   const Tensor& tensor(kangaroo_dtype type, int64_t count) {
@@ -61,6 +62,10 @@ struct Call {
   int64_t* values(std::vector<int64_t> values) {
     longs.push_back(std::move(values));
     return longs.back().data();
+  }
+  double* values(std::vector<double> values) {
+    doubles.push_back(std::move(values));
+    return doubles.back().data();
   }
 
   void size(int64_t& value, bool counts = false) { sizes.push_back({&value, views_, counts}); }

@@ -12,10 +12,11 @@ int64_t faults = 0, served = 0;
 class Memory {
  public:
   explicit Memory(const Call& call)
-      : tensors_(call.tensors), ints_(call.ints), longs_(call.longs) {}
+      : tensors_(call.tensors), ints_(call.ints), longs_(call.longs), doubles_(call.doubles) {}
 
   bool holds(const Call& call) const {
-    return tensors_ == call.tensors && ints_ == call.ints && longs_ == call.longs;
+    return tensors_ == call.tensors && ints_ == call.ints && longs_ == call.longs &&
+           doubles_ == call.doubles;
   }
   // In place: the addresses stay what they are.
   void restore(Call& call) const {
@@ -28,12 +29,16 @@ class Memory {
     for (std::size_t i = 0; i < longs_.size(); ++i) {
       std::copy(longs_[i].begin(), longs_[i].end(), call.longs[i].begin());
     }
+    for (std::size_t i = 0; i < doubles_.size(); ++i) {
+      std::copy(doubles_[i].begin(), doubles_[i].end(), call.doubles[i].begin());
+    }
   }
 
  private:
   std::deque<testing::Tensor> tensors_;
   std::deque<std::vector<int32_t>> ints_;
   std::deque<std::vector<int64_t>> longs_;
+  std::deque<std::vector<double>> doubles_;
 };
 
 void report(const Call& call, const std::string& fault, const char* what) {
@@ -120,6 +125,7 @@ void spoil_dtypes(const Call& call) {
     spoil(call, call.dtypes[i], none, numbered("dtype", i, none));
     before.push_back(*call.dtypes[i]);
   }
+  if (call.dtypes.empty()) return;      // there is no choice
   if (call.op == "compact_kv") return;  // serves all of them: it moves rows
   for (kangaroo_dtype* place : call.dtypes) *place = KANGAROO_FLOAT16;
   expect_refused(call, "float16 on the CPU", KANGAROO_UNSUPPORTED);
