@@ -113,11 +113,11 @@ def choose(
     """
     nodes_left = max_nodes - len(paths)
     ordered = sorted(waiting, key=lambda c: -c.probability)
-    known = sorted([*paths, *(c.probability for c in waiting)], reverse=True)
-    least = known[: max_nodes - 1][-1]
-    inner = [c for c in ordered if c.sure and c.probability >= least]
-    if passes_left > 1 and nodes_left > 1 and inner:
-        return inner[: -(-nodes_left // (2 * passes_left))], False
+    if passes_left > 1 and nodes_left > 1:
+        known = sorted([*paths, *(c.probability for c in waiting)], reverse=True)
+        least = known[: max_nodes - 1][-1]
+        if inner := [c for c in ordered if c.sure and c.probability >= least]:
+            return inner[: -(-nodes_left // (2 * passes_left))], False
     return ordered[:nodes_left], True
 
 

@@ -105,6 +105,11 @@ def calls(node_counts: tuple[int, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     tokens, parents = torch.tensor([[0, 36, 4]]), torch.tensor([[-1, 0, 1]])
     logits = torch.zeros(1, 3, 37).index_fill(2, torch.tensor([36]), 1.0)
     yield "verify_tree", {"logits": logits, "tokens": tokens, "parents": parents}
+    yield from device_calls()
+
+
+def device_calls() -> Iterator[tuple[str, dict[str, Any]]]:
+    """commit_path; grow_tree: a pass that adds inner nodes, and the last one."""
     names = ("verdict", "chain", "exit_states", "places", "done")
     ending = dict(zip(names, Ending.of([3], [[0, 5]]).args, strict=True))
     yield "commit_path", {**ending, "lag": 1, "limit": 99}

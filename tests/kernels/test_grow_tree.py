@@ -78,6 +78,14 @@ def test_one_node_that_is_left_goes_to_the_best_of_all(grow_tree: GrowTree) -> N
     assert bed.trees.nodes.stopped.item() == 1
 
 
+@pytest.mark.parametrize("passes_left", [1, 3])
+def test_a_tree_of_its_root_alone(grow_tree: GrowTree, passes_left: int) -> None:
+    bed = Bed.of([3], 1, 2, 3)
+    bed.grow(grow_tree, PLAIN, FIRST | {"width": 1, "passes_left": passes_left})
+    assert bed.trees.nodes.num_nodes.item() == 1
+    assert bed.trees.nodes.tokens.tolist() == [[7]]
+
+
 def test_ties_go_to_the_older_place_and_the_better_rank(grow_tree: GrowTree) -> None:
     bed = Bed.of([3], 4, 3, 2)
     bed.grow(grow_tree, torch.tensor([[[0.5, 0.5]]]), {**FIRST, "width": 1, "passes_left": 2})
