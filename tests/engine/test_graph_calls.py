@@ -13,6 +13,7 @@ import torch
 
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.head import drafting_head
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.batch import Batch
@@ -25,16 +26,26 @@ from tests.engine.played import PlayedRounds
 from tests.engine.test_graphs import EXIT_LAYER, assert_same, counts, decode
 from tests.engines import QUICK_KINDS
 
+DRAFTERS = [KangarooDrafter, BranchingDrafter]
 
-@pytest.mark.parametrize("kind", QUICK_KINDS)
-def test_an_end_inside_an_accepted_path(kind: AdapterKind) -> None:
-    """Keys, values, lengths and the next root are those of the last token that counts."""
+
+def drafting(drafters: type[KangarooDrafter], kind: AdapterKind) -> tuple[Any, KangarooDrafter]:
+    """tiny-py, and who drafts with its adapter, always to the full depth."""
     llm = KangarooForCausalLM.from_pretrained("tiny-py", kind)
-    drafter = KangarooDrafter(llm.model, llm.adapter, DraftConfig(EXIT_LAYER, confidence=0.0))
+    draft = "tree" if drafters is BranchingDrafter else "chain"
+    config = DraftConfig(EXIT_LAYER, draft=draft, confidence=0.0)
+    return llm, drafters(llm.model, llm.adapter, config)
+
+
+@pytest.mark.parametrize("drafters", DRAFTERS)
+@pytest.mark.parametrize("kind", QUICK_KINDS)
+def test_an_end_inside_an_accepted_path(kind: AdapterKind, drafters: type[KangarooDrafter]) -> None:
+    """Keys, values, lengths and the next root are those of the last token that counts."""
+    llm, drafter = drafting(drafters, kind)
     plain, graphs = Decoder(llm.model, drafter, drafter.config), GraphDecoder(drafter, PlayedRounds)
     prompt = llm.tokenizer("def add(a, b):\n    return").input_ids
     num_cut = 0
-    for length in range(1, 25):
+    for length in range(1, 25, 2):
         past, request = PastKeyValues(), Request(list(prompt), length)
         *_, (tokens, _, num_accepted) = decode(graphs, request, past)
         num_cut += num_accepted == len(tokens)
@@ -49,7 +60,7 @@ def test_an_end_inside_an_accepted_path(kind: AdapterKind) -> None:
         for decoder, own in ((plain, fresh), (graphs, kept)):
             decode(decoder, Request(request.tokens[:-1], 12), own)
         assert_same_rows(kept.state, fresh.state)
-    assert num_cut > 5
+    assert num_cut > 2
 
 
 def assert_same_rows(ours: DecodeState | None, theirs: DecodeState | None) -> None:
@@ -61,13 +72,13 @@ def assert_same_rows(ours: DecodeState | None, theirs: DecodeState | None) -> No
     testing.assert_same_bits(*(cache.storage[:, :1, :, :seen] for cache in caches))
 
 
+@pytest.mark.parametrize("drafters", DRAFTERS)
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
-def test_a_round_that_could_not_be_kept(kind: AdapterKind) -> None:
+def test_a_round_that_could_not_be_kept(kind: AdapterKind, drafters: type[KangarooDrafter]) -> None:
     """A criterion raises: the rounds behind it draft and keep what they would have, and the
     adapter's rows are those of the loop.
     """
-    llm = KangarooForCausalLM.from_pretrained("tiny-py", kind)
-    drafter = KangarooDrafter(llm.model, llm.adapter, DraftConfig(EXIT_LAYER, confidence=0.0))
+    llm, drafter = drafting(drafters, kind)
     prompt = llm.tokenizer("def add(a, b):\n    return").input_ids
     batches: list[Batch] = []
     done: tuple[list[Round], list[Round]] = ([], [])
@@ -98,7 +109,9 @@ class Raising:
         return False
 
 
-@pytest.mark.parametrize("options", [{}, {"max_depth": 0}, {"stop_strings": ["return"]}])
+@pytest.mark.parametrize(
+    "options", [{}, {"max_depth": 0}, {"draft": "tree"}, {"stop_strings": ["return"]}]
+)
 def test_generate(options: dict[str, Any]) -> None:
     """Calls one after the other, side by side, and several prompts in one."""
     plain = KangarooForCausalLM.from_pretrained("tiny-py", "paper")
@@ -137,7 +150,11 @@ def test_decoders_are_used_again() -> None:
     for kept in ("sampled", "keep_logits", "keep_scores"):
         assert not isinstance(decoders.of(config, **{"sampled": False, kept: True}), GraphDecoder)
     tree = DraftConfig(EXIT_LAYER, draft="tree")
-    assert not isinstance(decoders.of(tree, sampled=False), GraphDecoder)
+    assert isinstance(decoders.of(tree, sampled=False), GraphDecoder)
+    assert decoders.of(tree, sampled=False) is decoders.of(tree, sampled=False)
+    for other in ({"tree_widths": (2, 2)}, {"max_nodes": 64, "max_depth": 40}):
+        by_the_host = DraftConfig(EXIT_LAYER, draft="tree", **other)
+        assert not isinstance(decoders.of(by_the_host, sampled=False), GraphDecoder)
     assert isinstance(decoders.of_batch(config, keep_logits=False), GraphDecoder)
     assert not isinstance(decoders.of_batch(config, keep_logits=True), GraphDecoder)
     on_the_host = Decoders(model, None, head)
