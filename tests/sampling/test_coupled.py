@@ -12,7 +12,7 @@ import torch
 
 from kangaroo.draft.tree import DraftTree
 from tests.sampling.exact import Branches, Law, as_row, distance, law_of
-from tests.sampling.test_exact import ENDS, SHAPES, STOPS, WARPS
+from tests.sampling.test_exact import ENDS, TREES, WARPS
 from tests.sampling.toys import TableDrafter, Toy, table
 
 
@@ -52,11 +52,13 @@ def meeting(p: Any, q: Any) -> Fraction:
     )
 
 
-@pytest.mark.parametrize(("widths", "chosen"), SHAPES)
-def test_nothing_that_is_drafted_changes_a_token(widths: tuple[int, ...], chosen: bool) -> None:
+@pytest.mark.parametrize(("widths", "chosen", "stops"), TREES)
+def test_nothing_that_is_drafted_changes_a_token(
+    widths: tuple[int, ...], chosen: bool, stops: list[Fraction | int]
+) -> None:
     """Chains and trees, drawn and chosen, under every warp, stop and end."""
     for seed, ((warp, draft_warp), stop, (num_tokens, eos_id)) in enumerate(
-        product(WARPS, STOPS, ENDS)
+        product(WARPS, stops, ENDS)
     ):
         toy = Toy(
             table(seed, 3),

@@ -64,10 +64,10 @@ def rule_is_right() -> bool:
     """Lossless, and drafts are met exactly as often as two rows of one race meet."""
     target, drafter = table(20, 3, 0), table(21, 3, 0)
     luck = meeting(as_row(target((0,))), as_row(drafter((0,))))
-    return (
-        all(is_lossless(toy) for toy in TOYS)
-        and first_drafts_met(coupled(Toy(target, drafter, 2, (1,)))) == luck != Fraction(1)
+    return (  # what is soon seen first
+        first_drafts_met(coupled(Toy(target, drafter, 2, (1,)))) == luck != Fraction(1)
         and first_drafts_met(coupled(Toy(target, target, 3, (1, 1)))) == 1
+        and all(is_lossless(toy) for toy in TOYS)
     )
 
 

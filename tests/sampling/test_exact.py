@@ -34,7 +34,6 @@ SHAPES = [
     ((3,), False),
     ((2, 1), False),
     ((1, 2), False),
-    ((2, 2), False),
     ((1, 1), True),
     ((2,), True),
     ((2, 1), True),
@@ -50,9 +49,15 @@ WARPS: list[tuple[Warp, Warp]] = [
     (top_k, plain),
     (plain, top_p),
 ]
+LARGE = (2, 2)  # takes longer than all others together
 STOPS = [0, Fraction(1, 2), Fraction(2, 3)]
 ENDS = [(3, -1), (3, 1), (2, 2)]  # token budget, end-of-sequence token
-NUM_CONFIGURATIONS = len(SHAPES) * len(WARPS) * len(STOPS) * len(ENDS)
+TREES = [
+    *((*shape, STOPS) for shape in SHAPES),
+    (LARGE, False, STOPS[1:2]),
+    pytest.param(LARGE, False, STOPS, marks=pytest.mark.fuzz),
+]
+NUM_CONFIGURATIONS = (len(SHAPES) * len(STOPS) + 1) * len(WARPS) * len(ENDS)
 
 
 def check(toy: Toy) -> None:
@@ -65,11 +70,13 @@ def test_there_are_many_configurations() -> None:
     assert NUM_CONFIGURATIONS >= 800
 
 
-@pytest.mark.parametrize(("widths", "chosen"), SHAPES)
-def test_the_law_is_the_targets(widths: tuple[int, ...], chosen: bool) -> None:
+@pytest.mark.parametrize(("widths", "chosen", "stops"), TREES)
+def test_the_law_is_the_targets(
+    widths: tuple[int, ...], chosen: bool, stops: list[Fraction | int]
+) -> None:
     """Chains and trees, drawn and chosen, under every warp, stop and end."""
     for seed, ((warp, draft_warp), stop, (num_tokens, eos_id)) in enumerate(
-        product(WARPS, STOPS, ENDS)
+        product(WARPS, stops, ENDS)
     ):
         target, drafter = table(seed, 3), table(1000 + seed, 3)
         check(
