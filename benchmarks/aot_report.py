@@ -14,9 +14,9 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from itertools import product
 from pathlib import Path
@@ -30,19 +30,10 @@ from triton.runtime.jit import JITFunction
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `benchmarks` when run as a file
 
-from benchmarks.models import EPS, LLAMA_8B, QWEN3_8B, VICUNA_7B, Model
-from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
-from kangaroo_kernels.draft_head import QUANTIZED, DraftChain, DraftHead
-from kangaroo_kernels.draft_trees import DraftTrees, Seedbed, widths
-from kangaroo_kernels.nodes import NodeBatch
-from kangaroo_kernels.testing import Heads
-from kangaroo_kernels.triton_rank import FLOAT8_CAPABILITY
+from benchmarks.aot_calls import calls
 
 # Compute capability -> shared memory of a block, in bytes.
 ARCHITECTURES = {80: 166912, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
-NUM_SLOTS = 8192
-NUM_NODES = (1, 8, 16)
-OTHER_HEADS = (Heads(32, 8, 64), Heads(32, 32, 80), Heads(40, 8, 96), Heads(8, 1, 256))
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -66,16 +57,6 @@ class Build:
     faults: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call of an op; `case` says of which model."""
-
-    op: str
-    case: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any] = field(default_factory=dict)
-
-
 class AbsentGPU:
     """What Triton asks of a driver in order to compile."""
 
@@ -90,113 +71,6 @@ class AbsentGPU:
 
     def get_current_target(self) -> GPUTarget:
         return self.target
-
-
-def calls(dtype: torch.dtype, sm: int) -> Iterator[Call]:
-    """Every op as models call it on `sm`, for a single row and for several. Memory is reserved,
-    never touched.
-    """
-
-    def new(*shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype)
-
-    for model, n in product((VICUNA_7B, LLAMA_8B, QWEN3_8B), NUM_NODES):
-        yield from layer_calls(model, n, new)
-        yield from draft_calls(model, n, new, sm)
-        yield from attention_calls(model.name, model.heads, n, new)
-        yield from adapter_calls(model, n, new)
-    yield from growth_calls()
-    for heads, n in product(OTHER_HEADS, NUM_NODES):
-        yield from attention_calls(f"D={heads.head_dim}", heads, n, new)
-
-
-def layer_calls(model: Model, n: int, new: Callable[..., torch.Tensor]) -> Iterator[Call]:
-    """What a layer of the target multiplies, and its first and last steps."""
-    name, c, x, norm = model.name, model.hidden, new(1, n, model.hidden), new(model.hidden)
-    one, ids = torch.ones(1, dtype=torch.int32), torch.zeros(1, n, dtype=torch.int64)
-    qkv = {"norm_weight": norm, "eps": EPS}
-    yield Call("embedding", name, (ids, new(model.vocab, c)))
-    yield Call("linear", f"{name} qkv", (x, new(model.qkv_width, c)), qkv)
-    logits = {**qkv, "out": torch.empty(1, n, model.vocab)}
-    yield Call("linear", f"{name} logits", (x, new(model.vocab, c)), logits)
-    yield Call("linear", f"{name} o", (x, new(c, c)), {"residual": x})
-    mlp = (x, new(2 * model.ffn, c), new(c, model.ffn), norm, EPS)
-    yield Call("gated_mlp", name, mlp)
-    yield Call("rms_norm", name, (x, norm, EPS))
-    yield Call("verify_tree", name, (new(1, n, model.vocab), ids, ids), {"successors": ids.clone()})
-    caches = [new(64, 1, model.heads.h_kv, NUM_SLOTS, 128), new(1, 1, 1, NUM_SLOTS, c)]
-    yield Call("compact_kv", name, (caches, torch.zeros(1, 8, dtype=torch.int64), one, one))
-
-
-def draft_calls(model: Model, n: int, new: Callable[..., torch.Tensor], sm: int) -> Iterator[Call]:
-    """The ranking by every kind of head."""
-    x, norm, one = new(1, n, model.hidden), new(model.hidden), torch.ones(1, dtype=torch.int32)
-    ids = torch.zeros(1, 7, dtype=torch.int64)
-    for kind, head in draft_heads(model, new, sm):
-        chain = DraftChain(ids, ids.int(), one, one, one.float())
-        where = model.name + kind
-        yield Call("top1_confidence", where, (x, head, norm, EPS), {"chain": chain})
-        yield Call("topk_confidence", where, (x, head, norm, EPS, 10))
-        yield Call("draft_logits", where, (x, head, norm, EPS))
-
-
-def draft_heads(
-    model: Model, new: Callable[..., torch.Tensor], sm: int
-) -> Iterator[tuple[str, DraftHead]]:
-    """The target's own head, of some tokens, and the copies in one byte that `sm` reads."""
-    head, shape = new(model.vocab, model.hidden), (model.vocab, model.hidden)
-    yield "", DraftHead(head)
-    yield " ids", DraftHead(head, token_ids=torch.arange(0, model.vocab, 4).int())
-    for dtype in QUANTIZED if divmod(sm, 10) >= FLOAT8_CAPABILITY else QUANTIZED[:1]:
-        short = str(dtype).removeprefix("torch.")
-        yield f" {short}", DraftHead(torch.empty(shape, dtype=dtype), torch.empty(model.vocab))
-
-
-def growth_calls() -> Iterator[Call]:
-    """grow_tree of the default tree and of the largest, first and later passes."""
-    for max_nodes, depth in ((16, 6), (64, 8)):
-        ids = torch.zeros(1, max_nodes, dtype=torch.int64)
-        one = torch.ones(1, dtype=torch.int32)
-        trees = DraftTrees(DraftChain(ids, ids.int(), one, one, one.float()), ids, ids)
-        places = widths(max_nodes, depth)
-        bed = Seedbed.empty(1, 1 + sum(places), 10, ids.device)
-        for first, num_new in ((0, 1), (1, places[0])):
-            ranked = torch.zeros(1, num_new, 10, dtype=torch.int64)
-            rule = {"first": first, "width": 2, "passes_left": 3, "sharpness": 1.5}
-            yield Call(
-                "grow_tree", f"{max_nodes} nodes", (ranked, ranked.float(), bed, trees), rule
-            )
-
-
-def attention_calls(
-    name: str, heads: Heads, n: int, new: Callable[..., torch.Tensor]
-) -> Iterator[Call]:
-    """tree_attention over a chain and a tree, rope_append_kv with and without norms."""
-    cache = new(1, heads.h_kv, NUM_SLOTS, heads.head_dim)
-    zeros = torch.zeros(1, n, dtype=torch.int32)
-    chain = NodeBatch(zeros, zeros[0, :1], 16 - n)
-    tree = NodeBatch(zeros, zeros[0, :1], 16 - n, torch.zeros(1, n, dtype=torch.int64))
-    q = new(1, n, heads.h_q, heads.head_dim)
-    for kind, nodes in (("chain", chain), ("tree", tree)):
-        yield Call("tree_attention", f"{name} {kind}", (q, cache, cache, nodes, 1.0))
-    qkv = new(1, n, (heads.h_q + 2 * heads.h_kv) * heads.head_dim)
-    rope = torch.empty(2, NUM_SLOTS, heads.head_dim // 2)
-    for kind, norm in (("", None), (" normed", new(heads.head_dim))):
-        norms = {"q_norm": norm, "k_norm": norm, "eps": EPS}
-        yield Call("rope_append_kv", name + kind, (qkv, cache, cache, chain, rope), norms)
-
-
-def adapter_calls(model: Model, n: int, new: Callable[..., torch.Tensor]) -> Iterator[Call]:
-    """adapter_step and adapter_refresh."""
-    c, heads = model.hidden, model.heads
-    h, norm, cache = new(1, n, c), new(c), new(1, heads.h_kv, NUM_SLOTS, heads.head_dim)
-    zeros = torch.zeros(1, n, dtype=torch.int32)
-    rope = torch.empty(2, NUM_SLOTS, heads.head_dim // 2)
-    where = (cache, cache, NodeBatch(zeros, zeros[0, :1]), rope)
-    step = StepWeights(norm, new(model.qkv_width, c), new(c, heads.h_q * heads.head_dim))
-    yield Call("adapter_step", model.name, (h, step, *where), {"eps": EPS})
-    deep = RefreshWeights(norm, norm, norm, new(2 * heads.h_kv * heads.head_dim, 3 * c))
-    yield Call("adapter_refresh", model.name, ((h, h, h), deep, *where), {"eps": EPS})
 
 
 @contextmanager

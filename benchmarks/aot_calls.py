@@ -1,0 +1,152 @@
+"""Calls of every Triton op, as models make them: what benchmarks/aot_report.py compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import torch
+
+from benchmarks.models import EPS, LLAMA_8B, QWEN3_8B, VICUNA_7B, Model
+from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
+from kangaroo_kernels.draft_head import QUANTIZED, DraftChain, DraftHead
+from kangaroo_kernels.draft_trees import DraftTrees, Seedbed, widths
+from kangaroo_kernels.nodes import NodeBatch, SlotPlaces
+from kangaroo_kernels.testing import Heads
+from kangaroo_kernels.triton_rank import FLOAT8_CAPABILITY
+from kangaroo_kernels.verify_tree import Verdict
+
+NUM_SLOTS = 8192
+NUM_NODES = (1, 8, 16)
+OTHER_HEADS = (Heads(32, 8, 64), Heads(32, 32, 80), Heads(40, 8, 96), Heads(8, 1, 256))
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an op; `case` says of which model."""
+
+    op: str
+    case: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+def calls(dtype: torch.dtype, sm: int) -> Iterator[Call]:
+    """Every op as models call it on `sm`, for a single row and for several. Memory is reserved,
+    never touched.
+    """
+
+    def new(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype)
+
+    models = (VICUNA_7B, LLAMA_8B, QWEN3_8B)
+    for model in models:
+        yield from growth_calls(model.name, 16, 6)
+        yield commit_call(model, new)
+    yield from growth_calls("largest tree", 64, 8)
+    for model, n in product(models, NUM_NODES):
+        yield from layer_calls(model, n, new)
+        yield from draft_calls(model, n, new, sm)
+        yield from attention_calls(model.name, model.heads, n, new)
+        yield from adapter_calls(model, n, new)
+    for heads, n in product(OTHER_HEADS, NUM_NODES):
+        yield from attention_calls(f"D={heads.head_dim}", heads, n, new)
+
+
+def layer_calls(model: Model, n: int, new: Callable[..., torch.Tensor]) -> Iterator[Call]:
+    """What a layer of the target multiplies, and its first and last steps."""
+    name, c, x, norm = model.name, model.hidden, new(1, n, model.hidden), new(model.hidden)
+    one, ids = torch.ones(1, dtype=torch.int32), torch.zeros(1, n, dtype=torch.int64)
+    qkv = {"norm_weight": norm, "eps": EPS}
+    yield Call("embedding", name, (ids, new(model.vocab, c)))
+    yield Call("linear", f"{name} qkv", (x, new(model.qkv_width, c)), qkv)
+    logits = {**qkv, "out": torch.empty(1, n, model.vocab)}
+    yield Call("linear", f"{name} logits", (x, new(model.vocab, c)), logits)
+    yield Call("linear", f"{name} o", (x, new(c, c)), {"residual": x})
+    mlp = (x, new(2 * model.ffn, c), new(c, model.ffn), norm, EPS)
+    yield Call("gated_mlp", name, mlp)
+    yield Call("rms_norm", name, (x, norm, EPS))
+    yield Call("verify_tree", name, (new(1, n, model.vocab), ids, ids), {"successors": ids.clone()})
+    caches = [new(64, 1, model.heads.h_kv, NUM_SLOTS, 128), new(1, 1, 1, NUM_SLOTS, c)]
+    yield Call("compact_kv", name, (caches, torch.zeros(1, 8, dtype=torch.int64), one, one))
+
+
+def draft_calls(model: Model, n: int, new: Callable[..., torch.Tensor], sm: int) -> Iterator[Call]:
+    """The ranking by every kind of head."""
+    x, norm = new(1, n, model.hidden), new(model.hidden)
+    for kind, head in draft_heads(model, new, sm):
+        where = model.name + kind
+        yield Call("top1_confidence", where, (x, head, norm, EPS), {"chain": chain_of(7)})
+        yield Call("topk_confidence", where, (x, head, norm, EPS, 10))
+        yield Call("draft_logits", where, (x, head, norm, EPS))
+
+
+def draft_heads(
+    model: Model, new: Callable[..., torch.Tensor], sm: int
+) -> Iterator[tuple[str, DraftHead]]:
+    """The target's own head, of some tokens, and the copies in one byte that `sm` reads."""
+    head, shape = new(model.vocab, model.hidden), (model.vocab, model.hidden)
+    yield "", DraftHead(head)
+    yield " ids", DraftHead(head, token_ids=torch.arange(0, model.vocab, 4).int())
+    for dtype in QUANTIZED if divmod(sm, 10) >= FLOAT8_CAPABILITY else QUANTIZED[:1]:
+        short = str(dtype).removeprefix("torch.")
+        yield f" {short}", DraftHead(torch.empty(shape, dtype=dtype), torch.empty(model.vocab))
+
+
+def growth_calls(name: str, max_nodes: int, depth: int) -> Iterator[Call]:
+    """grow_tree: a tree's first pass and a later one."""
+    trees = DraftTrees(chain_of(max_nodes), *torch.zeros(2, 1, max_nodes, dtype=torch.int64))
+    inner = widths(max_nodes, depth)
+    bed = Seedbed.empty(1, 1 + sum(inner), 10, torch.device("cpu"))
+    for first, num_new in ((0, 1), (1, inner[0])):
+        ranked = torch.zeros(1, num_new, 10, dtype=torch.int64)
+        rule = {"first": first, "width": 2, "passes_left": 3, "sharpness": 1.5}
+        yield Call("grow_tree", name, (ranked, ranked.float(), bed, trees), rule)
+
+
+def commit_call(model: Model, new: Callable[..., torch.Tensor]) -> Call:
+    """commit_path of a chain."""
+    one, chain = torch.ones(1, dtype=torch.int32), chain_of(7)
+    places = [SlotPlaces(one.clone(), torch.zeros(1, 257, dtype=torch.int32)) for _ in range(2)]
+    verdict = Verdict(torch.zeros_like(chain.tokens), one, chain.tokens[:, 0].contiguous())
+    args = (verdict, chain, new(1, 65, model.hidden), tuple(places), one)
+    return Call("commit_path", model.name, args, {"lag": 1, "limit": NUM_SLOTS})
+
+
+def chain_of(num_nodes: int) -> DraftChain:
+    """Of one sequence."""
+    ids, one = torch.zeros(1, num_nodes, dtype=torch.int64), torch.ones(1, dtype=torch.int32)
+    return DraftChain(ids, ids.int(), one, one, one.float())
+
+
+def attention_calls(
+    name: str, heads: Heads, n: int, new: Callable[..., torch.Tensor]
+) -> Iterator[Call]:
+    """tree_attention over a chain and a tree, rope_append_kv with and without norms."""
+    cache = new(1, heads.h_kv, NUM_SLOTS, heads.head_dim)
+    zeros = torch.zeros(1, n, dtype=torch.int32)
+    chain = NodeBatch(zeros, zeros[0, :1], 16 - n)
+    tree = NodeBatch(zeros, zeros[0, :1], 16 - n, torch.zeros(1, n, dtype=torch.int64))
+    q = new(1, n, heads.h_q, heads.head_dim)
+    for kind, nodes in (("chain", chain), ("tree", tree)):
+        yield Call("tree_attention", f"{name} {kind}", (q, cache, cache, nodes, 1.0))
+    qkv = new(1, n, (heads.h_q + 2 * heads.h_kv) * heads.head_dim)
+    rope = torch.empty(2, NUM_SLOTS, heads.head_dim // 2)
+    for kind, norm in (("", None), (" normed", new(heads.head_dim))):
+        norms = {"q_norm": norm, "k_norm": norm, "eps": EPS}
+        yield Call("rope_append_kv", name + kind, (qkv, cache, cache, chain, rope), norms)
+
+
+def adapter_calls(model: Model, n: int, new: Callable[..., torch.Tensor]) -> Iterator[Call]:
+    """adapter_step and adapter_refresh."""
+    c, heads = model.hidden, model.heads
+    h, norm, cache = new(1, n, c), new(c), new(1, heads.h_kv, NUM_SLOTS, heads.head_dim)
+    zeros = torch.zeros(1, n, dtype=torch.int32)
+    rope = torch.empty(2, NUM_SLOTS, heads.head_dim // 2)
+    where = (cache, cache, NodeBatch(zeros, zeros[0, :1]), rope)
+    step = StepWeights(norm, new(model.qkv_width, c), new(c, heads.h_q * heads.head_dim))
+    yield Call("adapter_step", model.name, (h, step, *where), {"eps": EPS})
+    deep = RefreshWeights(norm, norm, norm, new(2 * heads.h_kv * heads.head_dim, 3 * c))
+    yield Call("adapter_refresh", model.name, ((h, h, h), deep, *where), {"eps": EPS})
