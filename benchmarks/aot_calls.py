@@ -78,7 +78,8 @@ def draft_calls(model: Model, n: int, new: Callable[..., torch.Tensor], sm: int)
     x, norm = new(1, n, model.hidden), new(model.hidden)
     for kind, head in draft_heads(model, new, sm):
         where = model.name + kind
-        yield Call("top1_confidence", where, (x, head, norm, EPS), {"chain": chain_of(7)})
+        chain = DraftChain.of_roots(1, 7, 0.0, torch.device("cpu"))
+        yield Call("top1_confidence", where, (x, head, norm, EPS), {"chain": chain})
         yield Call("topk_confidence", where, (x, head, norm, EPS, 10))
         yield Call("draft_logits", where, (x, head, norm, EPS))
 
@@ -97,9 +98,9 @@ def draft_heads(
 
 def growth_calls(name: str, max_nodes: int, depth: int) -> Iterator[Call]:
     """grow_tree: a tree's first pass and a later one."""
-    trees = DraftTrees(chain_of(max_nodes), *torch.zeros(2, 1, max_nodes, dtype=torch.int64))
-    inner = widths(max_nodes, depth)
-    bed = Seedbed.empty(1, 1 + sum(inner), 10, torch.device("cpu"))
+    cpu, inner = torch.device("cpu"), widths(max_nodes, depth)
+    trees = DraftTrees.of_roots(1, max_nodes, 0.0, cpu)
+    bed = Seedbed.empty(1, 1 + sum(inner), 10, cpu)
     for first, num_new in ((0, 1), (1, inner[0])):
         ranked = torch.zeros(1, num_new, 10, dtype=torch.int64)
         rule = {"first": first, "width": 2, "passes_left": 3, "sharpness": 1.5}
@@ -108,17 +109,12 @@ def growth_calls(name: str, max_nodes: int, depth: int) -> Iterator[Call]:
 
 def commit_call(model: Model, new: Callable[..., torch.Tensor]) -> Call:
     """commit_path of a chain."""
-    one, chain = torch.ones(1, dtype=torch.int32), chain_of(7)
+    one = torch.ones(1, dtype=torch.int32)
+    chain = DraftChain.of_roots(1, 7, 0.0, one.device)
     places = [SlotPlaces(one.clone(), torch.zeros(1, 257, dtype=torch.int32)) for _ in range(2)]
     verdict = Verdict(torch.zeros_like(chain.tokens), one, chain.tokens[:, 0].contiguous())
     args = (verdict, chain, new(1, 65, model.hidden), tuple(places), one)
     return Call("commit_path", model.name, args, {"lag": 1, "limit": NUM_SLOTS})
-
-
-def chain_of(num_nodes: int) -> DraftChain:
-    """Of one sequence."""
-    ids, one = torch.zeros(1, num_nodes, dtype=torch.int64), torch.ones(1, dtype=torch.int32)
-    return DraftChain(ids, ids.int(), one, one, one.float())
 
 
 def attention_calls(

@@ -50,6 +50,23 @@ class DraftChain(NamedTuple):
     stopped: Tensor
     threshold: Tensor
 
+    @classmethod
+    def of_roots(
+        cls, batch: int, num_nodes: int, threshold: float, device: torch.device
+    ) -> DraftChain:
+        """Roots alone, token 0 at position 0, with room for `num_nodes` in all."""
+
+        def full(value: float, dtype: torch.dtype, *more: int) -> Tensor:
+            return torch.full((batch, *more), value, dtype=dtype, device=device)
+
+        return cls(
+            full(0, torch.int64, num_nodes),
+            full(0, torch.int32, num_nodes),
+            full(1, torch.int32),
+            full(0, torch.int32),
+            full(threshold, torch.float32),
+        )
+
 
 def quantize(weight: Tensor, dtype: torch.dtype, token_ids: Tensor | None = None) -> DraftHead:
     """A copy of `weight` [V, C] for drafts alone, each row scaled by its largest element.

@@ -25,6 +25,14 @@ class DraftTrees(NamedTuple):
     parents: Tensor
     ancestors: Tensor
 
+    @classmethod
+    def of_roots(
+        cls, batch: int, num_nodes: int, threshold: float, device: torch.device
+    ) -> DraftTrees:
+        """As :meth:`DraftChain.of_roots`; the rest is padding."""
+        nodes = DraftChain.of_roots(batch, num_nodes, threshold, device)
+        return cls(nodes, torch.full_like(nodes.tokens, -1), _alone(nodes.tokens))
+
 
 class Seedbed(NamedTuple):
     """Trees while they grow, one per sequence: inner nodes at P places, those of each pass at its
@@ -56,17 +64,22 @@ class Seedbed(NamedTuple):
         def full(value: int, dtype: torch.dtype, *more: int) -> Tensor:
             return torch.full((*shape, *more), value, dtype=dtype, device=device)
 
-        own = torch.ones((), dtype=torch.int64) << torch.arange(num_places)
+        tokens = full(0, torch.int64)
         return cls(
-            full(0, torch.int64),
+            tokens,
             full(0, torch.int32),
             full(-1, torch.int64),
-            own.to(device).expand(shape).contiguous(),
+            _alone(tokens),
             full(-1, torch.float64),
             full(0, torch.int32),
             full(0, torch.int64, k),
             full(-1, torch.float64, k),
         )
+
+
+def _alone(tokens: Tensor) -> Tensor:
+    """Masks [B, N] of nodes that see themselves alone; `tokens` [B, N] int64 are theirs."""
+    return torch.ones_like(tokens) << torch.arange(tokens.shape[1], device=tokens.device)
 
 
 class Candidate(NamedTuple):

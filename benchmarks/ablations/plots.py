@@ -19,6 +19,7 @@ from benchmarks.ablations.tables import BOTH, EXIT, EXIT_LAYER, TABLES
 
 COLOURS = {"paper": "#0072b2", "deep_prefix": "#d55e00", "code": "#0072b2", "prose": "#e69f00"}
 CR, SPEEDUP = 2, 4  # places in a rule of a record
+LABEL = "predicted speed-up, code"
 
 
 def draw(path: Path, found: Found) -> None:
@@ -26,7 +27,7 @@ def draw(path: Path, found: Found) -> None:
     style = {"svg.hashsalt": "kangaroo", "font.size": 9, "axes.spines.top": False}
     with mpl.rc_context(style | {"axes.spines.right": False}):
         figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
-        rules(axes[0, 0], found, SPEEDUP, "predicted speed-up, code")
+        rules(axes[0, 0], found)
         depths(axes[0, 1], found)
         bars(axes[1, 0], found)
         exits(axes[1, 1], found)
@@ -43,12 +44,12 @@ def band(axes: Axes, x: Sequence[float], values: Sequence[Sequence[float]], **st
     axes.fill_between(places, low, high, color=style.get("color"), alpha=0.15, linewidth=0)
 
 
-def rules(axes: Axes, found: Found, place: int, label: str) -> None:
+def rules(axes: Axes, found: Found) -> None:
     """By confidence, at the paper's depth."""
     for name in BOTH:
-        values = [values_of(found[name], confidence, 6, place) for confidence in CONFIDENCES]
+        values = [values_of(found[name], confidence, 6, SPEEDUP) for confidence in CONFIDENCES]
         band(axes, CONFIDENCES, values, color=COLOURS[name], label=name)
-    axes.set(xlabel="confidence that ends a draft (depth 6)", ylabel=label)
+    axes.set(xlabel="confidence that ends a draft (depth 6)", ylabel=LABEL)
     axes.legend(frameon=False)
 
 
@@ -59,7 +60,7 @@ def depths(axes: Axes, found: Found) -> None:
             values = [values_of(found[name], confidence, depth, SPEEDUP) for depth in GAMMAS]
             style = {"color": COLOURS[name], "linestyle": dashes, "label": f"{name}, {way}"}
             band(axes, GAMMAS, values, **style)
-    axes.set(xlabel="depth", ylabel="predicted speed-up, code", xticks=GAMMAS)
+    axes.set(xlabel="depth", ylabel=LABEL, xticks=GAMMAS)
     axes.legend(frameon=False)
 
 

@@ -101,7 +101,6 @@ class VariantStudent:
 
     def __init__(self, shape: Shape, target: ModelConfig):
         self.module, self.lent = Variant(shape, target), list[Tensor]()
-        self.target_head = torch.empty(0)
 
     @property
     def scaled(self) -> list[nn.Parameter]:
@@ -115,7 +114,6 @@ class VariantStudent:
         shape = self.module.shape
         self.module.reset(seed)
         self.module.norm.copy_(target.norm)
-        self.target_head = target.head
         if shape.own_head:
             self.module.head.copy_(target.head)
         if shape.borrowed:
@@ -219,6 +217,11 @@ class Unrolled(VariantStudent):
     """A slot counts where decoding comes there: where the student's own drafts in front of it, from
     the root of its draft on, are the target's best tokens.
     """
+
+    def start(self, target: FrozenTarget, seed: int) -> None:
+        """See Student."""
+        super().start(target, seed)
+        self.target_head = target.head
 
     def hidden(self, states: States, rope: Tensor, deltas: Sequence[int]) -> Iterator[Tensor]:
         """See Student."""

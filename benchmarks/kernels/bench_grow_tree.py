@@ -12,21 +12,19 @@ K = 10
 
 
 def cases(setting: Setting) -> Iterator[Case]:
-    i32 = torch.int32
     for max_nodes, depth in ((16, 6), (64, 8)):
         inner = widths(max_nodes, depth)
         places, last = 1 + sum(inner), inner[-1]
-        bed = Seedbed.empty(1, places, K, torch.device("cpu"))
+        cpu = torch.device("cpu")
+        bed, trees = Seedbed.empty(1, places, K, cpu), DraftTrees.of_roots(1, max_nodes, 0.0, cpu)
         bed.paths.copy_(torch.rand(1, places).sort(descending=True).values)
         bed.waiting.copy_(torch.rand(1, places, K))
-        zeros, ids = torch.zeros(1, dtype=i32), torch.zeros(1, max_nodes, dtype=torch.int64)
-        nodes = DraftChain(ids, ids.int(), zeros.clone(), zeros.clone(), torch.zeros(1))
         rows, tokens = torch.randn(1, last, 50).softmax(-1).topk(K)
         yield Case(
             name=f"{max_nodes} nodes",
             shape={"N": max_nodes, "P": places, "K": K},
             num_bytes=places * (K * 16 + 40) + max_nodes * 28,
-            data=(tokens, rows, *bed, *nodes, ids.clone(), ids.clone()),
+            data=(tokens, rows, *bed, *trees.nodes, trees.parents, trees.ancestors),
             run=lambda op, tokens, rows, *rest, first=places - last: op(
                 tokens,
                 rows,

@@ -67,11 +67,8 @@ def _add(own: Seedbed, chosen: Sequence[Candidate], places: range) -> None:
         own.ancestors[place], own.paths[place] = _bit(place), -1.0
         if n < len(chosen):
             c = chosen[n]
-            own.tokens[place], own.parents[place], own.paths[place] = (
-                c.token,
-                c.parent,
-                c.probability,
-            )
+            own.tokens[place], own.parents[place] = c.token, c.parent
+            own.paths[place] = c.probability
             own.positions[place] = own.positions[c.parent] + 1
             own.ancestors[place] |= own.ancestors[c.parent]
             own.waiting[c.parent, c.rank] = -1.0

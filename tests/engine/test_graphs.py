@@ -74,13 +74,17 @@ def decode(decoder: Decoder, request: Request, past: PastKeyValues | None = None
     return counts(list(decoder.generate(request, past)))
 
 
-def assert_same(ours: Counts, theirs: Counts, depth: int) -> None:
-    """Round by round. Only the host drafts less deep where few tokens are left."""
+def assert_same(ours: Counts, theirs: Counts, config: DraftConfig) -> None:
+    """Round by round. Only the host drafts less deep where few tokens are left: a chain keeps what
+    it would have kept, a tree that may not be deep is another tree.
+    """
     said = [[t for tokens, *_ in counts for t in tokens] for counts in (ours, theirs)]
     assert said[0] == said[1]
     left = len(said[1])
-    for mine, each in zip(ours, theirs, strict=False):
-        if left <= depth:
+    if config.draft != "tree":
+        assert [tokens for tokens, *_ in ours] == [tokens for tokens, *_ in theirs]
+    for mine, each in zip(ours, theirs, strict=config.draft != "tree"):
+        if left <= config.depth:
             break
         assert mine == each
         left -= len(each[0])
@@ -103,7 +107,7 @@ def test_every_round_is_that_of_the_loop(
     expected = decode(plain, request_of(model, prompt_len, 60))
     for _ in range(2):  # and again with the caches and the graphs that are there
         ours = decode(graphs, request_of(model, prompt_len, 60))
-        assert_same(ours, expected, plain.config.depth)
+        assert_same(ours, expected, plain.config)
     if kind:
         accepted = sum(num_accepted for *_, num_accepted in expected)
         assert 0 < accepted < sum(num_drafted for _, num_drafted, _ in expected)
@@ -130,7 +134,7 @@ def test_drafts_that_do_not_pay(model: Llama, kind: AdapterKind, costs: tuple[fl
     plain, graphs = decoders(model, kind, **options)
     expected = decode(plain, request_of(model, 12, 100))
     ours = decode(graphs, request_of(model, 12, 100), PastKeyValues())
-    assert_same(ours, expected, plain.config.depth)
+    assert_same(ours, expected, plain.config)
     drafted = [num_drafted for _, num_drafted, _ in expected]
     assert 0 in drafted
     assert max(drafted) > 0
@@ -181,7 +185,7 @@ def test_a_conversation(model: Llama, kind: AdapterKind | None, draft: dict[str,
         for past in pasts:
             for second in (plain, graphs):
                 ours = decode(second, Request(list(again), 12), PastKeyValues(past.state))
-                assert_same(ours, expected, plain.config.depth)
+                assert_same(ours, expected, plain.config)
 
 
 def test_a_consumer_that_leaves_early_costs_the_next_one_nothing(model: Llama) -> None:
@@ -193,7 +197,7 @@ def test_a_consumer_that_leaves_early_costs_the_next_one_nothing(model: Llama) -
         assert graphs.busy
         rounds.close()  # type: ignore[attr-defined]
         assert not graphs.busy
-        assert_same(decode(graphs, request_of(model, 9, 50)), expected, 6)
+        assert_same(decode(graphs, request_of(model, 9, 50)), expected, plain.config)
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
@@ -252,4 +256,4 @@ def test_logits_that_are_not_finite(model: Llama) -> None:
             decode(decoder, request)
         culprit.copy_(kept)
         assert request.tokens[9:] == whole[: len(request.tokens) - 9]
-        assert_same(decode(decoder, request_of(model, 9, 40)), expected, 6)
+        assert_same(decode(decoder, request_of(model, 9, 40)), expected, plain.config)

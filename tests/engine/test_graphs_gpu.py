@@ -55,7 +55,7 @@ def test_every_round_is_that_of_the_loop(
     plain, graphs = decoders(model, kind, confidence, draft)
     for prompt_len in (1, 2, 64, 100):
         expected = decode(plain, request_of(model, prompt_len, 150))
-        assert_same(decode(graphs, request_of(model, prompt_len, 150)), expected, 6)
+        assert_same(decode(graphs, request_of(model, prompt_len, 150)), expected, plain.config)
 
 
 @pytest.mark.parametrize("draft", DRAFTS)

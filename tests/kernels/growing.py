@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.draft_head import DraftChain
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed, widths
 
 Rule = dict[str, int | float]
@@ -30,20 +29,14 @@ class Bed:
         cls, roots: Sequence[int], max_nodes: int, num_places: int, k: int, threshold: float = 0.0
     ) -> Bed:
         """Roots at these positions; their tokens are 7, 8, ..."""
-        batch, i32 = len(roots), torch.int32
-        shape = (batch, max_nodes)
-        nodes = DraftChain(
-            torch.randint(100, shape),
-            torch.randint(100, shape, dtype=i32),
-            torch.ones(batch, dtype=i32),
-            torch.zeros(batch, dtype=i32),
-            torch.full((batch,), threshold),
-        )
+        batch, cpu = len(roots), torch.device("cpu")
+        trees = DraftTrees.of_roots(batch, max_nodes, threshold, cpu)
+        nodes = trees.nodes
+        for x in (nodes.tokens, nodes.positions, trees.parents, trees.ancestors):
+            x.random_(100)  # what an earlier tree may have left
         nodes.tokens[:, 0] = torch.arange(batch) + 7
         nodes.positions[:, 0] = torch.tensor(roots)
-        parents, ancestors = torch.randint(100, (2, *shape))
-        seedbed = Seedbed.empty(batch, num_places, k, torch.device("cpu"))
-        return cls(seedbed, DraftTrees(nodes, parents, ancestors))
+        return cls(Seedbed.empty(batch, num_places, k, cpu), trees)
 
     @property
     def flat(self) -> tuple[Tensor, ...]:

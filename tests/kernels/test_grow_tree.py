@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from itertools import pairwise
 
 import pytest
 import torch
 
-from kangaroo_kernels.draft_trees import Seedbed, widths
+from kangaroo_kernels.draft_trees import Candidate, Seedbed, choose, widths
 from kangaroo_kernels.grow_tree import GrowTree, reference
 from tests.kernels import laws
 from tests.kernels.growing import Bed, random_passes
@@ -142,13 +141,21 @@ def test_many_random_trees(fast_grow_tree: GrowTree) -> None:
 @pytest.mark.parametrize("max_nodes", [1, 2, 3, 16, 17, 40, 64])
 @pytest.mark.parametrize("max_depth", [1, 2, 3, 6, 10])
 def test_no_pass_wants_more_places_than_it_has(max_nodes: int, max_depth: int) -> None:
-    """However few the passes in front have taken, down to one node each."""
-    inner = widths(max_nodes, max_depth)
-    assert len(inner) <= max(max_depth - 1, 0)
-    for n, width in enumerate(inner):
-        nodes_left = max_nodes - 1 - n
-        assert width == -(-nodes_left // (2 * (max_depth - n))) < nodes_left
-    assert all(a <= b for a, b in pairwise(inner))
+    """However few inner nodes the passes in front found; and none is kept that is never wanted."""
+    inner, most = widths(max_nodes, max_depth), [0] * max_depth
+    for seed in range(100):
+        draw, paths = random.Random(seed), [1.0]
+        num_sure = [draw.choice((1, max_nodes)) for _ in range(max_depth)]
+        num_sure[: seed % max_depth] = [1] * (seed % max_depth)
+        for n in range(max_depth):
+            waiting = [Candidate(1.0, 0, 0, r < num_sure[n], r) for r in range(max_nodes)]
+            chosen, last = choose(waiting, paths, max_nodes, max_depth - n)
+            assert len(paths) + len(chosen) <= max_nodes
+            if last:
+                break
+            most[n] = max(most[n], len(chosen))
+            paths += [1.0] * len(chosen)
+    assert most == inner + [0] * (max_depth - len(inner))
 
 
 @pytest.mark.parametrize(

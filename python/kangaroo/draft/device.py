@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from kangaroo.draft.kangaroo import KangarooDrafter
@@ -31,14 +30,8 @@ class DeviceDrafter(KangarooDrafter):
 
     def new_chain(self, state: DecodeState, depth: int) -> DraftChain:
         """Chains of the root alone, for every sequence of `state`, with room for `depth` drafts."""
-        shape, device = (len(state.requests), 1 + depth), state.exit_states.device
-        return DraftChain(
-            tokens=torch.zeros(shape, dtype=torch.int64, device=device),
-            positions=torch.zeros(shape, dtype=torch.int32, device=device),
-            num_nodes=torch.ones(shape[0], dtype=torch.int32, device=device),
-            stopped=torch.zeros(shape[0], dtype=torch.int32, device=device),
-            threshold=torch.full((shape[0],), self.config.confidence, device=device),
-        )
+        batch, device = len(state.requests), state.exit_states.device
+        return DraftChain.of_roots(batch, 1 + depth, self.config.confidence, device)
 
     def root(self, state: DecodeState, chain: DraftChain) -> None:
         """The roots through layers [0, E)."""
@@ -72,8 +65,8 @@ class DeviceDrafter(KangarooDrafter):
         """
         if self.adapter is not None and self.adapter.config.kind == "deep_prefix":
             nodes = state.adapter_kv.slots.chain(0, h_deep.shape[1])
-            h, successor = state.hidden(0, h_deep.shape[1]), self.model.embed(successors)
-            states = VerifiedStates(h, h_deep, successor)
+            h = state.hidden(0, h_deep.shape[1])
+            states = self._states_of(self.adapter, h, h_deep, successors)
             self._write_verified(self.adapter, state, nodes, states)
 
     def _node(self, state: DecodeState, chain: DraftChain, node: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from kangaroo.config import MAX_TREE_NODES, DraftConfig
@@ -12,8 +11,6 @@ from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.growth import SHARPNESS
 from kangaroo.draft.shallow import through_shallow_layers
 from kangaroo.engine.state import DecodeState
-from kangaroo.models.adapter import VerifiedStates
-from kangaroo_kernels.draft_head import DraftChain
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed, widths
 from kangaroo_kernels.nodes import NodeBatch
 
@@ -75,19 +72,8 @@ class DeviceTreeDrafter(BranchingDrafter):
 
     def new_trees(self, state: DecodeState, num_nodes: int) -> DraftTrees:
         """Roots alone, of every sequence of `state`, with room for `num_nodes`."""
-        shape, device = (len(state.requests), num_nodes), state.exit_states.device
-        nodes = DraftChain(
-            tokens=torch.zeros(shape, dtype=torch.int64, device=device),
-            positions=torch.zeros(shape, dtype=torch.int32, device=device),
-            num_nodes=torch.ones(shape[0], dtype=torch.int32, device=device),
-            stopped=torch.zeros(shape[0], dtype=torch.int32, device=device),
-            threshold=torch.full((shape[0],), self.config.confidence, device=device),
-        )
-        own = torch.ones((), dtype=torch.int64, device=device) << torch.arange(
-            num_nodes, device=device
-        )
-        parents = torch.full(shape, -1, dtype=torch.int64, device=device)
-        return DraftTrees(nodes, parents, own.expand(shape).contiguous())
+        batch, device = len(state.requests), state.exit_states.device
+        return DraftTrees.of_roots(batch, num_nodes, self.config.confidence, device)
 
     def new_seedbed(self, state: DecodeState, passes: list[Pass]) -> Seedbed:
         """Places for all nodes of `passes` that are drafted behind."""
@@ -103,7 +89,7 @@ class DeviceTreeDrafter(BranchingDrafter):
         assert adapter is not None, "there are passes only where something drafts"
         nodes = self._nodes(state, seedbed, newest)
         if newest.start == 0:
-            self.settle(state, trees.nodes.tokens[:, :1].contiguous(), nodes)
+            self.through_layers(state, trees.nodes.tokens[:, :1].contiguous(), nodes)
         h = state.hidden(newest.start, newest.stop)
         h = adapter.step(h, state.adapter_kv, nodes, self.model.rope, kernels)
         ranked = kernels.topk_confidence(
@@ -120,14 +106,12 @@ class DeviceTreeDrafter(BranchingDrafter):
         )
         if now.width:
             new = range(newest.stop, newest.stop + now.width)
-            state.shallow_kv.num_nodes = new.start
             tokens = seedbed.tokens[:, new.start : new.stop].contiguous()
-            nodes = self._nodes(state, seedbed, new)
-            through_shallow_layers(self.model, self.config.exit_layer, state, tokens, nodes)
+            self.through_layers(state, tokens, self._nodes(state, seedbed, new))
 
-    def settle(self, state: DecodeState, tokens: Tensor, nodes: NodeBatch) -> None:
-        """The nodes that are verified, of `tokens` [B, N], through layers [0, E)."""
-        state.shallow_kv.num_nodes = 0
+    def through_layers(self, state: DecodeState, tokens: Tensor, nodes: NodeBatch) -> None:
+        """Nodes of `tokens` [B, N] through layers [0, E)."""
+        state.shallow_kv.num_nodes = nodes.first_node
         through_shallow_layers(self.model, self.config.exit_layer, state, tokens, nodes)
 
     def refresh(
@@ -138,8 +122,7 @@ class DeviceTreeDrafter(BranchingDrafter):
         """
         if self.adapter is not None:
             state.adapter_kv.num_nodes, h = 0, state.hidden(0, h_deep.shape[1])
-            deep = self.adapter.config.kind == "deep_prefix"
-            states = VerifiedStates(h, h_deep, self.model.embed(successors) if deep else h)
+            states = self._states_of(self.adapter, h, h_deep, successors)
             self._write_verified(self.adapter, state, nodes, states)
 
     def _nodes(self, state: DecodeState, seedbed: Seedbed, places: range) -> NodeBatch:

@@ -59,8 +59,7 @@ class KangarooDrafter:
             own, (committed,) = state.adapter_kv, state.shallow_kv.slots.committed
             if own.slots.committed != [committed]:  # `paper`, whose rows are made of h alone
                 h = torch.cat([state.exit_states[:, :1], h], 1)
-                h_deep = torch.cat([torch.zeros_like(h_deep[:, :1]), h_deep], 1)
-            states = self._states_of(h, h_deep, _following(state, h.shape[1]))
+            states = self._states_of(self.adapter, h, h_deep, _following(state, h.shape[1]))
             self._write_verified(self.adapter, state, own.chain(h.shape[1]), states)
 
     def draft(self, state: DecodeState, max_depths: list[int]) -> list[DraftTree]:
@@ -102,7 +101,8 @@ class KangarooDrafter:
         elif self.adapter is not None and self.adapter.config.kind == "deep_prefix":
             num_nodes, state.adapter_kv.num_nodes = h_deep.shape[1], 0
             nodes = state.nodes(state.adapter_kv, trees, num_nodes)
-            states = self._states_of(state.hidden(0, num_nodes), h_deep, successors)
+            h = state.hidden(0, num_nodes)
+            states = self._states_of(self.adapter, h, h_deep, successors)
             self._write_verified(self.adapter, state, nodes, states)
 
     def costs(self) -> RoundCosts:
@@ -183,7 +183,7 @@ class KangarooDrafter:
         if self.adapter is not None and len(state.unwritten) >= (1 if drafting else MOST_UNWRITTEN):
             h, h_deep = (torch.cat(states, 1) for states in zip(*state.unwritten, strict=True))
             nodes = state.adapter_kv.chain(h.shape[1])
-            states = self._states_of(h, h_deep, _following(state, h.shape[1]))
+            states = self._states_of(self.adapter, h, h_deep, _following(state, h.shape[1]))
             self._write_verified(self.adapter, state, nodes, states)
             state.adapter_kv.commit(state.prefix_lens)
             state.unwritten = []
@@ -196,8 +196,15 @@ class KangarooDrafter:
         steps = torch.tensor([[[1 - lag], [2 - lag]] for lag in lags], device=h.device)
         return h.take_along_dim(steps, 1)
 
-    def _states_of(self, h: Tensor, h_deep: Tensor, successors: list[list[int]]) -> VerifiedStates:
-        tokens = torch.tensor(successors, device=h.device)
+    def _states_of(
+        self, adapter: Adapter, h: Tensor, h_deep: Tensor, successors: Tensor | list[list[int]]
+    ) -> VerifiedStates:
+        """What the adapter reads of slots with the tokens `successors` [B, N] behind them: `paper`
+        exit states alone.
+        """
+        if adapter.config.kind == "paper":
+            return VerifiedStates(h, h, h)
+        tokens = torch.as_tensor(successors, device=h.device)
         return VerifiedStates(h, h_deep, self.model.embed(tokens))
 
     def _write_verified(

@@ -250,13 +250,10 @@ class TreeRounds(DeviceRounds):
 
     def tail(self, done: Tensor) -> None:
         """See DeviceRounds."""
-        state, kernels, seqlens = (
-            self.state,
-            self.drafter.model.kernels,
-            self.state.shallow_kv.slots.cache_seqlens,
-        )
+        state, kernels = self.state, self.drafter.model.kernels
+        seqlens = state.shallow_kv.slots.cache_seqlens
         nodes = NodeBatch(self.nodes.positions, seqlens, 0, self.trees.ancestors)
-        self.drafter.settle(state, self.nodes.tokens, nodes)
+        self.drafter.through_layers(state, self.nodes.tokens, nodes)
         h = self.verify(nodes, self.trees.parents)
         self.drafter.refresh(state, nodes, h, self.successors)
         if self.num_nodes > 1:

@@ -31,18 +31,14 @@ AHEAD = 2  # rounds: while one is read and kept, the next one runs
 NewRounds = Callable[[DecodeState, Shape], DeviceRounds]
 
 
-def device_rounds(
-    drafter: KangarooDrafter, runtime: Callable[[Pieces], Runtime]
-) -> tuple[int, NewRounds]:
-    """Rounds of chains or trees, as `drafter` drafts; and the slots that the adapter is behind at
-    the beginning of each.
-    """
+def device_rounds(drafter: KangarooDrafter, runtime: Callable[[Pieces], Runtime]) -> NewRounds:
+    """Rounds of chains or trees, as `drafter` drafts."""
     parts = drafter.model, drafter.adapter, drafter.config
     if isinstance(drafter, BranchingDrafter):
         trees = DeviceTreeDrafter(*parts, head=drafter.head)
-        return trees.lag, lambda state, shape: TreeRounds(state, trees, runtime, shape)
+        return lambda state, shape: TreeRounds(state, trees, runtime, shape)
     chains = DeviceDrafter(*parts, head=drafter.head)
-    return chains.lag, lambda state, shape: ChainRounds(state, chains, runtime, shape)
+    return lambda state, shape: ChainRounds(state, chains, runtime, shape)
 
 
 class GraphDecoder(Decoder):
@@ -66,7 +62,7 @@ class GraphDecoder(Decoder):
 
     def __init__(self, drafter: KangarooDrafter, runtime: Callable[[Pieces], Runtime]):
         super().__init__(drafter.model, drafter, drafter.config)
-        self.lag, self._new_rounds = device_rounds(drafter, runtime)
+        self._new_rounds = device_rounds(drafter, runtime)
         self.runtime, self.busy = runtime, False
         self._captured: dict[Shape, DeviceRounds] = {}
         self._live: DeviceRounds | None = None
@@ -162,7 +158,8 @@ class GraphDecoder(Decoder):
             rounds.append(Round(tokens, outcome.num_nodes[b] - 1, num_accepted, seconds_of))
         lengths = [len(tokens) for tokens, _ in kept]
         whole = lengths == list(outcome.path_len)
-        for slots, behind in ((state.shallow_kv.slots, 0), (state.adapter_kv.slots, self.lag)):
+        lag = live.drafter.lag
+        for slots, behind in ((state.shallow_kv.slots, 0), (state.adapter_kv.slots, lag)):
             (slots.follow if whole else slots.rewind)([n - behind for n in state.prefix_lens])
         return rounds
 
