@@ -20,6 +20,7 @@ from kangaroo_kernels.compact_kv import CompactKV
 from kangaroo_kernels.decoder_layers import DecoderLayers
 from kangaroo_kernels.draft_logits import DraftLogits
 from kangaroo_kernels.draft_tokens import DraftTokens
+from kangaroo_kernels.draw_tokens import DrawTokens
 from kangaroo_kernels.embedding import Embedding
 from kangaroo_kernels.gated_mlp import GatedMLP
 from kangaroo_kernels.grow_tree import GrowTree
@@ -73,6 +74,7 @@ IMPLS: Mapping[str, tuple[Backend, ...]] = {
     "top1_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
     "topk_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "draft_logits": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "draw_tokens": (Backend.REFERENCE,),
     "adapter_step": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "adapter_refresh": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "verify_tree": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
@@ -180,6 +182,7 @@ class KernelSet:
     top1_confidence: Top1Confidence
     topk_confidence: TopkConfidence
     draft_logits: DraftLogits
+    draw_tokens: DrawTokens
     adapter_step: AdapterStep
     adapter_refresh: AdapterRefresh
     verify_tree: VerifyTree

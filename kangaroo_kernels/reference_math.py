@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kangaroo_kernels.draft_head import DraftHead
+from kangaroo_kernels.draft_head import DraftChain, DraftHead
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.tree_attention import KV_CHUNK
 
@@ -86,6 +86,21 @@ def rank_tokens(
     probabilities = logits.softmax(-1).gather(-1, best)
     tokens = best if head.token_ids is None else head.token_ids.long()[best]
     return tokens.view(*h.shape[:2], k), probabilities.view(*h.shape[:2], k)
+
+
+def append(chain: DraftChain, tokens: Tensor, confidence: Tensor) -> None:
+    """tokens and confidence [B]: the chains' next nodes, where they have not stopped."""
+    capacity = chain.tokens.shape[1]
+    for b, (node, stopped) in enumerate(
+        zip(chain.num_nodes.tolist(), chain.stopped.tolist(), strict=True)
+    ):
+        if node >= capacity:
+            chain.stopped[b] = 1
+        elif stopped == 0 and node > 0:
+            chain.tokens[b, node] = tokens[b]
+            chain.positions[b, node] = chain.positions[b, node - 1] + 1
+            chain.num_nodes[b] = node + 1
+            chain.stopped[b] = not (confidence[b] >= chain.threshold[b] and node + 1 < capacity)
 
 
 def rotate(x: Tensor, rope: Tensor, positions: Tensor) -> Tensor:

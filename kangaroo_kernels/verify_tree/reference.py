@@ -19,11 +19,13 @@ def verify_tree(
     *,
     out: Verdict | None = None,
     successors: Tensor | None = None,
+    choices: Tensor | None = None,
 ) -> Verdict:
-    best = logits.float().max(-1)
-    choices = torch.where(best.values.isfinite(), best.indices, -1).tolist()
+    if choices is None:
+        best = logits.float().max(-1)
+        choices = torch.where(best.values.isfinite(), best.indices, -1)
     counts = [tokens.shape[1]] * len(tokens) if num_nodes is None else num_nodes.tolist()
-    trees = zip(choices, tokens.tolist(), parents.tolist(), counts, strict=True)
+    trees = zip(choices.tolist(), tokens.tolist(), parents.tolist(), counts, strict=True)
     paths, bonus, followed = [], [], []
     for choice, token, parent, count in trees:
         walked = [0]

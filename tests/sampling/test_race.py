@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from kangaroo.sampling.accept import without
-from kangaroo.sampling.philox import philox
 from kangaroo.sampling.source import CounterSource, Place, Purpose
+from kangaroo_kernels.philox import philox
 from tests.sampling.test_chi_square import ALPHA, p_value
 
 ROW = torch.tensor([[0.0, 0.5, 0.0, 0.25, 0.15, 0.1]], dtype=torch.float64)

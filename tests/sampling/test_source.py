@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from kangaroo.sampling.philox import philox
 from kangaroo.sampling.source import CounterSource, Place, Purpose
+from kangaroo_kernels.philox import philox
 
 # Random123's kat_vectors, philox4x32 with 10 rounds: counter, key, result.
 PUBLISHED = [

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from kangaroo.sampling.philox import WORD, philox
+from kangaroo_kernels.philox import WORD, philox
 
 SEEDS = 2**64
 

@@ -1,0 +1,68 @@
+"""How tokens are drawn from rows of logits: what each sequence asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+RACE = 3  # word of the counter of all numbers of races (Purpose.RACE)
+
+
+class Draw(NamedTuple):
+    """Of one sequence: from softmax(logits / temperature), of which the warps keep a part, in the
+    order in which they stand here; tokens of equal logits stay or go together.
+
+    Attributes:
+        temperature: 0: no number enters, every token is the most probable, and no warp matters.
+        top_k: kept are so many of the most probable tokens; 0: all.
+        top_p: of these, tokens behind more probable ones that weigh less than this part of all.
+        min_p: of these, tokens with at least this part of the probability of the best.
+        seed: in [0, 2^64).
+        sequence: in [0, 2^32), its number among those of one seed.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+    sequence: int = 0
+
+
+class Draws(NamedTuple):
+    """The draws of B sequences, where the device reads them.
+
+    Attributes:
+        temperature, top_p, min_p: [B] float64.
+        top_k: [B] int32.
+        seed: [B] int64, the 64 bits.
+        sequence: [B] int64.
+    """
+
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    min_p: Tensor
+    seed: Tensor
+    sequence: Tensor
+
+    @classmethod
+    def of(cls, draws: Iterable[Draw], device: torch.device) -> Draws:
+        """New tensors."""
+        temperature, top_k, top_p, min_p, seed, sequence = zip(*draws, strict=True)
+        signed = [number - (number >> 63 << 64) for number in seed]
+
+        def column(values: Iterable[float], dtype: torch.dtype) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=device)
+
+        return cls(
+            column(temperature, torch.float64),
+            column(top_k, torch.int32),
+            column(top_p, torch.float64),
+            column(min_p, torch.float64),
+            column(signed, torch.int64),
+            column(sequence, torch.int64),
+        )
