@@ -181,3 +181,22 @@ def test_bad_inputs(fast_verify_tree: VerifyTree, name: str, bad: torch.Tensor) 
     tokens, parents = torch.tensor([[0, 1, 2]]), torch.tensor([[-1, 0, 1]])
     inputs = {"logits": torch.zeros(1, 3, VOCAB), "tokens": tokens, "parents": parents}
     laws.check_refusal(fast_verify_tree, inputs, name, bad)
+
+
+def test_choices_in_place_of_the_argmax(verify_tree: VerifyTree) -> None:
+    """The walk goes by them, -1 ends it, and logits are not read."""
+    choices, tokens, parents, expected = TREES["children far from their parent"]
+    logits = torch.full((1, len(tokens), VOCAB), math.nan)
+    nodes = torch.tensor([tokens]), torch.tensor([parents])
+    successors = torch.full_like(nodes[0], -7)
+    made = torch.tensor([choices])
+    verdict = verify_tree(logits, *nodes, successors=successors, choices=made)
+    assert verdict.path[0, : len(expected)].tolist() == expected
+    assert verdict.bonus.tolist() == [choices[expected[-1]]]
+    made[0, expected[-1]] = -1
+    verdict = verify_tree(logits, *nodes, successors=successors, choices=made)
+    assert verdict.path_len.tolist() == [len(expected)]
+    assert verdict.bonus.tolist() == [-1]
+    assert successors[0].tolist() == [
+        max(choice, 0) if node in expected else 0 for node, choice in enumerate(made[0].tolist())
+    ]
