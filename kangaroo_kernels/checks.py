@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kangaroo_kernels.draft_head import MAX_K, QUANTIZED, DraftChain, DraftHead
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed
+from kangaroo_kernels.draws import Draws
 from kangaroo_kernels.nodes import MAX_TREE_NODES, NodeBatch
 from kangaroo_kernels.tree_attention import KV_CHUNK
 from kangaroo_kernels.verify_tree import Verdict
@@ -88,6 +89,21 @@ def require_increasing(name: str, values: Tensor) -> None:
     if values.is_cpu and len(falls := (values[1:] <= values[:-1]).nonzero()):
         pair = values[int(falls[0]) :][:2].tolist()
         raise ValueError(f"{name}: expected strictly increasing values, got {pair}")
+
+
+def require_draws(draws: Draws, batch: int, device: torch.device) -> None:
+    """Draws of `batch` sequences, whose values are possible, where the host can see them."""
+    dtypes = {"top_k": torch.int32, "seed": torch.int64, "sequence": torch.int64}
+    for name, values in draws._asdict().items():
+        require(f"draws.{name}", values, (batch,), dtypes.get(name, torch.float64), device)
+    most = {"temperature": torch.finfo(torch.float64).max, "top_p": 1, "min_p": 1}
+    for name, limit in most.items():
+        values = getattr(draws, name)
+        if values.is_cpu and not bool(((values >= 0) & (values <= limit)).all()):
+            got = values.tolist()
+            raise ValueError(f"draws.{name}: expected numbers in [0, {limit}], got {got}")
+    require_within("draws.top_k", draws.top_k, 0, 2**31)
+    require_within("draws.sequence", draws.sequence, 0, 2**32)
 
 
 def require_slots(nodes: NodeBatch, num_slots: int) -> None:

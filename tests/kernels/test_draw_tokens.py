@@ -124,12 +124,8 @@ def test_equal_logits(draw_tokens: DrawTokens, temperature: float, top_k: int) -
     """They stay or go together; without numbers the lowest id is the best."""
     logits = torch.tensor([[[0.0, 2.0, 1.0, 2.0, 1.0, 2.0, -math.inf]]])
     draw = PLAIN._replace(temperature=temperature, top_k=top_k)
-    inputs = {
-        "logits": logits,
-        "draws": on_device(draw),
-        "positions": torch.zeros(1, 1, dtype=torch.int32),
-    }
-    tokens, shares = draw_tokens(**inputs, k=7)
+    places = torch.zeros(1, 1, dtype=torch.int32)
+    tokens, shares = draw_tokens(logits, on_device(draw), places, 7)
     if temperature == 0:
         assert tokens[0, 0].tolist() == [1, 3, 5, 2, 4, 0, 6]
     elif top_k:
