@@ -247,8 +247,12 @@ def request_of(prompt: Sequence[int], max_new_tokens: int, **options: Any) -> Re
 
 def sampler_of(sequence: int = 0, seed: int = 5, **fields: Any) -> Sampler:
     """Draws by `fields` of GenerationConfig that ask for no lengths."""
-    shapers = processors(Shaping(fields, do_sample=True), Lengths(1, 1, frozenset()), CPU)
-    return Sampler(CounterSource(seed), sequence, *shapers)
+    shaping = Shaping(fields, do_sample=True)
+    shapers, draw = (
+        processors(shaping, Lengths(1, 1, frozenset()), CPU),
+        shaping.draw(seed, sequence),
+    )
+    return Sampler(CounterSource(seed), sequence, *shapers, draw=draw)
 
 
 def decoder_of(drafter: Any, sampler: Sampler | None = None) -> RecordingDecoder:

@@ -141,7 +141,7 @@ def test_generate(options: dict[str, Any]) -> None:
 
 
 def test_decoders_are_used_again() -> None:
-    """For the same way to draft, where it is greedy and no one looks at the logits."""
+    """For the same way to draft, where no one looks at the logits or judges by rejection."""
     llm = KangarooForCausalLM.from_pretrained("tiny-py", "paper")
     model, head = llm.model, drafting_head(llm.model.weights.lm_head)
     decoders = Decoders(model, llm.adapter, head, PlayedRounds)
@@ -150,8 +150,9 @@ def test_decoders_are_used_again() -> None:
     assert isinstance(first, GraphDecoder)
     assert decoders.of(config, sampled=False) is first
     assert decoders.of(DraftConfig(EXIT_LAYER, max_depth=2), sampled=False) is not first
-    for kept in ("sampled", "keep_logits", "keep_scores"):
-        assert not isinstance(decoders.of(config, **{"sampled": False, kept: True}), GraphDecoder)
+    assert decoders.of(config, sampled=True) is first
+    for looks in ({"coupled": False}, {"keep_logits": True}, {"keep_scores": True}):
+        assert not isinstance(decoders.of(config, sampled=True, **looks), GraphDecoder)
     tree = DraftConfig(EXIT_LAYER, draft="tree")
     assert isinstance(decoders.of(tree, sampled=False), GraphDecoder)
     assert decoders.of(tree, sampled=False) is decoders.of(tree, sampled=False)

@@ -25,6 +25,7 @@ from kangaroo.engine.state import Request
 from kangaroo.sampling import accept
 from kangaroo.sampling.sampler import Sampler
 from kangaroo.sampling.source import Place, Purpose
+from kangaroo_kernels.draw_tokens.reference import draw_tokens
 from tests.sampling.exact import Branches, Law, as_row, law_of
 
 Weights = Callable[[tuple[int, ...]], list[int]]  # of the token behind some tokens
@@ -147,7 +148,7 @@ class Toy:
 MODEL: Any = SimpleNamespace(
     weights=SimpleNamespace(lm_head=None),
     config=SimpleNamespace(vocab_size=100, max_seq_len=100, sliding_window=None),
-    kernels=None,
+    kernels=SimpleNamespace(draw_tokens=draw_tokens),
 )
 
 
@@ -217,6 +218,7 @@ class TableDecoder(Decoder):
     def prefill(self, request: Request, past: Any = None) -> Any:
         return SimpleNamespace(
             requests=[request],
+            prefix_lens=[request.prefix_len],
             exit_states=torch.zeros(1),
             unwritten=[],
             forget_nodes=lambda: None,

@@ -82,7 +82,10 @@ class BranchingDrafter(KangarooDrafter):
         tokens, probabilities = self.model.kernels.topk_confidence(
             h, self.head, adapter.norm, adapter.config.rms_norm_eps, self.num_ranked
         )
-        return [
-            list(zip(*rows, strict=True))
-            for rows in zip(tokens.tolist(), probabilities.tolist(), strict=True)
-        ]
+        return rankings(tokens, probabilities)
+
+
+def rankings(tokens: Tensor, probabilities: Tensor) -> list[list[Ranking]]:
+    """Of every sequence, what is behind each of its nodes; [B, N, k] each."""
+    pairs = zip(tokens.tolist(), probabilities.tolist(), strict=True)
+    return [list(zip(*rows, strict=True)) for rows in pairs]

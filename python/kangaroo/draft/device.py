@@ -8,6 +8,7 @@ from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter, VerifiedStates
 from kangaroo_kernels.draft_head import DraftChain
+from kangaroo_kernels.draws import Draws
 
 
 class DeviceDrafter(KangarooDrafter):
@@ -37,17 +38,21 @@ class DeviceDrafter(KangarooDrafter):
         """The roots through layers [0, E)."""
         self._node(state, chain, 0)
 
-    def step(self, state: DecodeState, chain: DraftChain, node: int) -> None:
+    def step(
+        self, state: DecodeState, chain: DraftChain, node: int, draws: Draws | None = None
+    ) -> None:
         """Drafts behind `node`, and sends what it drafts through layers [0, E)."""
-        adapter = self.adapter
+        adapter, kernels = self.adapter, self.model.kernels
         assert adapter is not None, "there are steps only where something drafts"
-        self.model.kernels.top1_confidence(
-            self._states(adapter, state, node),
-            self.head,
-            adapter.norm,
-            adapter.config.rms_norm_eps,
-            chain=chain,
-        )
+        rows = self.head, adapter.norm, adapter.config.rms_norm_eps
+        h = self._states(adapter, state, node)
+        if draws is None:
+            kernels.top1_confidence(h, *rows, chain=chain)
+        else:
+            logits = kernels.draft_logits(h[:, -1:].contiguous(), *rows)
+            position = chain.positions[:, node : node + 1].contiguous()
+            ids = self.head.token_ids
+            kernels.draw_tokens(logits, draws, position, token_ids=ids, chain=chain)
         self._node(state, chain, node + 1)
 
     def keep_up(self, state: DecodeState) -> None:

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from kangaroo.config import MAX_TREE_NODES, DraftConfig
 from kangaroo.draft.branching import BranchingDrafter
-from kangaroo.draft.growth import SHARPNESS
+from kangaroo.draft.growth import sharpness
 from kangaroo.draft.shallow import through_shallow_layers
 from kangaroo.engine.state import DecodeState
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed, widths
+from kangaroo_kernels.draws import Draws
 from kangaroo_kernels.nodes import NodeBatch
 
 
@@ -81,7 +82,14 @@ class DeviceTreeDrafter(BranchingDrafter):
         device = state.exit_states.device
         return Seedbed.empty(len(state.requests), num_places, self.num_ranked, device)
 
-    def grow(self, state: DecodeState, seedbed: Seedbed, trees: DraftTrees, now: Pass) -> None:
+    def grow(
+        self,
+        state: DecodeState,
+        seedbed: Seedbed,
+        trees: DraftTrees,
+        now: Pass,
+        draws: Draws | None = None,
+    ) -> None:
         """The tokens behind the newest nodes, those that become nodes, and the nodes through layers
         [0, E) if more may follow.
         """
@@ -92,9 +100,14 @@ class DeviceTreeDrafter(BranchingDrafter):
             self.through_layers(state, trees.nodes.tokens[:, :1].contiguous(), nodes)
         h = state.hidden(newest.start, newest.stop)
         h = adapter.step(h, state.adapter_kv, nodes, self.model.rope, kernels)
-        ranked = kernels.topk_confidence(
-            h, self.head, adapter.norm, adapter.config.rms_norm_eps, self.num_ranked
-        )
+        rows = self.head, adapter.norm, adapter.config.rms_norm_eps
+        if draws is None:
+            ranked = kernels.topk_confidence(h, *rows, self.num_ranked)
+        else:
+            logits, ids = kernels.draft_logits(h, *rows), self.head.token_ids
+            ranked = kernels.draw_tokens(
+                logits, draws, nodes.positions, self.num_ranked, token_ids=ids
+            )
         kernels.grow_tree(
             *ranked,
             seedbed,
@@ -102,7 +115,7 @@ class DeviceTreeDrafter(BranchingDrafter):
             first=newest.start,
             width=now.width,
             passes_left=now.left,
-            sharpness=SHARPNESS,
+            sharpness=sharpness(sampled=draws is not None),
         )
         if now.width:
             new = range(newest.stop, newest.stop + now.width)

@@ -21,6 +21,11 @@ Ranking = tuple[Sequence[int], Sequence[float]]  # tokens behind a node, the bes
 SHARPNESS = 1.5
 
 
+def sharpness(*, sampled: bool) -> float:
+    """Where tokens are `sampled`, what the drafter says of them is taken as it is."""
+    return 1.0 if sampled else SHARPNESS
+
+
 class Growth(Protocol):
     """One tree, pass by pass. While it is `open` the newest nodes, at first the root, are drafted
     behind.
@@ -106,9 +111,7 @@ class StaticGrowth:
 def growth_of(
     tree: DraftTree, config: DraftConfig, max_depth: int, *, sampled: bool = False
 ) -> Growth:
-    """What grows `tree`, a root, at most `max_depth` deep; where tokens are `sampled`, what the
-    drafter says of them is taken as it is.
-    """
+    """What grows `tree`, a root, at most `max_depth` deep."""
     if config.tree_widths:
         return StaticGrowth(tree, config, max_depth)
-    return DynamicGrowth(tree, config, max_depth, 1.0 if sampled else SHARPNESS)
+    return DynamicGrowth(tree, config, max_depth, sharpness(sampled=sampled))

@@ -50,4 +50,4 @@ class MedusaDrafter(StateDrafter):
         h, head = self.states(state, trees), self.module.of(max(map(len, trees))).head
         logits = h.new_empty(len(h), 1, len(head), dtype=torch.float32)
         self.model.kernels.linear(h, head, out=logits)
-        return drawn(state, trees, growing, logits[:, 0])
+        return drawn(self.model.kernels, state, trees, growing, logits[:, 0])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from kangaroo.draft.branching import BranchingDrafter
+from kangaroo.draft.branching import BranchingDrafter, rankings
 from kangaroo.draft.chains import any_sampled, drawn
 from kangaroo.draft.growth import Ranking
 from kangaroo.draft.head import vocabulary_first, whole_rows
@@ -12,6 +13,7 @@ from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter
+from kangaroo.sampling.sampler import by_kernels, draws_of
 
 
 class SampledDrafter(KangarooDrafter):
@@ -28,7 +30,8 @@ class SampledDrafter(KangarooDrafter):
         self, adapter: Adapter, state: DecodeState, trees: list[DraftTree], growing: list[int]
     ) -> tuple[Tensor, Tensor]:
         if any_sampled(state):
-            return drawn(state, trees, growing, self._logits(adapter, state))
+            logits = self._logits(adapter, state)
+            return drawn(self.model.kernels, state, trees, growing, logits)
         return super()._next_tokens(adapter, state, trees, growing)
 
     def _logits(self, adapter: Adapter, state: DecodeState) -> Tensor:
@@ -50,8 +53,27 @@ class SampledBranchingDrafter(BranchingDrafter):
     ) -> list[list[Ranking]]:
         if not any_sampled(state):
             return super()._ranked(adapter, state, trees, h)
+        if all(by_kernels(request.sampler) for request in state.requests):
+            return self._drawn(adapter, state, trees, h)
         rows = head_logits(self, adapter, h)
         return [self._raced(state, b, tree, rows[b]) for b, tree in enumerate(trees)]
+
+    def _drawn(
+        self, adapter: Adapter, state: DecodeState, trees: list[DraftTree], h: Tensor
+    ) -> list[list[Ranking]]:
+        """By kernels."""
+        newest = slice(-h.shape[1], None)
+        depths = torch.tensor([tree.depths[newest] for tree in trees], dtype=torch.int32)
+        roots = torch.tensor(state.prefix_lens, dtype=torch.int32)[:, None]
+        draws = draws_of([request.sampler for request in state.requests], h.device)
+        tokens, shares = self.model.kernels.draw_tokens(
+            draft_logits(self, adapter, h),
+            draws,
+            (roots + depths).to(h.device),
+            self.num_ranked,
+            token_ids=self.head.token_ids,
+        )
+        return rankings(tokens.clamp(min=0), shares)
 
     def _raced(self, state: DecodeState, b: int, tree: DraftTree, logits: Tensor) -> list[Ranking]:
         """Of sequence `b`, by the adapter's logits [N, V] of its newest nodes."""
@@ -66,8 +88,12 @@ class SampledBranchingDrafter(BranchingDrafter):
         return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
 
 
-def head_logits(drafter: KangarooDrafter, adapter: Adapter, h: Tensor) -> Tensor:
-    """The drafter's head on adapter states h [B, N, C]: [B, N, V] float32."""
+def draft_logits(drafter: KangarooDrafter, adapter: Adapter, h: Tensor) -> Tensor:
+    """The drafter's head on adapter states h [B, N, C]: [B, N, R] float32, of the head's tokens."""
     head, eps = drafter.head, adapter.config.rms_norm_eps
-    logits = drafter.model.kernels.draft_logits(h, head, adapter.norm, eps)
-    return whole_rows(logits, head)
+    return drafter.model.kernels.draft_logits(h, head, adapter.norm, eps)
+
+
+def head_logits(drafter: KangarooDrafter, adapter: Adapter, h: Tensor) -> Tensor:
+    """The same of all tokens: [B, N, V]."""
+    return whole_rows(draft_logits(drafter, adapter, h), drafter.head)

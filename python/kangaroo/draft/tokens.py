@@ -108,6 +108,7 @@ class SteppingDrafter(TokenDrafter):
     ) -> tuple[Tensor, Tensor]:
         speaker, h = self.speaker, self.states(state, trees)
         if any_sampled(state):
-            return drawn(state, trees, growing, speaker.logits(h)[:, 0])
+            logits = speaker.logits(h)[:, 0]
+            return drawn(speaker.kernels, state, trees, growing, logits)
         eps = speaker.config.rms_norm_eps
         return speaker.kernels.top1_confidence(h, self.head, speaker.weights.norm, eps)

@@ -17,6 +17,7 @@ from kangaroo.engine.pace import Pace
 from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo.engine.stopping import until
 from kangaroo.models.llama import Llama
+from kangaroo.sampling.sampler import by_kernels, draws_of
 from kangaroo_kernels import UnsupportedError
 from kangaroo_kernels.verify_tree import Verdict
 
@@ -172,17 +173,37 @@ class Decoder:
         also the scores [1, V] of those nodes, if they are to be kept.
         """
         scores: list[list[Tensor]] = [[] for _ in trees]
-        if not any(request.sampler for request in state.requests):
-            return self.model.kernels.verify_tree(logits, *tensors(trees, logits.device)), scores
-        each = []
-        for b, (request, tree) in enumerate(zip(state.requests, trees, strict=True)):
-            row = logits[b : b + 1]
-            if request.sampler is not None:
-                kept_rows = scores[b] if self.keep_scores else None
-                each.append(request.sampler.verify(request.tokens, tree, row, kept_rows))
-            else:
-                each.append(self.model.kernels.verify_tree(row, *tensors([tree], row.device)))
-        return Verdict(*map(torch.cat, zip(*each, strict=True))), scores
+        samplers = [request.sampler for request in state.requests]
+        if all(map(by_kernels, samplers)):
+            verdict = self.walk(state.requests, trees, logits)
+        else:
+            each = []
+            for b, sampler in enumerate(samplers):
+                request, tree, rows = state.requests[b], trees[b], logits[b : b + 1]
+                if sampler is None or by_kernels(sampler):
+                    each.append(self.walk([request], [tree], rows))
+                else:
+                    wanted = scores[b] if self.keep_scores else None
+                    each.append(sampler.verify(request.tokens, tree, rows, wanted))
+            verdict = Verdict(*map(torch.cat, zip(*each, strict=True)))
+        for b, sampler in enumerate(samplers if self.keep_scores else ()):
+            if sampler is not None and sampler.draw:
+                path = verdict.path[b, : int(verdict.path_len[b])].tolist()
+                scores[b] = sampler.scores(state.requests[b].tokens, trees[b], path, logits[b])
+        return verdict, scores
+
+    def walk(self, requests: list[Request], trees: list[DraftTree], logits: Tensor) -> Verdict:
+        """Along the tokens that kernels choose: the most probable, or drawn ones."""
+        kernels, device = self.model.kernels, logits.device
+        tokens, parents = tensors(trees, device)
+        samplers = [request.sampler for request in requests]
+        if not any(samplers):
+            return kernels.verify_tree(logits, tokens, parents)
+        roots = [request.prefix_len for request in requests]
+        positions = [[root + d for d in t.depths] for root, t in zip(roots, trees, strict=True)]
+        places = torch.tensor(positions, dtype=torch.int32, device=device)
+        drawn, _ = kernels.draw_tokens(logits, draws_of(samplers, device), places)
+        return kernels.verify_tree(logits, tokens, parents, choices=drawn[..., 0])
 
 
 def scores_of(logits: Tensor, path: list[int], shaped: list[Tensor]) -> Tensor:

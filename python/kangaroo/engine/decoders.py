@@ -21,7 +21,7 @@ class Decoders:
 
     Args:
         head: what drafts are taken from.
-        runtime: runs rounds without the host, greedy ones of Kangaroo's; None: the host runs all.
+        runtime: runs rounds of Kangaroo's without the host; None: the host runs all.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class Decoders:
             sampled, coupled: as in :func:`kangaroo.engine.drafting.drafter_of`.
             keep_logits, keep_scores: see Decoder; the host must look at every round then.
         """
-        if self.runtime is not None and not (sampled or keep_logits or keep_scores):
-            if grows_on_the_device(draft):
+        if self.runtime is not None and not (keep_logits or keep_scores):
+            if (coupled or not sampled) and grows_on_the_device(draft):
                 return self._graphs_for(draft, self.runtime)
         parts = self.model, self.adapter, draft, self.head
         drafter = drafter_of(*parts, sampled=sampled, coupled=coupled)

@@ -1,4 +1,4 @@
-"""A round that the device runs alone, greedy: steps of drafting, each left out where all drafts are
+"""A round that the device runs alone: steps of drafting, each left out where all drafts are
 done; verification of all nodes; the commit. The host learns the tokens when all is done.
 """
 
@@ -17,9 +17,11 @@ from torch import Tensor
 from kangaroo.cache import Slots
 from kangaroo.config import MAX_TREE_NODES
 from kangaroo.draft.device import DeviceDrafter
-from kangaroo.draft.device_trees import DeviceTreeDrafter, passes_of
+from kangaroo.draft.device_trees import DeviceTreeDrafter, Pass, passes_of
 from kangaroo.engine.state import DecodeState
+from kangaroo.sampling.sampler import draws_of
 from kangaroo_kernels.draft_head import DraftChain
+from kangaroo_kernels.draws import Draws
 from kangaroo_kernels.nodes import NodeBatch, SlotPlaces
 from kangaroo_kernels.verify_tree import Verdict
 
@@ -32,12 +34,14 @@ class Shape(NamedTuple):
         eos_ids: tokens that end each of the `batch` sequences.
         ahead: rounds that are launched before the first of them is read; more than one where the
             sequences end by what the device knows alone.
+        drawn: tokens are drawn, of some sequence at least.
     """
 
     batch: int
     depth: int
     eos_ids: tuple[int, ...]
     ahead: int
+    drawn: bool = False
 
 
 class Outcome(NamedTuple):
@@ -96,6 +100,7 @@ class DeviceRounds(ABC):
 
     Attributes:
         nodes: what is verified, the roots first.
+        draws: how tokens are drawn; None: they are the most probable.
     """
 
     def __init__(
@@ -113,6 +118,7 @@ class DeviceRounds(ABC):
         path, bonus = torch.zeros_like(nodes.tokens), torch.zeros_like(nodes.tokens[:, 0])
         self.verdict = Verdict(path, path_len, bonus)
         self.successors = torch.zeros_like(nodes.tokens)
+        self.draws = self._draws() if shape.drawn else None
         self.runtime = runtime(Pieces(steps, self.tail, nodes, self.verdict, shape))
 
     @property
@@ -129,6 +135,9 @@ class DeviceRounds(ABC):
         self.drafter.take_over(state)
         nodes.tokens[:, 0] = torch.tensor([request.tokens[-1] for request in state.requests])
         nodes.positions[:, 0] = state.shallow_kv.slots.cache_seqlens
+        if self.draws is not None:
+            for values, new in zip(self.draws, self._draws(), strict=True):
+                values.copy_(new)
         for b, request in enumerate(state.requests):
             self.runtime.start(b, request.num_left)
 
@@ -166,10 +175,17 @@ class DeviceRounds(ABC):
         h = state.hidden(0, self.num_nodes)
         h = model.layers(h, exit_layer, num_layers, state.deep_kv, nodes)
         trees = tree.tokens, parents, tree.num_nodes
+        logits, choices = model.logits(h), None
+        if self.draws is not None:
+            choices = model.kernels.draw_tokens(logits, self.draws, nodes.positions)[0][..., 0]
         model.kernels.verify_tree(
-            model.logits(h), *trees, out=self.verdict, successors=self.successors
+            logits, *trees, out=self.verdict, successors=self.successors, choices=choices
         )
         return h
+
+    def _draws(self) -> Draws:
+        samplers = [request.sampler for request in self.state.requests]
+        return draws_of(samplers, self.nodes.tokens.device)
 
     def commit(self, done: Tensor) -> None:
         """The paths, whose rows are in their slots, become history."""
@@ -227,7 +243,7 @@ class ChainRounds(DeviceRounds):
     def _step(self, node: int) -> None:
         if node == 0:
             self.drafter.root(self.state, self.nodes)
-        self.drafter.step(self.state, self.nodes, node)
+        self.drafter.step(self.state, self.nodes, node, self.draws)
 
 
 class TreeRounds(DeviceRounds):
@@ -245,7 +261,7 @@ class TreeRounds(DeviceRounds):
         passes = passes_of(drafter.config.max_nodes, shape.depth)
         self.trees = drafter.new_trees(state, drafter.config.max_nodes if passes else 1)
         self.seedbed = drafter.new_seedbed(state, passes)
-        steps = [partial(drafter.grow, state, self.seedbed, self.trees, each) for each in passes]
+        steps = [partial(self._step, each) for each in passes]
         super().__init__(state, drafter, runtime, shape, self.trees.nodes, steps)
 
     def tail(self, done: Tensor) -> None:
@@ -267,6 +283,9 @@ class TreeRounds(DeviceRounds):
     def num_passes(self, outcome: Outcome) -> int:
         """See DeviceRounds: those that were left out are not known."""
         return self.shape.depth
+
+    def _step(self, now: Pass) -> None:
+        self.drafter.grow(self.state, self.seedbed, self.trees, now, self.draws)
 
 
 def places(slots: Slots) -> SlotPlaces:

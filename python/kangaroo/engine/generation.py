@@ -135,7 +135,9 @@ def samplers(
         lengths = Lengths(prompt_len, prompt_len + wanted.max_new_tokens, wanted.eos_ids)
         shapers = processors(shaping, lengths, device)
         for _ in range(wanted.num_return_sequences):
-            made.append(Sampler(source, len(made), *shapers, shaping.do_sample, rule))
+            number = len(made)
+            draw = shaping.draw(seed, number) if rule == "coupled" else None
+            made.append(Sampler(source, number, *shapers, shaping.do_sample, rule, draw))
     return made
 
 

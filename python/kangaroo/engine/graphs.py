@@ -23,6 +23,7 @@ from kangaroo.engine.device_round import (
 )
 from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo.engine.stopping import until
+from kangaroo.sampling.sampler import by_kernels
 
 MAX_EOS = 16  # what a round takes
 AHEAD = 2  # rounds: while one is read and kept, the next one runs
@@ -42,7 +43,7 @@ def device_rounds(drafter: KangarooDrafter, runtime: Callable[[Pieces], Runtime]
 
 
 class GraphDecoder(Decoder):
-    """Decoder whose greedy rounds are single launches. Between calls of generate it keeps
+    """Decoder whose rounds are single launches. Between calls of generate it keeps
     what it has captured, and the caches; a call beside another has its own. A `Batch` has one for
     itself.
 
@@ -118,8 +119,8 @@ class GraphDecoder(Decoder):
         """The device can run rounds of these sequences: it knows all that ends them."""
         ends = {frozenset(request.eos_ids) for request in state.requests}
         known = len(ends) == 1 and all(len(ids) <= MAX_EOS for ids in ends)
-        greedy = all(r.sampler is None and r.prefix_len > 0 for r in state.requests)
-        return known and greedy and not self._steps_back
+        rows = all(by_kernels(r.sampler) and r.prefix_len > 0 for r in state.requests)
+        return known and rows and not self._steps_back
 
     def _rounds(self, state: DecodeState, depth: int) -> DeviceRounds:
         """Of the sequences of `state`; captured at most once for as many."""
@@ -128,7 +129,9 @@ class GraphDecoder(Decoder):
         if live is not None and live.state is state and same:
             if live.shape.depth == depth or live.runtime.unread:
                 return live
-        shape = Shape(len(requests), depth, tuple(sorted(requests[0].eos_ids)), self._ahead)
+        drawn = any(request.sampler for request in requests)
+        ends = tuple(sorted(requests[0].eos_ids))
+        shape = Shape(len(requests), depth, ends, self._ahead, drawn)
         if any(rounds.state is not state for rounds in self._captured.values()):
             self._captured.clear()
         if shape not in self._captured:

@@ -11,6 +11,9 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, PretrainedConfig
 
 from kangaroo.sampling.penalties import CountPenalty
+from kangaroo_kernels.draws import Draw
+
+DRAWN_BY_KERNELS = frozenset({"temperature", "top_k", "top_p", "min_p"})
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,16 @@ class Shaping:
     def is_idle(self) -> bool:
         """Plain greedy decoding."""
         return self == Shaping()
+
+    def draw(self, seed: int, sequence: int) -> Draw | None:
+        """The same as kernels do it, of a sequence that is sampled by the numbers of its places;
+        None: it is not, or processors do more than they can.
+        """
+        own = any(self.penalties) or self.logits_processor or self.prefix_allowed_tokens_fn
+        if not self.do_sample or own or not self.fields.keys() <= DRAWN_BY_KERNELS:
+            return None
+        given = {name: value for name, value in self.fields.items() if value is not None}
+        return Draw(**({"temperature": 1.0} | given), seed=seed, sequence=sequence)
 
 
 @dataclass(frozen=True)

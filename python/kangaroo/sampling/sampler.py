@@ -14,6 +14,7 @@ from kangaroo.config import DRAFT_SAMPLINGS, DraftSampling
 from kangaroo.draft.tree import DraftTree, tensors
 from kangaroo.sampling.accept import Candidates, accept, certain, walk
 from kangaroo.sampling.source import Place, Purpose, Source
+from kangaroo_kernels.draws import Draw, Draws
 from kangaroo_kernels.verify_tree import Verdict
 
 
@@ -29,6 +30,8 @@ class Sampler:
         sequence: number of this sequence among those of one seed.
         target, draft: what shapes the rows of each.
         do_sample: False: all of a row's probability is on its best token (ties to the lowest id).
+        draw: all that shapes and draws the target's rows, as kernels do it; None: more than they
+            can do.
         draft_sampling: "coupled": every token is the target's own draw by the numbers of its
             position, whatever is drafted. "rejection": speculative sampling, which keeps more of a
             draft and has the same law, but what is drafted decides which tokens are drawn.
@@ -43,6 +46,7 @@ class Sampler:
     draft: LogitsProcessorList
     do_sample: bool = True
     draft_sampling: DraftSampling = "coupled"
+    draw: Draw | None = None
 
     def __post_init__(self) -> None:
         if self.draft_sampling not in DRAFT_SAMPLINGS:
@@ -113,6 +117,16 @@ class Sampler:
             verdict = accept(candidates, target, draft if tree.drawn_from else None, self.source)
         return verdict._replace(path_len=verdict.path_len.int())
 
+    def scores(
+        self, history: list[int], tree: DraftTree, path: list[int], logits: Tensor
+    ) -> list[Tensor]:
+        """[1, V] float32 of every node of `path`: what processors make of its row of logits
+        [N, V].
+        """
+        behind = [history + tree.path_tokens(node) for node in path]
+        rows = (logits[node : node + 1] for node in path)
+        return [shaped(self.target, *each).float() for each in zip(behind, rows, strict=True)]
+
     def row(
         self,
         processors: LogitsProcessorList,
@@ -123,11 +137,27 @@ class Sampler:
         """Probabilities [1, V] float64 of the token behind `ids`, from its logits [1, V]; what they
         are the softmax of is also appended to `kept`.
         """
-        input_ids: Any = torch.tensor([ids], device=logits.device)  # a LongTensor, for mypy
-        shaped: Any = logits.clone()
-        scores = processors(input_ids, shaped)
+        scores = shaped(processors, ids, logits)
         if kept is not None:
             kept.append(scores.float())
         scores = scores.double()
         row = scores.softmax(-1)
         return row if self.do_sample else certain(row, scores.argmax(-1))
+
+
+def shaped(processors: LogitsProcessorList, ids: list[int], logits: Tensor) -> Tensor:
+    """What processors make of the logits [1, V] of the token behind `ids`."""
+    input_ids: Any = torch.tensor([ids], device=logits.device)  # a LongTensor, for mypy
+    row: Any = logits.clone()
+    return processors(input_ids, row)
+
+
+def by_kernels(sampler: Sampler | None) -> bool:
+    """Kernels decide the tokens of a sequence with this sampler."""
+    return sampler is None or sampler.draw is not None
+
+
+def draws_of(samplers: Sequence[Sampler | None], device: torch.device) -> Draws:
+    """Of B sequences; those that are not drawn by kernels take the most probable token."""
+    draws = (None if sampler is None else sampler.draw for sampler in samplers)
+    return Draws.of([draw or Draw() for draw in draws], device)

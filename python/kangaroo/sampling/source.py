@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from kangaroo_kernels.draws import RACE
 from kangaroo_kernels.philox import WORD, philox
 
 SEEDS = 2**64
@@ -19,7 +20,7 @@ class Purpose(IntEnum):
     DRAFT = 0  # which token is drafted
     ACCEPT = 1  # whether a drafted token is kept
     TARGET = 2  # the token that verification writes itself: bonus, or what is left of the target
-    RACE = 3  # how well one token does at one position, whosever row is asked
+    RACE = RACE  # how well one token does at one position, whosever row is asked
 
 
 class Place(NamedTuple):
