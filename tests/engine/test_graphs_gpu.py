@@ -10,15 +10,16 @@ import pytest
 import torch
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
-from kangaroo.draft.branching import BranchingDrafter
-from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.head import drafting_head
 from kangaroo.engine.batch import Batch
 from kangaroo.engine.capture import CapturedRounds
 from kangaroo.engine.decode import Decoder, Round
+from kangaroo.engine.drafting import kangaroo_drafter
 from kangaroo.engine.graphs import GraphDecoder
 from kangaroo.models.llama import Llama
 from tests.engine.test_graphs import CHAIN, DRAFTS, assert_same, counts, decode, request_of
-from tests.engines import SMALL, load, make_adapter
+from tests.engine.test_sampled_graphs import LAWS
+from tests.engines import SMALL, load, make_adapter, sampler_of
 from tests.factories import make_checkpoint
 
 pytestmark = pytest.mark.gpu
@@ -41,8 +42,8 @@ def decoders(
     """Step by step, and captured."""
     config = DraftConfig(EXIT_LAYER, confidence=confidence, max_depth=6 if kind else 0, **draft)
     adapter = make_adapter(model, kind, EXIT_LAYER) if kind else None
-    drafters = BranchingDrafter if config.draft == "tree" else KangarooDrafter
-    drafter = drafters(model, adapter, config)
+    head = drafting_head(model.weights.lm_head)
+    drafter = kangaroo_drafter(model, adapter, config, head, sampled=True, coupled=True)
     return Decoder(model, drafter, config), GraphDecoder(drafter, CapturedRounds)
 
 
@@ -58,10 +59,28 @@ def test_every_round_is_that_of_the_loop(
         assert_same(decode(graphs, request_of(model, prompt_len, 150)), expected, plain.config)
 
 
+@pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_nothing_waits_for_the_host(model: Llama, draft: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kind", [None, *ADAPTER_KINDS])
+def test_every_sampled_round_is_that_of_the_loop(
+    model: Llama, kind: AdapterKind | None, draft: dict[str, Any], law: dict[str, Any]
+) -> None:
+    plain, graphs = decoders(model, kind, 0.2, draft)
+    for prompt_len in (2, 64):
+        sampled = {"sampler": sampler_of(prompt_len, **law)}
+        expected = decode(plain, request_of(model, prompt_len, 150, **sampled))
+        ours = decode(graphs, request_of(model, prompt_len, 150, **sampled))
+        assert_same(ours, expected, plain.config)
+
+
+@pytest.mark.parametrize("law", [None, LAWS[1]])
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_nothing_waits_for_the_host(
+    model: Llama, draft: dict[str, Any], law: dict[str, Any] | None
+) -> None:
     _, graphs = decoders(model, "paper", 0.12, draft)
-    rounds = graphs.generate(request_of(model, 20, 100))
+    sampler = sampler_of(**law) if law else None
+    rounds = graphs.generate(request_of(model, 20, 100, sampler=sampler))
     for _ in range(2):  # the first may be of the host, the second is captured
         next(rounds)
     torch.cuda.set_sync_debug_mode("error")
