@@ -18,7 +18,8 @@ class Draw(NamedTuple):
     Attributes:
         temperature: 0: no number enters, every token is the most probable, and no warp matters.
         top_k: kept are so many of the most probable tokens; 0: all.
-        top_p: of these, tokens behind more probable ones that weigh less than this part of all.
+        top_p: of these, tokens behind more probable ones that weigh less than this part of all; 1:
+            all, also those that weigh nothing beside the others in float64.
         min_p: of these, tokens with at least this part of the probability of the best.
         seed: in [0, 2^64).
         sequence: in [0, 2^32), its number among those of one seed.
