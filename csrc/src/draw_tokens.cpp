@@ -129,10 +129,9 @@ float end_of_nucleus(const Row& row, float* logits, int64_t count, double wanted
   std::sort(logits, logits + count, std::greater<float>());
   row.weigh(logits, count, weights);
   int64_t end = 1;
-  for (double in_front = weights[0]; end < count; in_front += weights[end++]) {
-    if (logits[end] != logits[end - 1] && !(in_front < wanted)) break;
-  }
-  return logits[end - 1];
+  double in_front = weights[0];
+  while (end < count && in_front < wanted) in_front += weights[end++];
+  return logits[end - 1];  // its equals are kept with it
 }
 
 // The least logit of the nucleus of those of at least `least`: masses by shelves, and the shelf on
@@ -216,7 +215,7 @@ class Podium {
 // logarithm less that of the time is the score. Returns the sum of exp(score).
 double race(const Row& row, float least, Podium& podium) {
   constexpr int64_t kSums = 8;
-  double sums[kSums] = {};
+  double total = 0.0;
   double weights[kRunners], times[kRunners], ratios[kRunners];
   uint64_t tokens[kRunners];
   std::fill_n(times, kRunners, 1.0);
@@ -232,20 +231,23 @@ double race(const Row& row, float least, Podium& podium) {
         times[i] = weights[i] < row.min_p ? HUGE_VAL : times[i];  // never arrives
       }
     }
+    double own[kSums] = {}, fastest[kSums] = {};
     for (int64_t i = 0; i < kRunners; i += kSums) {
       for (int64_t j = 0; j < kSums; ++j) {
-        ratios[i + j] = weights[i + j] / times[i + j];
-        sums[j] += ratios[i + j];
+        const double ratio = weights[i + j] / times[i + j];
+        ratios[i + j] = ratio;
+        own[j] += ratio;
+        fastest[j] = ratio > fastest[j] ? ratio : fastest[j];
       }
     }
+    for (const double sum : own) total += sum;
+    if (*std::max_element(fastest, fastest + kSums) < podium.bar()) return;
     for (int64_t i = 0; i < runners.count; ++i) {
       if (ratios[i] < podium.bar()) continue;
       const double score = row.scaled(runners.logits[i]) - std::log(times[i]);
       podium.insert(score, ratios[i], static_cast<int64_t>(runners.columns[i]));
     }
   });
-  double total = 0.0;
-  for (const double sum : sums) total += sum;
   return total;
 }
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <numeric>
 
+#include "isa/kernels.h"
 #include "testing.h"
 
 using testing::Tensor;
@@ -181,6 +182,64 @@ void check_all() {
   }
 }
 
+// All weigh nearly the same, so that the nucleus ends once behind each token, or each group of
+// equals.
+void check_nuclei() {
+  constexpr int64_t kWidth = 613;
+  for (const bool tied : {false, true}) {
+    Case c = {testing::noise(KANGAROO_FLOAT32, kWidth, 9), 1, kPlain};
+    c.draw.temperature = 1e6;
+    for (int64_t i = 0; tied && i < kWidth; ++i) {
+      c.logits.set(i, std::round(64.0f * c.logits.at(i)) / 64.0f);
+    }
+    for (int64_t j = 0; j < kWidth; ++j) {
+      c.draw.top_p = (static_cast<double>(j) + 0.5) / kWidth;
+      check(c, 1);
+    }
+  }
+}
+
+// Weights that are too small for a double, of tokens whose times make good for it.
+void check_far_tokens() {
+  Case c = {Tensor(KANGAROO_FLOAT32, 10 * 3000, -709.0f), 10, kPlain};
+  for (int64_t row = 0; row < c.rows; ++row) {
+    c.logits.set(row * 3000, 0.0f);
+    c.logits.set(row * 3000 + 1, -702.0f);
+  }
+  check(c, 2);
+}
+
+// Few units of 2^-53 from the C library's exp and log, which half an ulp or more is.
+void check_kernels() {
+  const kangaroo::Kernels& k = kangaroo::kernels();
+  const Case c = {Tensor(KANGAROO_FLOAT32, 1), 1, kPlain, 41};
+  const kangaroo::RaceKey key = {{42, 3, 3}, static_cast<uint64_t>(kPlain.seed)};
+  uint64_t tokens[kangaroo::kRunners];
+  float logits[kangaroo::kRunners];
+  double values[kangaroo::kRunners];
+  for (uint64_t first = 0; first < 200000; first += kangaroo::kRunners) {
+    std::iota(tokens, tokens + kangaroo::kRunners, first);
+    k.start_times(key, tokens, kangaroo::kRunners, values);
+    for (int64_t i = 0; i < kangaroo::kRunners; ++i) {
+      const double exact = minus_log_of(c, 0, static_cast<int64_t>(tokens[i]));
+      EXPECT(std::fabs(values[i] - exact) <= 8 * 0x1p-53 * exact);
+    }
+  }
+  for (int64_t first = 0; first < 70800; first += kangaroo::kRunners) {
+    for (int64_t i = 0; i < kangaroo::kRunners; ++i) {
+      logits[i] = -0.01f * static_cast<float>(std::min<int64_t>(first + i, 70800));
+    }
+    k.weigh(logits, kangaroo::kRunners, 0.0, 1.0, values);
+    for (int64_t i = 0; i < kangaroo::kRunners; ++i) {
+      const double exact = std::exp(double{logits[i]});
+      EXPECT(std::fabs(values[i] - exact) <= 4 * 0x1p-53 * exact);
+    }
+  }
+  const float ends[3] = {5.0f, -703.5f, -INFINITY};
+  k.weigh(ends, 3, 5.0, 1.0, values);
+  EXPECT(values[0] == 1.0 && values[1] == 0.0 && values[2] == 0.0);
+}
+
 void check_rows_alone() {
   for (const Draw& draw : draws()) {
     const Case c = {testing::noise(KANGAROO_FLOAT32, 9 * 1000, 6, 3.0f), 9, draw, 17};
@@ -253,6 +312,8 @@ void check_chain() {
   EXPECT(stopped[0] == 0 && stopped[1] == 1 && stopped[2] == 0);
   EXPECT(at[1] == 41 && at[4] == 71 && at[7] == 1);
   EXPECT(num_nodes[0] == 2 && num_nodes[1] == 2 && num_nodes[2] == 2);
+  p.logits.nodes = 0;
+  EXPECT(kangaroo_draw_tokens(&p) == KANGAROO_INVALID_ARGUMENT);
 }
 
 void check_refusals() {
@@ -275,7 +336,10 @@ void check_refusals() {
 int main() {
   check_known_answers();
   testing::for_each_isa([] {
+    check_kernels();
     check_all();
+    check_nuclei();
+    check_far_tokens();
     check_rows_alone();
     check_ties();
     check_no_token();

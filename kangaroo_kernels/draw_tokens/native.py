@@ -1,4 +1,4 @@
-"""draw_tokens in C++ on the CPU: a row is read once, and once more for each of top_k and top_p."""
+"""draw_tokens in C++ on the CPU: numbers, weights and scores are vectors of doubles."""
 
 import torch
 from torch import Tensor
