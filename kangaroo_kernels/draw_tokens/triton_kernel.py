@@ -27,7 +27,8 @@ from kangaroo_kernels.triton_rank import keep_best, merge_best
 __all__ = ["draw_tokens", "unsupported"]
 
 WIDE = 8192  # logits that are only compared, at once
-BLOCK = 1024  # logits of a race, or of a pass of the search, at once
+BLOCK = 1024  # logits of a race at once
+SEARCHED = 512  # logits that are compared with every pivot at once
 PIVOTS = 16
 LAST_TOKEN = 2**31 - 1
 LOWEST = tl.constexpr(-1.7976931348623157e308)  # finite, in float64
@@ -227,7 +228,7 @@ def draw_tokens(
     if num_rows > 0:
         _threshold_kernel[(num_rows,)](
             logits, draws.temperature, draws.top_k, draws.top_p, largest, least, num_nodes, num_ids,
-            WIDE=WIDE, BLOCK=BLOCK, PIVOTS=PIVOTS, num_warps=16, enable_fp_fusion=True,
+            WIDE=WIDE, BLOCK=SEARCHED, PIVOTS=PIVOTS, num_warps=16, enable_fp_fusion=True,
         )  # fmt: skip
         _race_kernel[(num_rows, num_tiles)](
             logits, token_ids, positions, draws.temperature, draws.min_p, draws.seed,

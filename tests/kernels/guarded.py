@@ -24,6 +24,7 @@ from torch import Tensor
 
 from kangaroo_kernels import Backend, Target, testing
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
+from kangaroo_kernels.draws import Draw, Draws
 from kangaroo_kernels.kernel_set import IMPLS, MODULES, load_impl
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
@@ -99,12 +100,23 @@ def calls(node_counts: tuple[int, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     )  # fmt: skip
     ranking = {"h": torch.randn(1, 2, 5), "head": DraftHead(torch.randn(9, 5))}
     yield "top1_confidence", {**ranking, "norm_weight": torch.ones(5), "eps": EPS, "chain": chain}
+    for num_ids in (7, 1027):
+        draw = Draw(temperature=0.7, top_k=5, top_p=0.9, min_p=0.01, seed=9)
+        drawing = {
+            "logits": torch.randn(1, 2, num_ids),
+            "draws": Draws.of([draw], chain.tokens.device),
+        }
+        ids = torch.arange(num_ids, dtype=i32)
+        places = {"positions": torch.zeros(1, 2, dtype=i32), "token_ids": ids}
+        yield "draw_tokens", {**drawing, **places, "k": 3, "chain": chain}
     cache = torch.randn(3, 1, 2, 10, 5)
     path = {"path": torch.tensor([[0, 3, 2**40]]), "path_len": torch.tensor([2]).int()}
     yield "compact_kv", {"caches": [cache], **path, "cache_seqlens": torch.tensor([6]).int()}
     tokens, parents = torch.tensor([[0, 36, 4]]), torch.tensor([[-1, 0, 1]])
     logits = torch.zeros(1, 3, 37).index_fill(2, torch.tensor([36]), 1.0)
     yield "verify_tree", {"logits": logits, "tokens": tokens, "parents": parents}
+    made = {"choices": torch.tensor([[36, 4, -1]])}
+    yield "verify_tree", {"logits": logits, "tokens": tokens, "parents": parents, **made}
     yield from device_calls()
 
 
