@@ -87,7 +87,7 @@ def _score_kernel(
     logits = tl.where(logits > LOWEST, logits, LOWEST)
     logits = tl.where(row_live[:, None] & known[None, :], logits, float("-inf"))
     place = row.to(tl.int64) * tl.num_programs(1) + tile
-    keep_best(logits, token, place, row_live, top_ptr, token_ptr, mass_ptr, LOWEST, K)
+    keep_best(logits, token[None, :], place, row_live, top_ptr, token_ptr, mass_ptr, LOWEST, K)
 
 
 @triton.jit
@@ -102,8 +102,8 @@ def keep_best(
     LOWEST: tl.constexpr,
     K: tl.constexpr,
 ):
-    """The K best of scores [rows, columns] of tokens [columns], and their sum, become the lists at
-    `place` [rows] of all rows and tiles. -inf: there is no such token; others are LOWEST or more.
+    """The K best of scores [rows, columns], whose tokens are [rows or 1, columns], and their sum
+    become the lists at `place` [rows]. -inf: there is no such token; others are LOWEST or more.
     """
     lane = tl.arange(0, scores.shape[1])
     top = tl.maximum(tl.max(scores, axis=1), LOWEST)
@@ -113,7 +113,7 @@ def keep_best(
         best = tl.max(scores, axis=1)
         chosen = lane[None, :] == tl.argmax(scores, axis=1)[:, None]
         tl.store(top_ptr + place * K + rank, best, mask=row_live)
-        best_token = tl.sum(tl.where(chosen, token[None, :], 0), axis=1)
+        best_token = tl.sum(tl.where(chosen, token, 0), axis=1)
         tl.store(token_ptr + place * K + rank, best_token, mask=row_live)
         scores = tl.where(chosen, float("-inf"), scores)
 

@@ -161,6 +161,7 @@ def threshold_kernel(
     BLOCK: tl.constexpr,
     PIVOTS: tl.constexpr,
 ):
+    """One program per row."""
     row = tl.program_id(0).to(tl.int64)
     logits = logits_ptr + row * num_ids
     most = tl.full((WIDE,), float("-inf"), tl.float32)

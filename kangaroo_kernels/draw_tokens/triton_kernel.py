@@ -29,7 +29,7 @@ from kangaroo_kernels.triton_threshold import (
 
 __all__ = ["draw_tokens", "unsupported"]
 
-BLOCK = 1024  # logits of a race at once
+TILES, BLOCK = 16, 64  # of a program, and the logits of each: lists of the best are per tile
 LAST_TOKEN = 2**31 - 1
 LOWEST = tl.constexpr(-1.7976931348623157e308)  # finite, in float64
 PURPOSE = tl.constexpr(RACE)
@@ -64,18 +64,22 @@ def _race_kernel(
     mass_ptr,  # [M, tiles] float64: sum of exp(score - largest)
     num_nodes,
     num_ids,
+    num_tiles,
     K: tl.constexpr,
+    TILES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    column = tile * BLOCK + tl.arange(0, BLOCK)
+    """One program for TILES tiles of a row."""
+    row = tl.program_id(0).to(tl.int64)
+    tile = tl.program_id(1) * TILES + tl.arange(0, TILES)
+    column = tile[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
     known, token = column < num_ids, column
     if ids_ptr is not None:
         token = tl.load(ids_ptr + column, mask=known, other=0)
     largest = tl.load(largest_ptr + row)
     sequence = row // num_nodes
     temperature = tl.load(temperature_ptr + sequence)
-    scores = tl.full((BLOCK,), LOWEST, tl.float64)
+    scores = tl.full((TILES, BLOCK), LOWEST, tl.float64)
     if tl.abs(largest) < float("inf"):
         best = largest.to(tl.float64)
         scores = load_logits(logits_ptr + row * num_ids, column, num_ids).to(tl.float64) - best
@@ -85,7 +89,7 @@ def _race_kernel(
             min_p = tl.load(min_p_ptr + sequence)
             if min_p > 0:
                 kept &= tl.exp(scores) >= min_p
-            if tl.max((kept & known).to(tl.int32), axis=0) > 0:  # else no number has a say
+            if tl.max((kept & known).to(tl.int32)) > 0:  # else no number has a say
                 scores += _noise(
                     tl.load(seed_ptr + sequence), tl.load(positions_ptr + row),
                     tl.load(sequence_ptr + sequence), token,
@@ -93,12 +97,11 @@ def _race_kernel(
             scores = tl.where(kept, scores, LOWEST)
         scores = tl.maximum(scores, LOWEST)
     else:
-        token = tl.full((BLOCK,), -1, tl.int32)
+        token = tl.full((TILES, BLOCK), -1, tl.int32)
     scores = tl.where(known, scores, float("-inf"))
-    place = row + tl.zeros((1,), tl.int64)
     keep_best(
-        scores[None, :], token, place * tl.num_programs(1) + tile, place >= 0, top_ptr, token_ptr,
-        mass_ptr, LOWEST, K,
+        scores, token, row * num_tiles + tile, tile < num_tiles, top_ptr, token_ptr, mass_ptr,
+        LOWEST, K,
     )  # fmt: skip
 
 
@@ -125,10 +128,10 @@ def draw_tokens(
             logits, draws.temperature, draws.top_k, draws.top_p, scratch, largest, least, num_nodes,
             num_ids, WIDE=WIDE, BLOCK=SEARCHED, PIVOTS=PIVOTS, num_warps=16, enable_fp_fusion=True,
         )  # fmt: skip
-        _race_kernel[(num_rows, num_tiles)](
+        _race_kernel[(num_rows, triton.cdiv(num_tiles, TILES))](
             logits, token_ids, positions, draws.temperature, draws.min_p, draws.seed,
-            draws.sequence, largest, least, top, token, mass, num_nodes, num_ids, K=k, BLOCK=BLOCK,
-            num_warps=4, enable_fp_fusion=True,
+            draws.sequence, largest, least, top, token, mass, num_nodes, num_ids, num_tiles, K=k,
+            TILES=TILES, BLOCK=BLOCK, num_warps=4, enable_fp_fusion=True,
         )  # fmt: skip
     return merge_best(top, token, mass, LAST_TOKEN, chain)
 

@@ -79,12 +79,14 @@ def _walk_kernel(
 def _choice(top_ptr, choice_ptr, row, tile, num_tiles, vocab):
     """The lowest id of the highest logit; -1 where that is not finite. Or what is given."""
     if top_ptr is None:
-        return tl.load(choice_ptr + row)
-    live = tile < num_tiles
-    top = tl.load(top_ptr + row * num_tiles + tile, mask=live, other=float("-inf"))
-    best = tl.max(top, axis=0)
-    token = tl.load(choice_ptr + row * num_tiles + tile, mask=live & (top == best), other=vocab - 1)
-    return tl.where(tl.abs(best) < float("inf"), tl.min(token, axis=0), -1).to(tl.int64)
+        choice = tl.load(choice_ptr + row)
+    else:
+        at, live = row * num_tiles + tile, tile < num_tiles
+        top = tl.load(top_ptr + at, mask=live, other=float("-inf"))
+        best = tl.max(top, axis=0)
+        token = tl.load(choice_ptr + at, mask=live & (top == best), other=vocab - 1)
+        choice = tl.where(tl.abs(best) < float("inf"), tl.min(token, axis=0), -1).to(tl.int64)
+    return choice
 
 
 def verify_tree(

@@ -12,6 +12,7 @@ from tests.kernels.test_draw_tokens import PLAIN, inputs_of
 WIDE = {
     "top-k": (3.0, PLAIN._replace(top_k=50)),
     "top-p": (3.0, PLAIN._replace(top_p=0.9)),
+    "hot": (9.0, PLAIN._replace(temperature=3.0, top_p=0.9)),
     "both": (3.0, PLAIN._replace(top_k=50, top_p=0.9)),
     "top-k of most": (3.0, PLAIN._replace(top_k=9000, top_p=0.99)),
     "top-p of most": (0.3, PLAIN._replace(top_p=0.999)),
