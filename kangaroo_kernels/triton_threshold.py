@@ -82,15 +82,15 @@ def _search(
 
 @triton.jit
 def _gather(logits, num_ids, low, largest, temperature, weigh, scratch, WIDE: tl.constexpr):
-    """How many logits have keys from `low` on, which go to `scratch` as far as there is room; and,
-    if wanted, what all logits weigh, else -1.
+    """How many logits have keys from `low` on, -inf behind the last column too; they go to
+    `scratch` as far as there is room. And what all logits weigh, if wanted, else -1.
     """
     lane = tl.arange(0, WIDE)
     found = tl.zeros((), tl.int32)
     weights = tl.zeros((WIDE,), tl.float64)
     for start in range(0, num_ids, WIDE):
         x = load_logits(logits, start + lane, num_ids)
-        inside = (_key(x) >= low) & (start + lane < num_ids)
+        inside = _key(x) >= low
         place = found + tl.cumsum(inside.to(tl.int32), axis=0) - 1
         tl.store(scratch + place, x, mask=inside & (place < WIDE))
         found += tl.sum(inside.to(tl.int32), axis=0)
