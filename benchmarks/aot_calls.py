@@ -13,6 +13,7 @@ from benchmarks.models import EPS, LLAMA_8B, QWEN3_8B, VICUNA_7B, Model
 from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
 from kangaroo_kernels.draft_head import QUANTIZED, DraftChain, DraftHead
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed, widths
+from kangaroo_kernels.draws import Draw, Draws
 from kangaroo_kernels.nodes import NodeBatch, SlotPlaces
 from kangaroo_kernels.testing import Heads
 from kangaroo_kernels.triton_rank import FLOAT8_CAPABILITY
@@ -49,6 +50,7 @@ def calls(dtype: torch.dtype, sm: int) -> Iterator[Call]:
     for model, n in product(models, NUM_NODES):
         yield from layer_calls(model, n, new)
         yield from draft_calls(model, n, new, sm)
+        yield from draw_calls(model, n)
         yield from attention_calls(model.name, model.heads, n, new)
         yield from adapter_calls(model, n, new)
     for heads, n in product(OTHER_HEADS, NUM_NODES):
@@ -68,7 +70,9 @@ def layer_calls(model: Model, n: int, new: Callable[..., torch.Tensor]) -> Itera
     mlp = (x, new(2 * model.ffn, c), new(c, model.ffn), norm, EPS)
     yield Call("gated_mlp", name, mlp)
     yield Call("rms_norm", name, (x, norm, EPS))
-    yield Call("verify_tree", name, (new(1, n, model.vocab), ids, ids), {"successors": ids.clone()})
+    trees, made = (new(1, n, model.vocab), ids, ids), {"successors": ids.clone()}
+    yield Call("verify_tree", name, trees, made)
+    yield Call("verify_tree", f"{name} choices", trees, {**made, "choices": ids.clone()})
     caches = [new(64, 1, model.heads.h_kv, NUM_SLOTS, 128), new(1, 1, 1, NUM_SLOTS, c)]
     yield Call("compact_kv", name, (caches, torch.zeros(1, 8, dtype=torch.int64), one, one))
 
@@ -82,6 +86,17 @@ def draft_calls(model: Model, n: int, new: Callable[..., torch.Tensor], sm: int)
         yield Call("top1_confidence", where, (x, head, norm, EPS), {"chain": chain})
         yield Call("topk_confidence", where, (x, head, norm, EPS, 10))
         yield Call("draft_logits", where, (x, head, norm, EPS))
+
+
+def draw_calls(model: Model, n: int) -> Iterator[Call]:
+    """draw_tokens of whole rows, and of a part of the vocabulary."""
+    cpu = torch.device("cpu")
+    draws, places = Draws.of([Draw()], cpu), torch.zeros(1, n, dtype=torch.int32)
+    logits, ids = torch.empty(1, n, model.vocab), torch.arange(model.vocab).int()
+    for k in (1, 10):
+        yield Call("draw_tokens", f"{model.name} k={k}", (logits, draws, places, k))
+    drafted = {"token_ids": ids, "chain": DraftChain.of_roots(1, 7, 0.0, cpu)}
+    yield Call("draw_tokens", f"{model.name} ids", (logits, draws, places), drafted)
 
 
 def draft_heads(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.harness import Setting
+from kangaroo_kernels.draws import Draw
 from kangaroo_kernels.reference_math import visible
 from kangaroo_kernels.testing import AttentionInputs
 from kangaroo_kernels.tree_attention import KV_CHUNK
@@ -43,6 +44,20 @@ def rms_norm_peers(setting: Setting, eps: float) -> Peers:
 
         peers["Liger"] = lambda x, weight: LigerRMSNormFunction.apply(x, weight, eps)
     return peers
+
+
+def sampling_peers(setting: Setting, draw: Draw) -> Peers:
+    """Of logits [1, N, V]: temperature, top-k, then top-p of what it left, and a token of each."""
+    if setting.device.type != "cuda" or not find_spec(PACKAGES["FlashInfer"]):
+        return {}
+    from flashinfer.sampling import top_k_top_p_sampling_from_logits as sample
+
+    def run(logits: Tensor, *_: Any) -> object:
+        return sample(
+            logits[0] / draw.temperature, draw.top_k, draw.top_p, filter_apply_order="top_k_first"
+        )
+
+    return {"FlashInfer": run}
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch.library import Library
 from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed
+from kangaroo_kernels.draws import Draws
 from kangaroo_kernels.kernel_set import Target, auto_backend, load_impl
 from kangaroo_kernels.nodes import NodeBatch, SlotPlaces
 from kangaroo_kernels.verify_tree import Verdict
@@ -31,6 +32,10 @@ _HEAD = "Tensor weight, Tensor? scale, Tensor? token_ids"
 _CHAIN = (
     "Tensor(a!) chain_tokens, Tensor(b!) chain_positions, Tensor(c!) chain_num_nodes, "
     "Tensor(d!) chain_stopped, Tensor chain_threshold"
+)
+_DRAWN = (
+    "Tensor logits, Tensor temperature, Tensor top_k, Tensor top_p, Tensor min_p, Tensor seed, "
+    "Tensor sequence, Tensor positions, SymInt k, Tensor? token_ids"
 )
 
 
@@ -175,6 +180,22 @@ def _draft_logits(h: Tensor, *rest: Any) -> Tensor:
 
 
 @_op(
+    f"draw_tokens({_DRAWN}) -> (Tensor, Tensor)",
+    lambda logits, *rest: _fake_ranking(logits, rest[7]),
+)
+def _draw_tokens(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return _drawn(logits, *rest)
+
+
+@_op(
+    f"draw_tokens_append({_DRAWN}, {_CHAIN}) -> (Tensor, Tensor)",
+    lambda logits, *rest: _fake_ranking(logits, rest[7]),
+)
+def _draw_tokens_append(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return _drawn(logits, *rest[:9], chain=DraftChain(*rest[9:]))
+
+
+@_op(
     f"adapter_step(Tensor h, Tensor input_norm, Tensor qkv, Tensor o, {_CACHES}, {_NODES}, "
     "Tensor rope, float eps) -> Tensor",
     lambda h, *_: h.new_empty(h.shape),
@@ -198,19 +219,21 @@ def _adapter_refresh(h: Tensor, h_deep: Tensor, successor: Tensor, *rest: Any) -
     op((h, h_deep, successor), RefreshWeights(*weights), *caches, _nodes(*nodes), rope, eps=eps)
 
 
-def _fake_verdict(logits: Tensor, tokens: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_verdict(
+    logits: Tensor, tokens: Tensor, *_: Any, **__: Any
+) -> tuple[Tensor, Tensor, Tensor]:
     batch = len(tokens)
     path_len = tokens.new_empty(batch, dtype=torch.int32)
     return tokens.new_empty(tokens.shape), path_len, tokens.new_empty(batch)
 
 
 @_op(
-    "verify_tree(Tensor logits, Tensor tokens, Tensor parents, Tensor? num_nodes=None) "
-    "-> (Tensor, Tensor, Tensor)",
+    "verify_tree(Tensor logits, Tensor tokens, Tensor parents, Tensor? num_nodes=None, *, "
+    "Tensor? choices=None) -> (Tensor, Tensor, Tensor)",
     _fake_verdict,
 )
-def _verify_tree(logits: Tensor, *trees: Tensor | None) -> tuple[Tensor, ...]:
-    return tuple(_serve("verify_tree", logits)(logits, *trees))
+def _verify_tree(logits: Tensor, *trees: Tensor | None, **made: Tensor) -> tuple[Tensor, ...]:
+    return tuple(_serve("verify_tree", logits)(logits, *trees, **made))
 
 
 @_op(
@@ -249,6 +272,13 @@ def _grow_tree(tokens: Tensor, probabilities: Tensor, *args: Tensor, **rule: Any
     trees = DraftTrees(DraftChain(*args[8:13]), *args[13:])
     op = _serve("grow_tree", probabilities)
     op(tokens, probabilities, Seedbed(*args[:8]), trees, **rule)
+
+
+def _drawn(logits: Tensor, *rest: Any, chain: DraftChain | None = None) -> tuple[Tensor, Tensor]:
+    draws, (positions, k, token_ids) = Draws(*rest[:6]), rest[6:]
+    op = _serve("draw_tokens", logits)
+    tokens, shares = op(logits, draws, positions, k, token_ids=token_ids, chain=chain)
+    return tokens, shares
 
 
 def _nodes(

@@ -1,5 +1,5 @@
 """The k best tokens of the vocabulary in two launches, shared by top1_confidence and
-topk_confidence; and what draft_logits shares with them.
+topk_confidence; and what draft_logits and draw_tokens share with them.
 
 A program of the first multiplies a tile of the head and keeps the tile's k best and its part of the
 softmax's sum: logits live in registers only. A program of the second merges the sorted lists of one
@@ -78,25 +78,44 @@ def _score_kernel(
     tile = tl.program_id(1)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_live = row < num_rows
-    lane = tl.arange(0, BLOCK_V)
+    column = tile * BLOCK_V + tl.arange(0, BLOCK_V)
     logits, token, known = tile_logits(
-        h_ptr, norm_ptr, weight_ptr, scale_ptr, ids_ptr, row, row_live, tile * BLOCK_V + lane,
-        num_ids, eps, width, vocab, BLOCK_K,
+        h_ptr, norm_ptr, weight_ptr, scale_ptr, ids_ptr, row, row_live, column, num_ids, eps, width,
+        vocab, BLOCK_K,
     )  # fmt: skip
     # The lowest finite number ranks below all others, and -inf is what may not be drafted, or was.
     logits = tl.where(logits > LOWEST, logits, LOWEST)
     logits = tl.where(row_live[:, None] & known[None, :], logits, float("-inf"))
-    top = tl.maximum(tl.max(logits, axis=1), LOWEST)
-    mass = tl.sum(tl.exp(logits - top[:, None]), axis=1)
     place = row.to(tl.int64) * tl.num_programs(1) + tile
+    keep_best(logits, token[None, :], place, row_live, top_ptr, token_ptr, mass_ptr, LOWEST, K)
+
+
+@triton.jit
+def keep_best(
+    scores,
+    token,
+    place,
+    row_live,
+    top_ptr,
+    token_ptr,
+    mass_ptr,
+    LOWEST: tl.constexpr,
+    K: tl.constexpr,
+):
+    """The K best of scores [rows, columns], whose tokens are [rows or 1, columns], and their sum
+    become the lists at `place` [rows]. -inf: there is no such token; others are LOWEST or more.
+    """
+    lane = tl.arange(0, scores.shape[1])
+    top = tl.maximum(tl.max(scores, axis=1), LOWEST)
+    mass = tl.sum(tl.exp(scores - top[:, None]), axis=1)
     tl.store(mass_ptr + place, mass, mask=row_live)
     for rank in range(K):
-        best = tl.max(logits, axis=1)
-        chosen = lane[None, :] == tl.argmax(logits, axis=1)[:, None]
+        best = tl.max(scores, axis=1)
+        chosen = lane[None, :] == tl.argmax(scores, axis=1)[:, None]
         tl.store(top_ptr + place * K + rank, best, mask=row_live)
-        best_token = tl.sum(tl.where(chosen, token[None, :], 0), axis=1)
+        best_token = tl.sum(tl.where(chosen, token, 0), axis=1)
         tl.store(token_ptr + place * K + rank, best_token, mask=row_live)
-        logits = tl.where(chosen, float("-inf"), logits)
+        scores = tl.where(chosen, float("-inf"), scores)
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -112,12 +131,13 @@ def _merge_kernel(
     chain_stopped_ptr,
     chain_threshold_ptr,
     num_tiles,
-    vocab,
+    last_token,
     num_nodes,
     capacity,
     K: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """A token below 0 is none: its confidence is 0, and in a chain token 0 stands for it."""
     row = tl.program_id(0).to(tl.int64)
     tile = tl.arange(0, BLOCK)
     live = tile < num_tiles
@@ -130,10 +150,11 @@ def _merge_kernel(
     for rank in range(K):
         best = tl.max(top, axis=0)
         at = place * K + cursor
-        token = tl.load(token_ptr + at, mask=live & (top == best), other=vocab - 1)
+        token = tl.load(token_ptr + at, mask=live & (top == best), other=last_token)
         chosen = tl.min(token, axis=0)
         tl.store(best_ptr + row * K + rank, chosen.to(tl.int64))
-        tl.store(confidence_ptr + row * K + rank, tl.exp(best - highest) / total)
+        confidence = tl.where(chosen < 0, 0.0, tl.exp(best - highest) / total)
+        tl.store(confidence_ptr + row * K + rank, confidence)
         taken = live & (top == best) & (token == chosen)
         left = taken & (cursor + 1 < K)
         top = tl.where(taken, tl.load(top_ptr + at + 1, mask=left, other=float("-inf")), top)
@@ -142,9 +163,9 @@ def _merge_kernel(
             if chain_tokens_ptr is not None:
                 if row % num_nodes == num_nodes - 1:
                     _append(
-                        row // num_nodes, chosen, 1.0 / total, chain_tokens_ptr,
-                        chain_positions_ptr, chain_num_nodes_ptr, chain_stopped_ptr,
-                        chain_threshold_ptr, capacity,
+                        row // num_nodes, tl.maximum(chosen, 0), confidence.to(tl.float32),
+                        chain_tokens_ptr, chain_positions_ptr, chain_num_nodes_ptr,
+                        chain_stopped_ptr, chain_threshold_ptr, capacity,
                     )  # fmt: skip
 
 
@@ -212,22 +233,33 @@ def rank_tokens(
     require_chain(chain, h)
     batch, num_nodes, width = h.shape
     num_rows, num_tiles = batch * num_nodes, triton.cdiv(head.num_ids, BLOCK_V)
-    best = h.new_empty(batch, num_nodes, k, dtype=torch.int64)
-    confidence = h.new_empty(batch, num_nodes, k, dtype=torch.float32)
-    if num_rows == 0:
-        return best, confidence
-    top = h.new_empty(num_rows, num_tiles, k, dtype=torch.float32)
-    token = h.new_empty(num_rows, num_tiles, k, dtype=torch.int32)
-    mass = h.new_empty(num_rows, num_tiles, dtype=torch.float32)
-    _score_kernel[(triton.cdiv(num_rows, ROW_TILE), num_tiles)](
-        h, norm_weight, *head, top, token, mass, num_rows, eps, head.num_ids, width=width,
-        vocab=len(head.weight), K=k, ROWS=ROW_TILE, BLOCK_V=BLOCK_V,
-        BLOCK_K=min(128, pad_to_power_of_2(width, 16)), num_warps=4, num_stages=4,
-        enable_fp_fusion=True,
-    )  # fmt: skip
-    _merge_kernel[(num_rows,)](
-        top, token, mass, best, confidence, *(chain or [None] * 5), num_tiles, len(head.weight),
-        num_nodes, 0 if chain is None else chain.tokens.shape[1], K=k,
-        BLOCK=pad_to_power_of_2(num_tiles), num_warps=8, enable_fp_fusion=True,
-    )  # fmt: skip
+    top = h.new_empty(batch, num_nodes, num_tiles, k, dtype=torch.float32)
+    token = h.new_empty(batch, num_nodes, num_tiles, k, dtype=torch.int32)
+    mass = h.new_empty(batch, num_nodes, num_tiles, dtype=torch.float32)
+    if num_rows > 0:
+        _score_kernel[(triton.cdiv(num_rows, ROW_TILE), num_tiles)](
+            h, norm_weight, *head, top, token, mass, num_rows, eps, head.num_ids, width=width,
+            vocab=len(head.weight), K=k, ROWS=ROW_TILE, BLOCK_V=BLOCK_V,
+            BLOCK_K=min(128, pad_to_power_of_2(width, 16)), num_warps=4, num_stages=4,
+            enable_fp_fusion=True,
+        )  # fmt: skip
+    return merge_best(top, token, mass, len(head.weight) - 1, chain)
+
+
+def merge_best(
+    top: Tensor, token: Tensor, mass: Tensor, last_token: int, chain: DraftChain | None
+) -> tuple[Tensor, Tensor]:
+    """What keep_best left of tiles, top and token [B, N, tiles, K] and mass [B, N, tiles], of
+    tokens up to `last_token`: the best tokens of all and their probabilities, each [B, N, K]; the
+    best one of the last node joins `chain`.
+    """
+    batch, num_nodes, num_tiles, k = top.shape
+    best = top.new_empty(batch, num_nodes, k, dtype=torch.int64)
+    confidence = top.new_empty(batch, num_nodes, k, dtype=torch.float32)
+    if batch * num_nodes > 0:
+        _merge_kernel[(batch * num_nodes,)](
+            top, token, mass, best, confidence, *(chain or [None] * 5), num_tiles, last_token,
+            num_nodes, 0 if chain is None else chain.tokens.shape[1], K=k,
+            BLOCK=pad_to_power_of_2(num_tiles), num_warps=8, enable_fp_fusion=True,
+        )  # fmt: skip
     return best, confidence

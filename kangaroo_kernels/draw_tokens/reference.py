@@ -66,7 +66,7 @@ def kept(x: Tensor, draws: Draws) -> Tensor:
     sums = torch.nn.functional.pad(weights.cumsum(-1), (1, 0))
     first_alike = torch.searchsorted(-ordered, -ordered)  # nothing in front is as improbable
     in_front = sums.gather(-1, first_alike)
-    top_p = draws.top_p[:, None, None]
-    nucleus = (in_front < top_p * sums[..., -1:]) | (first_alike == 0) | (top_p == 1)
+    top_p = draws.top_p[:, None, None]  # 1: no sum decides, for it may be rounded to that of all
+    nucleus = (in_front < top_p * sums[..., -1:]) | (top_p == 1) | (first_alike == 0)
     smallest = torch.where(nucleus, ordered, torch.inf).amin(-1, keepdim=True)
     return (x >= least) & (x >= smallest) & (x.exp() >= draws.min_p[:, None, None])

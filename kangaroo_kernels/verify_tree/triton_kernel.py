@@ -1,11 +1,13 @@
-"""verify_tree in Triton: argmax of every node by tiles, then one program per sequence walks."""
+"""verify_tree in Triton: argmax of every node by tiles, unless choices are given, then one program
+per sequence walks.
+"""
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, sizes, verdict_like
+from kangaroo_kernels.checks import require, require_within, sizes, verdict_like
 from kangaroo_kernels.triton_math import COUNTS, DTYPES, pad_to_power_of_2, unsupported
 from kangaroo_kernels.verify_tree import Verdict
 
@@ -29,8 +31,8 @@ def _argmax_kernel(logits_ptr, top_ptr, token_ptr, vocab, BLOCK_V: tl.constexpr)
 
 @triton.jit(do_not_specialize=COUNTS)
 def _walk_kernel(
-    top_ptr,
-    choice_ptr,
+    top_ptr,  # None: choices are given
+    choice_ptr,  # [B, N, tiles] int32, or [B, N] int64 that are given
     tokens_ptr,
     parents_ptr,
     tree_sizes_ptr,  # None: all of num_nodes
@@ -75,12 +77,16 @@ def _walk_kernel(
 
 @triton.jit
 def _choice(top_ptr, choice_ptr, row, tile, num_tiles, vocab):
-    """The lowest id of the highest logit; -1 where that is not finite."""
-    live = tile < num_tiles
-    top = tl.load(top_ptr + row * num_tiles + tile, mask=live, other=float("-inf"))
-    best = tl.max(top, axis=0)
-    token = tl.load(choice_ptr + row * num_tiles + tile, mask=live & (top == best), other=vocab - 1)
-    return tl.where(tl.abs(best) < float("inf"), tl.min(token, axis=0), -1).to(tl.int64)
+    """The lowest id of the highest logit; -1 where that is not finite. Or what is given."""
+    if top_ptr is None:
+        choice = tl.load(choice_ptr + row)
+    else:
+        at, live = row * num_tiles + tile, tile < num_tiles
+        top = tl.load(top_ptr + at, mask=live, other=float("-inf"))
+        best = tl.max(top, axis=0)
+        token = tl.load(choice_ptr + at, mask=live & (top == best), other=vocab - 1)
+        choice = tl.where(tl.abs(best) < float("inf"), tl.min(token, axis=0), -1).to(tl.int64)
+    return choice
 
 
 def verify_tree(
@@ -91,6 +97,7 @@ def verify_tree(
     *,
     out: Verdict | None = None,
     successors: Tensor | None = None,
+    choices: Tensor | None = None,
 ) -> Verdict:
     batch, width, vocab = shape = sizes("logits", logits, 3)
     if width < 1 or vocab < 1:
@@ -104,13 +111,17 @@ def verify_tree(
         require("num_nodes", num_nodes, (batch,), torch.int32, logits.device)
     if successors is not None:
         require("successors", successors, (batch, width), torch.int64, logits.device)
-    num_tiles = triton.cdiv(vocab, BLOCK_V)
-    top = logits.new_empty(batch * width, num_tiles, dtype=torch.float32)
-    choice = logits.new_empty(batch * width, num_tiles, dtype=torch.int32)
     verdict = verdict_like(tokens, out)
-    _argmax_kernel[(batch * width, num_tiles)](
-        logits, top, choice, vocab, BLOCK_V=BLOCK_V, num_warps=4, enable_fp_fusion=True
-    )
+    num_tiles, top, choice = triton.cdiv(vocab, BLOCK_V), None, choices
+    if choices is None:
+        top = logits.new_empty(batch * width, num_tiles, dtype=torch.float32)
+        choice = logits.new_empty(batch * width, num_tiles, dtype=torch.int32)
+        _argmax_kernel[(batch * width, num_tiles)](
+            logits, top, choice, vocab, BLOCK_V=BLOCK_V, num_warps=4, enable_fp_fusion=True
+        )
+    else:
+        require("choices", choices, (batch, width), torch.int64, logits.device)
+        require_within("choices", choices, -1, vocab)
     _walk_kernel[(batch,)](
         top, choice, tokens, parents, num_nodes, *verdict, successors, width, num_tiles, vocab,
         BLOCK=pad_to_power_of_2(num_tiles), num_warps=1, enable_fp_fusion=True,

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from kangaroo_kernels import Backend, Target, testing
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
+from kangaroo_kernels.draws import Draw, Draws
 from kangaroo_kernels.kernel_set import IMPLS, MODULES, load_impl
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
@@ -38,6 +39,7 @@ LIBC.mmap.restype = ctypes.c_void_p
 LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
 LIBC.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 EMPTY = torch.empty
+CPU = torch.device("cpu")
 HOSTILE = (-1, 66, -(2**63))
 
 
@@ -92,6 +94,14 @@ def calls(node_counts: tuple[int, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield "tree_attention", {"q": inputs.q, **caches, "nodes": tree, "scale": inputs.scale}
             yield "rope_append_kv", {"qkv": qkv, **caches, "nodes": nodes, "rope": rope}
     yield from adapter_calls(node_counts)
+    yield from token_calls()
+    yield from device_calls()
+
+
+def token_calls() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Chains that are appended to, by the best token and by a draw; trees that are verified, and
+    what is kept of them.
+    """
     i32 = torch.int32
     chain = DraftChain(
         torch.tensor([[3, -1]]), *torch.tensor([[[7, -1]]], dtype=i32), torch.ones(1, dtype=i32),
@@ -99,13 +109,20 @@ def calls(node_counts: tuple[int, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     )  # fmt: skip
     ranking = {"h": torch.randn(1, 2, 5), "head": DraftHead(torch.randn(9, 5))}
     yield "top1_confidence", {**ranking, "norm_weight": torch.ones(5), "eps": EPS, "chain": chain}
+    for num_ids, top_k in ((7, 5), (5003, 0)):
+        draw = Draw(temperature=0.7, top_k=top_k, top_p=0.9, min_p=0.01, seed=9)
+        drawing = {"logits": torch.randn(1, 2, num_ids), "draws": Draws.of([draw], CPU)}
+        ids, positions = torch.arange(num_ids, dtype=i32), torch.zeros(1, 2, dtype=i32)
+        places = {"positions": positions, "token_ids": ids, "chain": chain}
+        yield "draw_tokens", {**drawing, **places, "k": 3}
     cache = torch.randn(3, 1, 2, 10, 5)
     path = {"path": torch.tensor([[0, 3, 2**40]]), "path_len": torch.tensor([2]).int()}
     yield "compact_kv", {"caches": [cache], **path, "cache_seqlens": torch.tensor([6]).int()}
     tokens, parents = torch.tensor([[0, 36, 4]]), torch.tensor([[-1, 0, 1]])
     logits = torch.zeros(1, 3, 37).index_fill(2, torch.tensor([36]), 1.0)
     yield "verify_tree", {"logits": logits, "tokens": tokens, "parents": parents}
-    yield from device_calls()
+    made = {"choices": torch.tensor([[36, 4, -1]])}
+    yield "verify_tree", {"logits": logits, "tokens": tokens, "parents": parents, **made}
 
 
 def device_calls() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -182,7 +199,7 @@ def run(op: str, backend: Backend, arguments: dict[str, Any], at_end: bool) -> N
     def new_like(x: Tensor, *sizes: Any, dtype: torch.dtype | None = None, **_: Any) -> Tensor:
         return new(*sizes, dtype=dtype or x.dtype)
 
-    target = Target(torch.device("cpu"), torch.float32, head_dim=64)
+    target = Target(CPU, torch.float32, head_dim=64)
     with (
         patch.object(torch, "empty", new),
         patch.object(torch, "empty_like", lambda x: moved(x, at_end)),

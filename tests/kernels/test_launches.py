@@ -15,6 +15,7 @@ from torch import Tensor
 from kangaroo_kernels import Backend, Target
 from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
+from kangaroo_kernels.draws import Draws
 from kangaroo_kernels.kernel_set import load_impl
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
@@ -69,6 +70,9 @@ def calls(heads: Heads, ffn: int, vocab: int) -> dict[str, tuple[int, Callable[[
     head, one = DraftHead(new(vocab, c)), new(1, dtype=i32)
     chain = DraftChain(new(1, 8, dtype=i64), new(1, 8, dtype=i32), one, one, one.float())
     tree = new(1, 8, dtype=i64), new(1, 8, dtype=i64)
+    float64 = new(1, dtype=torch.float64)
+    draws = Draws(float64, one, float64, float64, *[new(1, dtype=i64)] * 2)
+    drawn = new(1, 8, vocab, dtype=torch.float32), draws, new(1, 8, dtype=i32)
     rows = [new(4, 1, heads.h_kv, NUM_SLOTS, heads.head_dim)] * 3 + [new(1, 1, 1, NUM_SLOTS, c)]
     where, q = (cache, cache, nodes(2)), new(1, 2, heads.h_q, heads.head_dim)
     return {
@@ -81,6 +85,7 @@ def calls(heads: Heads, ffn: int, vocab: int) -> dict[str, tuple[int, Callable[[
         "top1_confidence": (2, lambda op: op(x, head, norm, EPS, chain=chain)),
         "topk_confidence": (2, lambda op: op(x, head, norm, EPS, 10)),
         "draft_logits": (1, lambda op: op(x, head, norm, EPS)),
+        "draw_tokens": (3, lambda op: op(*drawn, 10, token_ids=new(vocab, dtype=i32), chain=chain)),
         "adapter_step": (4, lambda op: op(x, step, *where, rope, eps=EPS)),
         "adapter_refresh": (1, lambda op: op((x, x, x), deep, *where, rope, eps=EPS)),
         "verify_tree": (2, lambda op: op(new(1, 8, vocab), *tree)),

@@ -14,6 +14,7 @@ from torch import Tensor
 import kangaroo_kernels.torch_ops
 from kangaroo_kernels import Target, testing
 from kangaroo_kernels.draft_head import DraftChain
+from kangaroo_kernels.draws import Draw, Draws
 from kangaroo_kernels.kernel_set import IMPLS, auto_backend, load_impl
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
@@ -62,6 +63,8 @@ def samples(dtype: torch.dtype) -> dict[str, tuple[tuple[Any, ...], dict[str, An
     rows = [torch.randn(2, 2, h, 10, 4).to(dtype) for h in (1, 3)]
     best = tuple(torch.randn(2, 1, 9).softmax(-1).topk(3))[::-1]
     verified = torch.randint(40, (2, 3)), torch.tensor([[-1, 0, 1], [-1, 0, 0]])
+    draws = Draws.of([Draw(1.0, 5, 0.9, 0.1, 7), Draw()], torch.get_default_device())
+    drawing = (torch.randn(2, 3, 40), *draws, tree.positions, 2, None)
     return {
         "embedding": ((torch.randint(40, (2, 3)), weight), {}),
         "linear": ((x, weight), {"bias": norm.repeat(2)[:40], "norm_weight": norm, "eps": EPS}),
@@ -73,6 +76,8 @@ def samples(dtype: torch.dtype) -> dict[str, tuple[tuple[Any, ...], dict[str, An
         "top1_confidence_append": ((*ranking, *chain()), {}),
         "topk_confidence": ((*ranking, 5), {}),
         "draft_logits": (ranking, {}),
+        "draw_tokens": (drawing, {}),
+        "draw_tokens_append": ((*drawing, *chain()), {}),
         "adapter_step": ((*flatten(step), EPS), {}),
         "adapter_refresh": ((*flatten(refresh), EPS), {}),
         "verify_tree": ((torch.randn(2, 3, 40), *verified), {}),
@@ -103,7 +108,11 @@ def test_opcheck(name: str, device: str, dtype: torch.dtype) -> None:
 
 
 def test_every_op_is_registered() -> None:
-    assert set(samples(torch.float32)) == {*IMPLS, "top1_confidence_append"}
+    assert set(samples(torch.float32)) == {
+        *IMPLS,
+        "top1_confidence_append",
+        "draw_tokens_append",
+    }
     assert kangaroo_kernels.torch_ops.LIBRARY.ns == "kangaroo"
 
 
