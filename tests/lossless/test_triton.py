@@ -11,10 +11,15 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft.head import drafting_head
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.decode import Decoder
+from kangaroo.engine.drafting import kangaroo_drafter
+from kangaroo.engine.graphs import GraphDecoder
 from kangaroo.models.llama import Llama
 from kangaroo_kernels import testing
+from tests.engine.played import PlayedRounds
+from tests.engine.test_graphs import assert_same, decode
 from tests.engines import (
     QUICK_KINDS,
     NoisyDrafter,
@@ -25,6 +30,7 @@ from tests.engines import (
     make_adapter,
     make_prompt,
     request_of,
+    sampler_of,
 )
 from tests.factories import make_checkpoint
 
@@ -120,3 +126,23 @@ def test_no_torch_op_stands_between_the_kernels_of_a_round(model: Llama, kind: A
         assert next(rounds).num_drafted == DEPTH
     assert {"new_empty", "item"} <= set(recorder.names) <= HARMLESS
     assert recorder.names["copy_"] == 1
+
+
+@pytest.mark.fuzz
+@pytest.mark.parametrize("draft", ["chain", "tree"])
+def test_sampled_rounds_of_the_device(
+    model: Llama, tmp_path_factory: pytest.TempPathFactory, draft: Any
+) -> None:
+    """They draft, draw and keep what the reference's loop does."""
+    path = make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **SMALLEST)
+    config = DraftConfig(exit_layer=1, max_depth=DEPTH, confidence=0.0, draft=draft, max_nodes=6)
+    done = []
+    for target, device in ((load(path), False), (model, True)):
+        adapter, head = make_adapter(target, "paper", 1), drafting_head(target.weights.lm_head)
+        drafter = kangaroo_drafter(target, adapter, config, head, sampled=True, coupled=True)
+        decoder = GraphDecoder(drafter, PlayedRounds) if device else decoder_of(drafter)
+        sampler = sampler_of(temperature=0.4, top_k=20, top_p=0.9)
+        request = request_of(make_prompt(target, PROMPT_LEN), 2 * NUM_TOKENS, sampler=sampler)
+        done.append(decode(decoder, request))
+    assert_same(done[1], done[0], config)
+    assert sum(num_accepted for *_, num_accepted in done[0]) > 0
