@@ -15,10 +15,19 @@ class Draw(NamedTuple):
     """Of one sequence: from softmax(logits / temperature), of which the warps keep a part, in the
     order in which they stand here; tokens of equal logits stay or go together.
 
+    Of those that are kept the best score wins, in proportion to the weights; the best k are k draws
+    without replacement. score = (logit - the largest) / temperature - log(-log u), in float64; u is
+    2^-53 times the first 53 bits, the last of them set, of Philox 4x32-10 of (position, sequence,
+    RACE, token) under the seed. So rows that are alike draw the same token at a place, most of the
+    time. At temperature 0 score = logit - the largest.
+
+    Source: Gumbel's maximum; rows that share numbers: Daliri, Musco, Suresh (2408.07978).
+
     Attributes:
         temperature: 0: no number enters, every token is the most probable, and no warp matters.
         top_k: kept are so many of the most probable tokens; 0: all.
-        top_p: of these, tokens behind more probable ones that weigh less than this part of all.
+        top_p: of these, tokens behind more probable ones that weigh less than this part of all; 1:
+            all, also those that weigh nothing beside the others in float64.
         min_p: of these, tokens with at least this part of the probability of the best.
         seed: in [0, 2^64).
         sequence: in [0, 2^32), its number among those of one seed.

@@ -74,7 +74,7 @@ IMPLS: Mapping[str, tuple[Backend, ...]] = {
     "top1_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
     "topk_confidence": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "draft_logits": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
-    "draw_tokens": (Backend.TRITON, Backend.REFERENCE),
+    "draw_tokens": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "adapter_step": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "adapter_refresh": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "verify_tree": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),

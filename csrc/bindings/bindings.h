@@ -140,6 +140,7 @@ void register_compact_kv(pybind11::module_& module);
 void register_decoder_layers(pybind11::module_& module);
 void register_draft_logits(pybind11::module_& module);
 void register_draft_tokens(pybind11::module_& module);
+void register_draw_tokens(pybind11::module_& module);
 void register_embedding(pybind11::module_& module);
 void register_gated_mlp(pybind11::module_& module);
 void register_grow_tree(pybind11::module_& module);

@@ -26,6 +26,7 @@ PYBIND11_MODULE(_C, module) {
   register_decoder_layers(module);
   register_draft_logits(module);
   register_draft_tokens(module);
+  register_draw_tokens(module);
   register_embedding(module);
   register_gated_mlp(module);
   register_grow_tree(module);

@@ -77,7 +77,11 @@ __global__ void __launch_bounds__(kThreads) _verify_tree_kernel(const __grid_con
   if (writes) path[0] = 0;
   int64_t last = 0;
   int32_t length = 1;
-  int64_t choice = argmax(rows, vocab);
+  const auto choice_after = [&](int64_t node) {
+    if (p.choices) return p.choices[b * nodes + node];
+    return argmax(rows + node * p.logits.node_stride, vocab);
+  };
+  int64_t choice = choice_after(0);
   if (writes && successors) successors[0] = choice < 0 ? 0 : choice;
   const int64_t wanted = p.num_nodes ? p.num_nodes[b] : nodes;
   const int64_t num_nodes = wanted < nodes ? wanted : nodes;
@@ -87,7 +91,7 @@ __global__ void __launch_bounds__(kThreads) _verify_tree_kernel(const __grid_con
       last = node;
       if (writes) path[length] = node;
       ++length;
-      choice = argmax(rows + node * p.logits.node_stride, vocab);
+      choice = choice_after(node);
     }
     if (writes && successors) successors[node] = kept && choice > 0 ? choice : 0;
   }
@@ -115,6 +119,7 @@ kangaroo_status check_params(const Params& p) {
   check.array("path_len", p.path_len, batch, 1, sizeof(int32_t));
   check.array("bonus", p.bonus, batch, 1, sizeof(int64_t));
   if (p.successors) check.array("successors", p.successors, batch, nodes, sizeof(int64_t));
+  if (p.choices) check.array("choices", p.choices, batch, nodes, sizeof(int64_t));
   return check.status();
 }
 

@@ -67,6 +67,11 @@ void Check::positive(const char* name, double value) {
   status_ = invalid("%s: %s: expected a finite number above 0, got %g", op_, name, value);
 }
 
+void Check::number(const char* name, double value, double most) {
+  if (!ok() || (value >= 0.0 && value <= most)) return;
+  status_ = invalid("%s: %s: expected a number from 0 to %g, got %g", op_, name, most, value);
+}
+
 void Check::threads(int32_t value) { at_least("num_threads", value, 0); }
 
 void Check::cpu_dtype(const char* name, kangaroo_dtype got) {
@@ -157,6 +162,12 @@ void Check::array(const char* name, const void* data, int64_t outer, int64_t inn
   } else if (count > 0 && !aligned(data, std::min<int64_t>(item_bytes, 8))) {
     status_ = invalid("%s: %s: expected an address aligned to %lld bytes, got %p", op_, name,
                       wide(std::min<int64_t>(item_bytes, 8)), data);
+  }
+}
+
+void Check::increasing(const char* name, const int32_t* ids, int64_t count, int64_t most) {
+  for (int64_t j = 0; ok() && j < count; ++j) {
+    within(name, ids[j], j == 0 ? 0 : int64_t{ids[j - 1]} + 1, most);
   }
 }
 

@@ -51,6 +51,8 @@ class Check {
   }
   void eps(float value);
   void positive(const char* name, double value);
+  // `value` in [0, most].
+  void number(const char* name, double value, double most);
   void threads(int32_t value);
   // The dtype of `name` is one of what this device computes in.
   void cpu_dtype(const char* name, kangaroo_dtype got);
@@ -58,6 +60,9 @@ class Check {
   void dtype(const char* name, kangaroo_dtype got, kangaroo_dtype expected);
   // An array of [outer, inner] values, contiguous.
   void array(const char* name, const void* data, int64_t outer, int64_t inner, int64_t item_bytes);
+
+  // Each of `ids` [count] larger than the one before, from 0 to `most`.
+  void increasing(const char* name, const int32_t* ids, int64_t count, int64_t most);
 
   void vector(const char* name, const kangaroo_vector& v, int64_t width, kangaroo_dtype dtype);
   void optional(const char* name, const kangaroo_vector& v, int64_t width, kangaroo_dtype dtype) {

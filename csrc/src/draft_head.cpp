@@ -1,5 +1,7 @@
 #include "draft_head.h"
 
+#include <algorithm>
+
 #include "stages.h"
 
 namespace kangaroo {
@@ -27,9 +29,31 @@ void check_head(Check& c, const kangaroo_states& h, const kangaroo_draft_head& h
   if (head.token_ids) {
     c.array("head.token_ids", head.token_ids, head.num_ids, 1, sizeof(int32_t));
   }
-  for (int64_t j = 0; c.ok() && head.token_ids && j < head.num_ids; ++j) {
-    const int64_t least = j == 0 ? 0 : int64_t{head.token_ids[j - 1]} + 1;
-    c.within("head.token_ids", head.token_ids[j], least, head.weight.rows - 1);
+  if (head.token_ids) {
+    c.increasing("head.token_ids", head.token_ids, head.num_ids, head.weight.rows - 1);
+  }
+}
+
+void check_chain(Check& c, const kangaroo_draft_chain* chain, const char* nodes,
+                 const kangaroo_states& states) {
+  if (!chain) return;
+  c.array("chain", chain, 1, 1, sizeof *chain);
+  if (c.ok()) c.chain(*chain, states.batch);
+  if (states.batch > 0) c.at_least(nodes, states.nodes, 1);
+}
+
+void append(const kangaroo_draft_chain& c, const int64_t* tokens, const float* confidence,
+            int64_t apart) {
+  for (int64_t b = 0; b < c.batch; ++b) {
+    const int32_t node = c.num_nodes[b];
+    if (node >= c.capacity) c.stopped[b] = 1;
+    if (c.stopped[b] != 0 || node <= 0) continue;
+    const int64_t place = b * c.capacity + node;
+    c.tokens[place] = std::max<int64_t>(tokens[b * apart], 0);
+    c.positions[place] = c.positions[place - 1] + 1;
+    c.num_nodes[b] = node + 1;
+    const bool sure = confidence[b * apart] >= c.threshold[b];
+    c.stopped[b] = sure && node + 1 < c.capacity ? 0 : 1;
   }
 }
 

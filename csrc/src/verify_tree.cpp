@@ -18,7 +18,8 @@ void walk(const Params& p, int64_t b) {
   if (p.successors) std::fill_n(p.successors + first, p.logits.nodes, 0);
   const auto choice_after = [&](int64_t node) {
     const void* logits = rows_of(p.logits).at(first + node);
-    const int64_t choice = kernels(p.logits.dtype).argmax(logits, p.logits.width);
+    const int64_t choice = p.choices ? p.choices[first + node]
+                                     : kernels(p.logits.dtype).argmax(logits, p.logits.width);
     if (p.successors) p.successors[first + node] = std::max<int64_t>(choice, 0);
     return choice;
   };
@@ -57,6 +58,10 @@ kangaroo_status kangaroo_verify_tree(const kangaroo_verify_tree_params* params) 
     if (p.num_nodes) c.array("num_nodes", p.num_nodes, batch, 1, sizeof(int32_t));
     for (int64_t b = 0; c.ok() && p.num_nodes && b < batch; ++b) {
       c.within("num_nodes", p.num_nodes[b], 1, nodes);
+    }
+    if (p.choices) c.array("choices", p.choices, batch, nodes, sizeof(int64_t));
+    for (int64_t i = 0; c.ok() && p.choices && i < batch * nodes; ++i) {
+      c.within("choices", p.choices[i], -1, p.logits.width - 1);
     }
     for (int64_t b = 0; c.ok() && b < batch; ++b) walk(p, b);
     return c.status();

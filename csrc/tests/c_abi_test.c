@@ -9,6 +9,7 @@
 #include "kangaroo/decoder_layers.h"
 #include "kangaroo/draft_head.h"
 #include "kangaroo/draft_logits.h"
+#include "kangaroo/draw_tokens.h"
 #include "kangaroo/embedding.h"
 #include "kangaroo/gated_mlp.h"
 #include "kangaroo/grow_tree.h"

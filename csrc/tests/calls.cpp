@@ -4,6 +4,7 @@
 #include "kangaroo/decoder_layers.h"
 #include "kangaroo/draft_logits.h"
 #include "kangaroo/draft_tokens.h"
+#include "kangaroo/draw_tokens.h"
 #include "kangaroo/embedding.h"
 #include "kangaroo/gated_mlp.h"
 #include "kangaroo/linear.h"
@@ -275,6 +276,43 @@ void add_draft_logits(Call& c, kangaroo_dtype dtype) {
   add_last(c, p);
 }
 
+double* new_reals(Call& c, double value, std::initializer_list<double> impossible) {
+  double* const values = c.values(std::vector<double>(kBatch, value));
+  for (const double bad : impossible) c.content(values[1], bad);
+  return values;
+}
+
+void add_draw_tokens(Call& c, kangaroo_dtype dtype) {
+  constexpr int64_t kBest = 5;
+  auto& p = params_of(c, "draw_tokens", dtype, kangaroo_draw_tokens);
+  const auto chain = std::make_shared<kangaroo_draft_chain>();
+  c.run = [chain, run = c.run](bool without) { return run(without); };
+  c.add(p.logits = states_of(c.tensor(KANGAROO_FLOAT32, kRows * kVocab), kBatch, kNodes), false);
+  c.address(p.draws.temperature = new_reals(c, 0.7, {-0.5, HUGE_VAL}));
+  c.address(p.draws.top_k = c.values(std::vector<int32_t>(kBatch, 9)));
+  c.content(c.ints.back()[1], -1);
+  c.address(p.draws.top_p = new_reals(c, 0.8, {-0.5, 1.5}));
+  c.address(p.draws.min_p = new_reals(c, 0.1, {-0.5, 1.5}));
+  c.address(p.draws.seed = c.values(std::vector<int64_t>(kBatch, -1)));
+  c.address(p.draws.sequence = c.values(std::vector<int64_t>(kBatch, UINT32_MAX)));
+  for (const int64_t bad : {int64_t{-1}, int64_t{1} << 32}) c.content(c.longs.back()[1], bad);
+  c.address(p.positions = c.values(std::vector<int32_t>(kRows, INT32_MAX - 1)));
+  for (const int64_t bad : {-1, INT32_MAX}) c.content(c.ints.back()[kRows - 1], bad);
+  std::vector<int32_t> ids;
+  for (int32_t id = 0; id < kVocab; ++id) ids.push_back(3 * id);
+  c.address(p.token_ids = c.values(ids), true);
+  c.content(c.ints.back()[0], -1);
+  c.content(c.ints.back()[kVocab - 1], ids[kVocab - 2]);
+  c.address(p.tokens = c.values(std::vector<int64_t>(kRows * kBest, 7)));
+  c.address(p.shares = c.floats(kRows * kBest));
+  c.size(p.k = kBest);
+  add_chain(c, *chain);
+  p.chain = chain.get();
+  c.address(p.chain, true);
+  p.num_threads = 1;
+  c.num_threads = &p.num_threads;
+}
+
 }  // namespace
 
 std::deque<Call> every_call(kangaroo_dtype dtype) {
@@ -284,7 +322,8 @@ std::deque<Call> every_call(kangaroo_dtype dtype) {
       add_adapter_refresh, add_tree_attention,  add_decoder_layers,
       add_draft_tokens,    add_top1_confidence, add_topk_confidence<add_head>,
       add_verify_tree,     add_compact_kv,      add_topk_confidence<add_int8_head>,
-      add_draft_logits,    add_commit_path,     add_grow_tree};
+      add_draft_logits,    add_commit_path,     add_grow_tree,
+      add_draw_tokens};
   std::deque<Call> calls;
   for (const auto add : kAll) {
     calls.emplace_back();

@@ -32,6 +32,11 @@ struct Call {
     int64_t bad;
   };
 
+  struct Real {
+    double* value;
+    double bad;
+  };
+
   std::string op;
   std::function<kangaroo_status(bool without_params)> run;
   std::vector<Size> sizes;
@@ -39,6 +44,7 @@ struct Call {
   std::vector<Address> addresses;
   std::vector<kangaroo_dtype*> dtypes;
   std::vector<Content> contents;
+  std::vector<Real> reals;
   float* eps = nullptr;
   int32_t* num_threads = nullptr;
   kangaroo_dtype dtype = KANGAROO_FLOAT32;
@@ -77,6 +83,8 @@ struct Call {
   }
   void content(int32_t& value, int64_t bad) { contents.push_back({&value, nullptr, bad}); }
   void content(int64_t& value, int64_t bad) { contents.push_back({nullptr, &value, bad}); }
+
+  void content(double& value, double bad) { reals.push_back({&value, bad}); }
 
   void add(kangaroo_vector& v, bool optional = false) {
     address(v.data, optional);

@@ -147,6 +147,9 @@ void spoil_rest(const Call& call) {
     if (content.narrow) spoil(call, content.narrow, static_cast<int32_t>(content.bad), fault);
     if (content.wide) spoil(call, content.wide, content.bad, fault);
   }
+  for (std::size_t i = 0; i < call.reals.size(); ++i) {
+    spoil(call, call.reals[i].value, call.reals[i].bad, numbered("real", i, 0));
+  }
 }
 
 // Random values in random integers of the params, until the end of the scope.

@@ -43,6 +43,8 @@ void add_verify_tree(Call& c, kangaroo_dtype dtype) {
   for (const int64_t bad : {int64_t{-1}, int64_t{0}, kRows / kBatch + 1}) {
     c.content(c.ints.back()[1], bad);
   }
+  c.address(p.choices = c.values(std::vector<int64_t>(kRows, -1)), true);
+  for (const int64_t bad : {int64_t{-2}, kVocab, INT64_MAX}) c.content(c.longs.back()[5], bad);
 }
 
 void add_commit_path(Call& c, kangaroo_dtype dtype) {

@@ -39,6 +39,22 @@ void check(kangaroo_dtype dtype) {
   EXPECT(std::memcmp(successors, next, sizeof next) == 0);
   next[3] = 0;
 
+  // Choices that were made elsewhere, with an end of the path that no draft follows.
+  int64_t drawn[kBatch * kNodes] = {32, 5, 3, -1, 0, 1, -1, 3, 4, 5};
+  p.choices = drawn;
+  EXPECT(kangaroo_verify_tree(&p) == KANGAROO_OK);
+  EXPECT(path_len[0] == 3 && bonus[0] == -1);
+  EXPECT(path_len[1] == 2 && bonus[1] == -1);
+  const int64_t walked[kBatch * kNodes] = {0, 2, 3, -1, -1, 0, 1, -1, -1, -1};
+  EXPECT(std::memcmp(path, walked, sizeof walked) == 0);
+  const int64_t followed[kBatch * kNodes] = {32, 0, 3, 0, 0, 1, 0, 0, 0, 0};
+  EXPECT(std::memcmp(successors, followed, sizeof followed) == 0);
+  for (const int64_t bad : {int64_t{-2}, kVocab}) {
+    drawn[9] = bad;
+    EXPECT(kangaroo_verify_tree(&p) == KANGAROO_INVALID_ARGUMENT);
+  }
+  p.choices = nullptr;
+
   // A draft that no number chose is no one's choice; what is in front of it stands.
   for (const float odd : {NAN, INFINITY, -INFINITY}) {
     for (int64_t id = 0; id < kVocab; ++id) rows.set(3 * kVocab + id, -INFINITY);

@@ -19,22 +19,13 @@ class DrawTokens(Protocol):
         token_ids: Tensor | None = None,
         chain: DraftChain | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The k best of a race between the tokens that a row keeps (see Draw), by their scores.
-
-        score = (logit - the largest) / temperature - log(-log u), in float64, where u = (2 (n // 2)
-        + 1) 2^-53 and n are the first 53 bits of Philox 4x32-10 of (position, sequence, RACE,
-        token) under the seed; at temperature 0 it is logit - the largest. The best is drawn in
-        proportion to the weights, the best k are k draws without replacement. Rows that are alike
-        draw the same token at a place, most of the time.
-
-        Source: Gumbel's maximum; rows that share numbers: Daliri, Musco, Suresh (2408.07978).
+        """The k best of a race between the tokens that a row keeps; see :class:`Draw`.
 
         Args:
             logits:    [B, N, R] float32.
             positions: [B, N] int32, of the nodes: what is drawn is for the position behind.
             k:         1 to MAX_K, and at most R.
-            token_ids: [R] int32, strictly increasing, from 0: tokens of the columns; None: 0 to
-                R - 1.
+            token_ids: [R] int32, strictly increasing: tokens of the columns; None: 0 to R - 1.
             chain:     mutated, as by top1_confidence: the token of the last of the N nodes joins
                 it, with its share for a probability; of a row without finite logits token 0.
         Returns:
@@ -43,4 +34,3 @@ class DrawTokens(Protocol):
              shares [B, N, k] float32: exp(score) in the sum over all that are kept, 0 of the
              others, which come last).
         """
-        ...

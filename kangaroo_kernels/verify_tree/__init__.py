@@ -1,4 +1,4 @@
-"""verify_tree: which drafted tokens the target would have written itself (greedy)."""
+"""verify_tree: which drafted tokens the target writes itself."""
 
 from typing import NamedTuple, Protocol
 
@@ -6,11 +6,9 @@ from torch import Tensor
 
 
 class Verdict(NamedTuple):
-    """What verification keeps of each sequence's tree.
-
-    Attributes:
-        path:     [B, N] int64, accepted nodes, root first, then -1; path_len: [B] int32, from 1.
-        bonus:    [B] int64, the target's own token after the path; -1: no finite logit is largest.
+    """What verification keeps of each sequence's tree: accepted nodes [B, N] int64, root first and
+    -1 behind them; how many they are, [B] int32, from 1; the target's own token after them, [B]
+    int64, -1: no finite logit is largest.
     """
 
     path: Tensor
@@ -36,8 +34,7 @@ class VerifyTree(Protocol):
             logits:    [B, N, V], after each node; ties go to the lowest id, NaN is the largest.
             tokens, parents: [B, N] int64; parents[b, i] < i, that of the root, node 0, is -1.
             num_nodes: [B] int32: so many of the N belong to the tree, at least 1; None: all.
-            choices: [B, N] int64, the target's token after each node, e.g. by draw_tokens, -1 for
-                none; None: the argmax of its logits.
             out: written and returned, if given; successors: [B, N] int64, written, if given: the
                 token after each accepted node, 0 after the others.
+            choices: [B, N] int64, the target's tokens, -1: none; None: the argmax of its logits.
         """

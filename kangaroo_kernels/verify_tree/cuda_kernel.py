@@ -19,6 +19,7 @@ def verify_tree(
     *,
     out: Verdict | None = None,
     successors: Tensor | None = None,
+    choices: Tensor | None = None,
 ) -> Verdict:
     batch, width, vocab = shape = sizes("logits", logits, 3)
     require("logits", logits, shape, logits.dtype, logits.device)
@@ -26,17 +27,19 @@ def verify_tree(
     require("parents", parents, (batch, width), torch.int64, logits.device)
     if num_nodes is not None:
         require("num_nodes", num_nodes, (batch,), torch.int32, logits.device)
-    if successors is not None:
-        require("successors", successors, (batch, width), torch.int64, logits.device)
+    for name, tensor in (("successors", successors), ("choices", choices)):
+        if tensor is not None:
+            require(name, tensor, (batch, width), torch.int64, logits.device)
     number = number_of("logits", logits)
     verdict = verdict_like(tokens, out)
     with torch.cuda.device(logits.device):
         C.verify_tree_cuda(
             number,
             *map(start_of, (logits, tokens, parents)),
-            0 if num_nodes is None else start_of(num_nodes),
+            start_of(num_nodes),
             *map(start_of, verdict),
-            0 if successors is None else start_of(successors),
+            start_of(successors),
+            start_of(choices),
             batch,
             width,
             vocab,

@@ -18,6 +18,7 @@ def verify_tree(
     *,
     out: Verdict | None = None,
     successors: Tensor | None = None,
+    choices: Tensor | None = None,
 ) -> Verdict:
     batch, width, vocab = sizes("logits", logits, 3)
     verdict = verdict_like(tokens, out)
@@ -31,6 +32,7 @@ def verify_tree(
         verdict.path_len.data_ptr(),
         verdict.bonus.data_ptr(),
         optional_address("successors", successors, (batch, width), torch.int64),
+        optional_address("choices", choices, (batch, width), torch.int64),
         batch,
         width,
         vocab,

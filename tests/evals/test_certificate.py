@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from kangaroo.evals import margins
 from kangaroo.evals.certificate import CHECKS, certify, identity
 from kangaroo.evals.subject import Settings, Subject
 from kangaroo.models.llama import Llama
-from kangaroo.sampling.source import CounterSource, Place
+from kangaroo_kernels.draws import Draws
 from tests.factories import edit_tensors
 from tests.folders import make_folder
 
@@ -126,43 +128,55 @@ def test_a_target_that_is_another(llm: KangarooForCausalLM, monkeypatch: Patch) 
     assert failed(llm) == {"greedy"}
 
 
-def test_drafts_that_are_believed(llm: KangarooForCausalLM, monkeypatch: Patch) -> None:
+def test_drafts_that_are_believed(llm: KangarooForCausalLM) -> None:
     sound = llm.model.kernels.verify_tree
 
-    def verify_tree(logits: Tensor, tokens: Tensor, parents: Tensor) -> Any:
-        verdict = sound(logits, tokens, parents)
-        if tokens.shape[1] > 1 and int(verdict.path_len) == 1:
+    def verify_tree(logits: Tensor, tokens: Tensor, parents: Tensor, **rest: Any) -> Any:
+        verdict = sound(logits, tokens, parents, **rest)
+        alone = len(tokens) == 1  # beside others node 1 may be padding
+        if alone and tokens.shape[1] > 1 and int(verdict.path_len) == 1:
             verdict.path[0, 1] = 1
             verdict = verdict._replace(path_len=verdict.path_len + 1)
         return verdict
 
-    object.__setattr__(llm.model.kernels, "verify_tree", verify_tree)
-    try:
+    with served_by(llm, verify_tree=verify_tree):
         assert failed(llm) >= {"greedy", "logits", "stops"}
+
+
+@contextmanager
+def served_by(llm: KangarooForCausalLM, **ops: Any) -> Iterator[None]:
+    """With other functions in place of some of its kernels."""
+    kernels = llm.model.kernels
+    llm.model.kernels = replace(kernels, **ops)
+    try:
+        yield
     finally:
-        object.__setattr__(llm.model.kernels, "verify_tree", sound)
+        llm.model.kernels = kernels
 
 
-def test_a_sampler_that_is_biased(llm: KangarooForCausalLM, monkeypatch: Patch) -> None:
-    """By numbers that do not fill the unit interval."""
-    sound = CounterSource.bits
-    monkeypatch.setattr(CounterSource, "bits", lambda self, place: sound(self, place) // 8)
-    assert failed(llm) == {"law"}
+def drawn_otherwise(llm: KangarooForCausalLM, change: Callable[[Draws], Draws]) -> set[str]:
+    """The checks that fail where kernels read other draws than those they are given."""
+    sound = llm.model.kernels.draw_tokens
+
+    def draw_tokens(logits: Tensor, draws: Draws, *rest: Any, **options: Any) -> Any:
+        return sound(logits, change(draws), *rest, **options)
+
+    with served_by(llm, draw_tokens=draw_tokens):
+        return failed(llm)
 
 
-@pytest.mark.parametrize("bits", ["no seed", "one seed"])
-def test_seeds_that_settle_nothing(llm: KangarooForCausalLM, monkeypatch: Patch, bits: str) -> None:
-    sound = CounterSource.bits
+def test_a_sampler_that_is_biased(llm: KangarooForCausalLM) -> None:
+    """It draws from sharper rows than it was asked for."""
+    change = lambda draws: draws._replace(temperature=draws.temperature / 10)  # noqa: E731
+    assert drawn_otherwise(llm, change) == {"law"}
 
-    def no_seed(self: CounterSource, place: Place) -> Tensor:
-        return torch.randint_like(sound(self, place), 2**53)
 
-    def one_seed(self: CounterSource, place: Place) -> Tensor:
-        return sound(CounterSource(1), place)
-
-    faults = {"no seed": no_seed, "one seed": one_seed}
-    monkeypatch.setattr(CounterSource, "bits", faults[bits])
-    assert failed(llm) == {"seeds"}
+def test_seeds_that_settle_nothing(llm: KangarooForCausalLM) -> None:
+    """Other ones in every call, or the same for all."""
+    no_seed = lambda d: d._replace(seed=torch.randint_like(d.seed, 2**53))  # noqa: E731
+    one_seed = lambda d: d._replace(seed=torch.ones_like(d.seed))  # noqa: E731
+    for change in (no_seed, one_seed):
+        assert drawn_otherwise(llm, change) == {"seeds"}
 
 
 def test_a_stop_that_is_late(llm: KangarooForCausalLM, monkeypatch: Patch) -> None:

@@ -64,7 +64,7 @@ def kept(row: list[float], draw: Draw) -> list[bool]:
     nucleus = []
     for x in row:
         above = sum(w for y, w in zip(row, weights, strict=True) if y > x)
-        nucleus.append(x == best or draw.top_p == 1 or above < draw.top_p * total)
+        nucleus.append(x == best or above < draw.top_p * total or draw.top_p == 1)
     sure = [weight >= draw.min_p for weight in weights]
     return [all(each) for each in zip(left, nucleus, sure, strict=True)]
 

@@ -132,7 +132,9 @@ def test_every_row_is_shaped_as_in_transformers(
     monkeypatch: pytest.MonkeyPatch,
     options: dict[str, Any],
 ) -> None:
-    """Row by row of the target, with drafts rejected in between."""
+    """Row by row of the target, with drafts rejected in between. Beside them is a processor that
+    changes nothing, for kernels know none.
+    """
     rows: dict[int, Tensor] = {}
     plain_row = Sampler.row
 
@@ -143,7 +145,8 @@ def test_every_row_is_shaped_as_in_transformers(
         return made
 
     monkeypatch.setattr(Sampler, "row", row)
-    new = sample(llm, 3, max_depth=3, confidence=0.0, **FIXED, **options)
+    own = {"logits_processor": [lambda ids, scores: scores]}
+    new = sample(llm, 3, max_depth=3, confidence=0.0, **FIXED, **own, **options)
     sequence = torch.tensor([PROMPT + new])
     config = theirs._prepare_generation_config(None, do_sample=True, **options)[0]
     theirs._prepare_special_tokens(config, device="cpu")

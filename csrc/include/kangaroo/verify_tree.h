@@ -20,6 +20,8 @@ typedef struct kangaroo_verify_tree_params {
                                where the largest of its logits is not finite */
   int64_t* successors;      /* [batch, nodes], written: the target's token after each accepted node,
                                0 after the others and where there is none; NULL: not wanted */
+  const int64_t* choices; /* [batch, nodes], the target's token after each node, -1 for none, and no
+                             logits are read; NULL: the argmax of the logits */
 } kangaroo_verify_tree_params;
 
 /* Only rows on the path are read. Ties go to the lowest id; NaN is the largest logit. Where

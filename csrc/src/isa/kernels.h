@@ -83,6 +83,16 @@ struct SoftmaxPart {
   int64_t place;
 };
 
+// So many tokens run at once.
+constexpr int64_t kRunners = 256;
+
+// What the random numbers of a race belong to: three words of their counter, the token being the
+// fourth, and the key.
+struct RaceKey {
+  uint32_t counter[3];
+  uint64_t seed;
+};
+
 // How rows lie in a panel: the bytes of so many, and row `row` of it.
 struct Layout {
   std::size_t (*panel_bytes)(int64_t num_rows, int64_t width);
@@ -112,6 +122,11 @@ struct Kernels {
   TypedKernels of_bfloat16;
   SoftmaxPart (*softmax_part)(const float* logits, int64_t count);
   float (*exp)(float x);
+  // weights <- exp((logit - largest) / temperature), in double
+  void (*weigh)(const float* logits, int64_t count, double largest, double temperature,
+                double* weights);
+  // times <- -log u, with the number u in (0, 1) of each token; in arrays of kRunners
+  void (*start_times)(const RaceKey& key, const uint64_t* tokens, int64_t count, double* times);
 
   const TypedKernels& of(kangaroo_dtype dtype) const {
     return dtype == KANGAROO_FLOAT32 ? of_float32 : of_bfloat16;

@@ -3,6 +3,7 @@
 #endif
 #include "isa/attention.h"
 #include "isa/gemm.h"
+#include "isa/race.h"
 #include "isa/rows.h"
 
 #define KANGAROO_STRING_OF(name) #name
@@ -32,6 +33,8 @@ const Kernels kKernels = {
      attend<WideDot>, argmax<Bf16>},
     softmax_part,
     exp_one,
+    weigh,
+    start_times,
 };
 
 }  // namespace kangaroo::KANGAROO_ISA

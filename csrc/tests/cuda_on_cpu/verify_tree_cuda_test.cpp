@@ -34,7 +34,7 @@ kangaroo_states view_of(const Case& c, Array& logits) {
   return {logits.data(), logits.dtype(), c.batch, c.nodes, c.vocab, row * c.nodes + c.gap, row};
 }
 
-Verdict run(const Case& c, Array logits, const Trees& trees) {
+Verdict run(const Case& c, Array logits, const Trees& trees, const int64_t* choices = nullptr) {
   const auto n = static_cast<std::size_t>(c.batch * c.nodes);
   const auto b = static_cast<std::size_t>(c.batch);
   Verdict v = {std::vector<int64_t>(n, -7), std::vector<int64_t>(b, -7),
@@ -48,6 +48,7 @@ Verdict run(const Case& c, Array logits, const Trees& trees) {
   p.path_len = v.path_len.data();
   p.bonus = v.bonus.data();
   p.successors = v.successors.data();
+  p.choices = choices;
   EXPECT(kangaroo_verify_tree_cuda(&p, nullptr) == KANGAROO_OK);
   cuda_on_cpu::synchronize();
   return v;
@@ -138,6 +139,16 @@ void check_reads_the_path_alone() {
   EXPECT(v.path_len[0] == 1);
 }
 
+// Choices that were drawn: a sanitizer sees where logits are read, there is but one.
+void check_choices() {
+  const Case c = {2, 4, 9};
+  Array logits(KANGAROO_FLOAT32, 1);
+  const Trees trees = {{0, 5, 6, 7, 0, 5, 6, 7}, {-1, 0, 1, 2, -1, 0, 0, 2}};
+  const std::vector<int64_t> choices = {5, 6, -1, 8, 6, 0, 7, 0};
+  const Verdict expected = {{0, 1, 2, -1, 0, 2, 3, -1}, {-1, 0}, {5, 6, 0, 0, 6, 0, 7, 0}, {3, 3}};
+  EXPECT(run(c, logits, trees, choices.data()) == expected);
+}
+
 void check_lies() {
   const Case c = {1, 4, 9};
   const Array logits = random_logits(c, KANGAROO_FLOAT32, 3, 0);
@@ -193,6 +204,7 @@ int main() {
   expect_choice({-1, 0.0f, -0.0f, -2}, 1);
   expect_choice({-3, -NAN, 2}, -1);
   check_reads_the_path_alone();
+  check_choices();
   check_lies();
   check_refusals();
   return testing::result();
