@@ -1,4 +1,6 @@
-"""draw_tokens of as many logits as a model has, as its definition says; what is just kept."""
+"""draw_tokens of as many logits as a model has, as its definition says; what is just kept, and what
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,10 @@ import math
 import pytest
 import torch
 
+from kangaroo_kernels.draft_head import DraftChain
 from kangaroo_kernels.draw_tokens import DrawTokens
 from kangaroo_kernels.kernel_set import Backend, Target, load_impl
+from tests.kernels import laws
 from tests.kernels.test_draw_tokens import PLAIN, inputs_of
 
 WIDE = {
@@ -56,9 +60,42 @@ def test_what_is_just_kept(draw_tokens: DrawTokens, name: str) -> None:
 
 
 def test_what_is_not_kept_comes_last(draw_tokens: DrawTokens) -> None:
-    """The lowest id first, and nothing that is no token."""
-    inputs = inputs_of(1, 1, 3, PLAIN._replace(top_k=1))
-    inputs["logits"][0, 0] = torch.tensor([0.0, 2.0, 1.0])
-    tokens, shares = draw_tokens(**inputs, k=3, token_ids=torch.tensor([5, 9, 11]).int())
-    assert tokens.tolist() == [[[9, 5, 11]]]
+    """The lowest id first, and nothing that is no token, where tiles of 64 are not full."""
+    inputs = inputs_of(1, 1, 65, PLAIN._replace(top_k=1))
+    inputs["logits"][0, 0, 64] = 100.0
+    ids = torch.arange(5, 70, dtype=torch.int32)
+    tokens, shares = draw_tokens(**inputs, k=3, token_ids=ids)
+    assert tokens.tolist() == [[[69, 5, 6]]]
     assert shares.tolist() == [[[1.0, 0.0, 0.0]]]
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("positions", [-1, 0, 0]),
+        ("positions", [0, 0, 2**31 - 1]),
+        ("token_ids", [0, 2, 2]),
+        ("token_ids", [-1, 2, 3]),
+    ],
+)
+def test_impossible_places(fast_draw_tokens: DrawTokens, name: str, bad: list[int]) -> None:
+    laws.needs_values_on_the_host()
+    inputs = inputs_of(1, 3, 3, PLAIN)
+    values = torch.tensor(bad, dtype=torch.int32)
+    values = values[None] if name == "positions" else values
+    laws.check_refusal(fast_draw_tokens, inputs, name, values)
+
+
+def test_a_chain_compares_the_share_that_is_returned(draw_tokens: DrawTokens) -> None:
+    """Rounded to float32, up or down: as large as the threshold is large enough."""
+    inputs = inputs_of(9, 1, 40, PLAIN)
+    chain = DraftChain.of_roots(9, 5, 0.0, torch.get_default_device())
+    chain.threshold.copy_(draw_tokens(**inputs)[1][:, 0, 0])
+    draw_tokens(**inputs, chain=chain)
+    assert chain.stopped.tolist() == [0] * 9
+
+
+def test_bad_chain(fast_draw_tokens: DrawTokens) -> None:
+    chain = DraftChain.of_roots(3, 5, 0.0, torch.get_default_device())
+    inputs = inputs_of(2, 3, 40, PLAIN)
+    laws.check_refusal(fast_draw_tokens, inputs, "chain", chain, says="chain.tokens")

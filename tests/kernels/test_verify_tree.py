@@ -175,6 +175,8 @@ def test_no_number_chooses_a_token(verify_tree: VerifyTree, dtype: torch.dtype, 
         ("num_nodes", torch.ones(2, dtype=torch.int32)),
         ("successors", torch.ones(1, 2, dtype=torch.int64)),
         ("successors", torch.ones(1, 3, dtype=torch.int32)),
+        ("choices", torch.ones(1, 2, dtype=torch.int64)),
+        ("choices", torch.ones(1, 3, dtype=torch.int32)),
     ],
 )
 def test_bad_inputs(fast_verify_tree: VerifyTree, name: str, bad: torch.Tensor) -> None:
@@ -200,3 +202,11 @@ def test_choices_in_place_of_the_argmax(verify_tree: VerifyTree) -> None:
     assert successors[0].tolist() == [
         max(choice, 0) if node in expected else 0 for node, choice in enumerate(made[0].tolist())
     ]
+
+
+@pytest.mark.parametrize("choice", [-2, VOCAB])
+def test_impossible_choices(fast_verify_tree: VerifyTree, choice: int) -> None:
+    laws.needs_values_on_the_host()
+    tokens, parents = torch.tensor([[0, 1, 2]]), torch.tensor([[-1, 0, 1]])
+    inputs = {"logits": torch.zeros(1, 3, VOCAB), "tokens": tokens, "parents": parents}
+    laws.check_refusal(fast_verify_tree, inputs, "choices", torch.tensor([[0, choice, 0]]))
