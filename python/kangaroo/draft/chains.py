@@ -51,8 +51,7 @@ def drawn(
     """The tokens behind the newest nodes by the drafter's logits [B, V] float32, and how sure it
     is, [B, 1] each: drawn where a sequence is sampled, else the most probable.
 
-    Where kernels draw, it is as sure as the token's share of the race; on tiny-py that stops chains
-    2 to 3 % better than the probability of the most probable token.
+    Where kernels draw, it is as sure of a token as its share of the race.
     """
     pairs = zip(state.prefix_lens, trees, strict=True)
     places = [[root + len(tree) - 1] for root, tree in pairs]
