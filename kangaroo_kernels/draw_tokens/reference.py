@@ -35,9 +35,8 @@ def draw_tokens(
     x = (x - x.amax(-1, keepdim=True)) / temperature
     scores = torch.where(greedy, x, x - (-uniform(draws, positions, tokens).log()).log())
     scores = torch.where(greedy | kept(x, draws), scores, -torch.inf)
-    best = scores.sort(dim=-1, descending=True, stable=True).indices[
-        ..., :k
-    ]  # ties: the lowest first
+    order = scores.sort(dim=-1, descending=True, stable=True).indices  # ties: the lowest first
+    best = order[..., :k]
     shares = (scores.softmax(-1).gather(-1, best) * finite).float()
     drawn = torch.where(finite, tokens[best], -1)
     if chain is not None:
