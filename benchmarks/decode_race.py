@@ -20,6 +20,9 @@ from kangaroo_kernels import Backend, KernelSet, Target, UnsupportedError
 from kangaroo_kernels.kernel_set import IMPLS
 
 AR, CHAIN, TREE = "autoregressive", "chain", "tree"
+SAMPLED, SAMPLED_CHAIN = "sampled", "sampled chain"
+SAMPLING = {"do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 0.95, "seed": 0}
+BASES = {AR: AR, CHAIN: AR, TREE: AR, SAMPLED: SAMPLED, SAMPLED_CHAIN: SAMPLED}  # of our own
 LIBRARY = "library"
 EAGER, STATIC, ASSISTED = "transformers", "transformers static", "transformers assisted"
 PEERS = (LIBRARY, EAGER, STATIC, ASSISTED, *SERVERS)
@@ -35,10 +38,11 @@ class Drafting:
 
 
 def enter_ours(entered: Field, subject: Subject, drafting: Drafting, terms: Terms) -> None:
-    """Autoregressive decoding, chains and trees."""
+    """Autoregressive decoding, chains and trees; sampled too."""
     llm = subject.llm
     ways = {AR: {"draft": "off"}, CHAIN: {"draft": "chain", "adaptive": False, **drafting.chain}}
     ways[TREE] = {"draft": "tree", "adaptive": False, **drafting.tree}
+    ways |= {SAMPLED: ways[AR] | SAMPLING, SAMPLED_CHAIN: ways[CHAIN] | SAMPLING}
     for name, options in ways.items():
         entered.contestants[name] = partial(
             run_once, llm, max_new_tokens=terms.new_tokens, **options
@@ -120,7 +124,7 @@ def run_race(
     enter_ours(entered, subject, drafting, terms)
     enter_peers(entered, subject, wanted, terms)
     runs = race(entered.contestants, terms.prompts, terms.repeats)
-    rows = [result(name, taken, runs[AR]) for name, taken in runs.items()]
+    rows = [result(name, taken, runs[BASES.get(name, AR)]) for name, taken in runs.items()]
     middle = round(median(map(len, terms.prompts.values()))) + terms.new_tokens // 2
     chains = pooled([taken[0] for taken in runs[CHAIN]])
     for row in rows:
@@ -132,8 +136,8 @@ def run_race(
         print(f"{name}: absent: {why}")
     wrong = sum(
         run.token_ids != base[0].token_ids
-        for name in (AR, CHAIN, TREE)
-        for taken, base in zip(runs[name], runs[AR], strict=True)
+        for name, plain in BASES.items()
+        for taken, base in zip(runs[name], runs[plain], strict=True)
         for run in taken
     )
     bar = Bar("our runs with other ids than autoregressive decoding's", wrong, 0, at_least=False)

@@ -20,7 +20,7 @@ NOT_MEASURED = "not yet measured on a GPU"
 SHAPES = ("vicuna-7b", "llama-3.1-8b", "qwen3-8b", "llama-3.2-1b")
 STEPS = ("AR step", "draft step", "verify", "round")
 CONTEXT = 1024
-AR, OURS = "autoregressive", ("chain", "tree")
+AR, SAMPLED, OURS = "autoregressive", "sampled", ("chain", "tree", "sampled chain")
 HEAD = (
     "machine",
     "command",
@@ -70,7 +70,7 @@ def row(run: Sequence[Record]) -> list[str]:
     context = next((record["context"] for record in steps.values()), None)
     raced = {record["contestant"]: record for record in run if "contestant" in record}
     model = f"{first['shape']}, {first['weights']} weights, {first['dtype']}"
-    others = [name for name in raced if name not in (AR, *OURS)]
+    others = [name for name in raced if name not in (AR, SAMPLED, *OURS)]
     host = f"{steps['round']['breakdown_us']['host'] / 1e3:.3f}" if "round" in steps else ""
     return [
         first["device"],
