@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from kangaroo.cache import SlotCache
-from kangaroo.config import AdapterConfig, AdapterKind, DraftConfig, EagleConfig, MedusaConfig
+from kangaroo.config import (
+    AdapterConfig,
+    AdapterKind,
+    DraftConfig,
+    DraftSampling,
+    EagleConfig,
+    MedusaConfig,
+)
 from kangaroo.draft.base import Drafter
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.draft_model import ModelDrafter
@@ -245,14 +252,14 @@ def request_of(prompt: Sequence[int], max_new_tokens: int, **options: Any) -> Re
     return Request(list(prompt), max_new_tokens, **options)
 
 
-def sampler_of(sequence: int = 0, seed: int = 5, **fields: Any) -> Sampler:
+def sampler_of(
+    sequence: int = 0, seed: int = 5, *, rule: DraftSampling = "coupled", **fields: Any
+) -> Sampler:
     """Draws by `fields` of GenerationConfig that ask for no lengths."""
     shaping = Shaping(fields, do_sample=True)
-    shapers, draw = (
-        processors(shaping, Lengths(1, 1, frozenset()), CPU),
-        shaping.draw(seed, sequence),
-    )
-    return Sampler(CounterSource(seed), sequence, *shapers, draw=draw)
+    shapers = processors(shaping, Lengths(1, 1, frozenset()), CPU)
+    draw = shaping.draw(seed, sequence) if rule == "coupled" else None
+    return Sampler(CounterSource(seed), sequence, *shapers, draft_sampling=rule, draw=draw)
 
 
 def decoder_of(drafter: Any, sampler: Sampler | None = None) -> RecordingDecoder:

@@ -34,10 +34,13 @@ def effects(call: Callable[..., object], case: Case) -> list[Tensor]:
     return [leaf for leaf in tree_leaves((call(*data), data)) if isinstance(leaf, Tensor)]
 
 
-@pytest.mark.parametrize("op", [op for op in IMPLS if op not in ("verify_tree", "rope_append_kv")])
+OTHERWISE = ("verify_tree", "rope_append_kv", "draw_tokens")
+
+
+@pytest.mark.parametrize("op", [op for op in IMPLS if op not in OTHERWISE])
 def test_peers_do_the_same_work(op: str) -> None:
-    """All but the argmax beside verify_tree, which is a part of it, and queries that lie otherwise
-    (tests/benchmarks/test_peers.py).
+    """All but the argmax beside verify_tree, which is a part of it, queries that lie otherwise
+    (tests/benchmarks/test_peers.py), and draws by other numbers.
     """
     reference = load_impl(op, Backend.REFERENCE, Target(CPU, torch.float32, 64))
     for case in import_module(f"benchmarks.kernels.bench_{op}").cases(SETTING):

@@ -131,7 +131,8 @@ def test_what_is_drawn_is_drawn_from_the_row_that_is_kept(
     head = head_of(model, "some in int8", backend)
     drafter = SampledDrafter(model, make_adapter(model, "paper", 2), CHAIN, head=head)
     grown = watched(drafter, monkeypatch)
-    decoder_of(drafter, sampler_of(top_k=0)).run(make_prompt(model, PROMPT_LEN), NUM_TOKENS)
+    sampler = sampler_of(rule="rejection", top_k=0)
+    decoder_of(drafter, sampler).run(make_prompt(model, PROMPT_LEN), NUM_TOKENS)
     rows = [(row[0], tree.tokens[n + 1]) for tree in grown for n, row in tree.drawn_from.items()]
     assert rows
     outside = [token for token in range(model.config.vocab_size) if token not in SOME]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -131,7 +130,7 @@ def test_drafts_in_a_batch_are_those_alone(model: Llama, name: str) -> None:
     samplers = [
         None,
         sampler_of(1, top_k=0),
-        replace(sampler_of(2, temperature=0.5), draft_sampling="rejection"),
+        sampler_of(2, rule="rejection", temperature=0.5),
     ]
     config = DraftConfig(3, 4, 0.1)
     decoder = Decoder(model, drafter_of(name, model, config), config)
@@ -170,7 +169,7 @@ def test_what_is_drawn_is_drawn_from_the_row_that_is_kept(model: Llama, name: st
         return trees
 
     drafter.draft = watched
-    sampler = replace(sampler_of(top_k=5), draft_sampling="rejection")
+    sampler = sampler_of(rule="rejection", top_k=5)
     decoder_of(drafter, sampler).run(make_prompt(model, PROMPT_LEN), NUM_TOKENS)
     assert any(tree.num_drafted > 1 for tree in grown)
     for tree in grown:

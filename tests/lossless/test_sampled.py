@@ -127,9 +127,14 @@ def test_any_dtype(backend: str, dtype: torch.dtype, tmp_path: Path) -> None:
         check(decoder_of(drafter, sampler).run(prompt, NUM_TOKENS), plain)
 
 
+def test_kernels_do_not_judge_by_rejection() -> None:
+    with pytest.raises(ValueError, match="draw: expected None beside draft_sampling='rejection'"):
+        replace(sampler_of(), draft_sampling="rejection")
+
+
 def test_a_sampler_by_rejection_is_seen(model: Llama) -> None:
     """Its tokens hang on what is drafted, so the checks above can fail."""
-    rejecting = replace(sampler_of(**SHAPINGS["temperature"]), draft_sampling="rejection")
+    rejecting = sampler_of(rule="rejection", **SHAPINGS["temperature"])
     plain, adapter = plain_run(model, rejecting), make_adapter(model, "paper", 1)
     drafter = SampledDrafter(model, adapter, DraftConfig(1, 4, 0.0))
     run = decoder_of(drafter, rejecting).run(make_prompt(model, PROMPT_LEN), NUM_TOKENS)

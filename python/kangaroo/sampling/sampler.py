@@ -37,7 +37,7 @@ class Sampler:
             draft and has the same law, but what is drafted decides which tokens are drawn.
 
     Raises:
-        ValueError: a `draft_sampling` that does not exist.
+        ValueError: a `draft_sampling` that does not exist, or that is not what kernels do.
     """
 
     source: Source
@@ -53,6 +53,8 @@ class Sampler:
             raise ValueError(
                 f"draft_sampling: expected one of {DRAFT_SAMPLINGS}, got {self.draft_sampling!r}"
             )
+        if self.draw is not None and not self.coupled:
+            raise ValueError("draw: expected None beside draft_sampling='rejection', got one")
 
     @property
     def coupled(self) -> bool:
