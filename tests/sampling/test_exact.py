@@ -137,6 +137,7 @@ def test_a_draft_vocabulary(vocabulary: set[int], rule: DraftSampling) -> None:
         check(Toy(table(seed, 3), drafter, 3, (1, 1), draft_sampling=rule))
 
 
+@pytest.mark.fuzz
 def test_stopping_by_the_drawn_tokens_own_probability(monkeypatch: pytest.MonkeyPatch) -> None:
     """As lawful as by the row's maximum, as long as the token is kept."""
 
