@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kangaroo_kernels.draft_head import MAX_K, QUANTIZED, DraftChain, DraftHead
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed
-from kangaroo_kernels.draws import Draws
+from kangaroo_kernels.draws import DTYPES, Draws
 from kangaroo_kernels.nodes import MAX_TREE_NODES, NodeBatch
 from kangaroo_kernels.tree_attention import KV_CHUNK
 from kangaroo_kernels.verify_tree import Verdict
@@ -93,9 +93,8 @@ def require_increasing(name: str, values: Tensor) -> None:
 
 def require_draws(draws: Draws, batch: int, device: torch.device) -> None:
     """Draws of `batch` sequences, whose values are possible, where the host can see them."""
-    dtypes = {"top_k": torch.int32, "seed": torch.int64, "sequence": torch.int64}
-    for name, values in draws._asdict().items():
-        require(f"draws.{name}", values, (batch,), dtypes.get(name, torch.float64), device)
+    for name, values, dtype in zip(Draws._fields, draws, DTYPES, strict=True):
+        require(f"draws.{name}", values, (batch,), dtype, device)
     most = {"temperature": torch.finfo(torch.float64).max, "top_p": 1, "min_p": 1}
     for name, limit in most.items():
         values = getattr(draws, name)

@@ -41,6 +41,10 @@ class Draw(NamedTuple):
     sequence: int = 0
 
 
+# Of the fields of `Draws`.
+DTYPES = torch.float64, torch.int32, torch.float64, torch.float64, torch.int64, torch.int64
+
+
 class Draws(NamedTuple):
     """The draws of B sequences, where the device reads them.
 
@@ -61,17 +65,6 @@ class Draws(NamedTuple):
     @classmethod
     def of(cls, draws: Iterable[Draw], device: torch.device) -> Draws:
         """New tensors."""
-        temperature, top_k, top_p, min_p, seed, sequence = zip(*draws, strict=True)
-        signed = [number - (number >> 63 << 64) for number in seed]
-
-        def column(values: Iterable[float], dtype: torch.dtype) -> Tensor:
-            return torch.tensor(values, dtype=dtype, device=device)
-
-        return cls(
-            column(temperature, torch.float64),
-            column(top_k, torch.int32),
-            column(top_p, torch.float64),
-            column(min_p, torch.float64),
-            column(signed, torch.int64),
-            column(sequence, torch.int64),
-        )
+        signed = (draw._replace(seed=draw.seed - (draw.seed >> 63 << 64)) for draw in draws)
+        columns = zip(zip(*signed, strict=True), DTYPES, strict=True)
+        return cls(*(torch.tensor(column, dtype=d, device=device) for column, d in columns))

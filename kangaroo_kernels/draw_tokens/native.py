@@ -5,19 +5,10 @@ from torch import Tensor
 
 from kangaroo_kernels.checks import require_chain, sizes
 from kangaroo_kernels.draft_head import DraftChain
-from kangaroo_kernels.draws import Draws
+from kangaroo_kernels.draws import DTYPES, Draws
 from kangaroo_kernels.native import C, address, optional_address, unsupported
 
 __all__ = ["draw_tokens", "unsupported"]
-
-DTYPES = (
-    torch.float64,
-    torch.int32,
-    torch.float64,
-    torch.float64,
-    torch.int64,
-    torch.int64,
-)
 
 
 def draw_tokens(

@@ -127,6 +127,21 @@ def test_any_dtype(backend: str, dtype: torch.dtype, tmp_path: Path) -> None:
         check(decoder_of(drafter, sampler).run(prompt, NUM_TOKENS), plain)
 
 
+@pytest.mark.parametrize("shaping", ["temperature", "most probable"])
+@pytest.mark.parametrize("kind", ADAPTER_KINDS)
+def test_kernels_draw_what_the_rule_draws(model: Llama, shaping: str, kind: AdapterKind) -> None:
+    """The rule whose law is exact (tests/sampling), and what serves in its place, beside drafts."""
+    sampler, prompt = sampler_of(**SHAPINGS[shaping]), make_prompt(model, PROMPT_LEN)
+    assert sampler.draw is not None
+    drafter = SampledDrafter(model, make_adapter(model, kind, 2), DraftConfig(2, 4, 0.0))
+    ruled, served = (
+        decoder_of(drafter, each).run(prompt, NUM_TOKENS)
+        for each in (replace(sampler, draw=None), sampler)
+    )
+    assert served.tokens == ruled.tokens
+    assert 0 < served.num_accepted < served.num_drafted
+
+
 def test_kernels_do_not_judge_by_rejection() -> None:
     with pytest.raises(ValueError, match="draw: expected None beside draft_sampling='rejection'"):
         replace(sampler_of(), draft_sampling="rejection")
