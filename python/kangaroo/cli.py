@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -65,6 +64,7 @@ def generate(
     top_k: opt.TopK = None,
     max_nodes: opt.MaxNodes = None,
     adaptive: opt.Adaptive = None,
+    lookup: opt.Lookup = None,
     exit_layer: opt.ExitLayer = None,
     draft_head: opt.DraftHead = None,
     draft_vocab: opt.DraftVocab = None,
@@ -82,16 +82,15 @@ def generate(
     text = _prompt(prompt, prompt_file, model)
     place: dict[str, Any] = {"dtype": dtype, "device": device, "backend": backend}
     llm = load(model, adapter, **place, draft_head=draft_head, draft_vocab=draft_vocab)
-    drafting: dict[str, Any] = {"draft": draft, "max_depth": max_depth, "confidence": confidence}
+    drafting = {"draft": draft, "max_depth": max_depth, "confidence": confidence, "lookup": lookup}
     drafting |= {"draft_top_k": top_k, "max_nodes": max_nodes, "exit_layer": exit_layer}
-    sampling = _sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
+    sampling = opt.sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
     ends = {"max_new_tokens": max_new_tokens, "stop_strings": stop or None}
     options = _options(llm, sampling, **ends, **drafting, adaptive=adaptive)
     ids = llm.tokenizer(text)["input_ids"]
     if compare:
-        _compare(llm, ids, options, repeats, as_json)
-    else:
-        (_generate_as_json if as_json else _stream)(llm, ids, options)
+        return _compare(llm, ids, options, repeats, as_json)
+    return (_generate_as_json if as_json else _stream)(llm, ids, options)
 
 
 @app.command()
@@ -114,6 +113,7 @@ def bench(
     top_k: opt.TopK = None,
     max_nodes: opt.MaxNodes = None,
     adaptive: opt.Adaptive = None,
+    lookup: opt.Lookup = None,
     exit_layer: opt.ExitLayer = None,
     draft_head: opt.DraftHead = None,
     draft_vocab: opt.DraftVocab = None,
@@ -133,9 +133,9 @@ def bench(
     texts = read_prompts(prompts)
     place: dict[str, Any] = {"dtype": dtype, "device": device, "backend": backend}
     llm = load(model, adapter, **place, draft_head=draft_head, draft_vocab=draft_vocab)
-    drafting: dict[str, Any] = {"draft": draft, "max_depth": max_depth, "confidence": confidence}
+    drafting = {"draft": draft, "max_depth": max_depth, "confidence": confidence, "lookup": lookup}
     drafting |= {"draft_top_k": top_k, "max_nodes": max_nodes, "exit_layer": exit_layer}
-    sampling = _sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
+    sampling = opt.sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
     ends = {"max_new_tokens": max_new_tokens, "stop_strings": stop or None}
     options = _options(llm, sampling, **ends, **drafting, adaptive=adaptive)
     _bench(llm, texts, options, repeats, as_json)
@@ -200,28 +200,6 @@ def _prompt(prompt: str | None, file: Path | None, model: str) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"prompt: not UTF-8: {error.reason} at byte {error.start}") from error
-
-
-def _sampling(temperature: float | None, seed: int | None, **shape: Any) -> dict[str, Any]:
-    """Options of `rounds` that draw tokens; {} decodes greedily.
-
-    Raises:
-        ValueError: a temperature below 0, or an option that only sampling knows.
-    """
-    given = {name: value for name, value in shape.items() if value is not None}
-    given |= {} if seed is None else {"seed": seed}
-    if temperature is not None and temperature < 0:
-        raise ValueError(f"temperature: expected at least 0, got {temperature}")
-    if temperature:
-        return {"do_sample": True, "temperature": temperature, "seed": secrets.randbits(32)} | given
-    if given:
-        name, value = next(iter(given.items()))
-        flag = {"top_k": "sample_top_k"}.get(name, name)
-        raise ValueError(
-            f"{flag}={value}: has no effect on greedy decoding; give --temperature above 0, or "
-            "leave it out"
-        )
-    return {}
 
 
 def _options(llm: KangarooForCausalLM, sampling: dict[str, Any], **given: Any) -> dict[str, Any]:

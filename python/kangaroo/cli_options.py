@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -115,6 +116,14 @@ Adaptive = Annotated[
         show_default="adaptive",
     ),
 ]
+Lookup = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Where this many tokens stand in the text before, draft what followed them there.",
+        show_default="0: never",
+    ),
+]
 ExitLayer = Annotated[
     int | None,
     typer.Option(help=EXIT_LAYER_HELP, show_default="the adapter's"),
@@ -146,3 +155,25 @@ Debug = Annotated[
         "--debug", help="Show the traceback of an error.", is_eager=True, callback=_keep_debug
     ),
 ]
+
+
+def sampling(temperature: float | None, seed: int | None, **shape: Any) -> dict[str, Any]:
+    """Options of `rounds` that draw tokens; {} decodes greedily.
+
+    Raises:
+        ValueError: a temperature below 0, or an option that only sampling knows.
+    """
+    given = {name: value for name, value in shape.items() if value is not None}
+    given |= {} if seed is None else {"seed": seed}
+    if temperature is not None and temperature < 0:
+        raise ValueError(f"temperature: expected at least 0, got {temperature}")
+    if temperature:
+        return {"do_sample": True, "temperature": temperature, "seed": secrets.randbits(32)} | given
+    if given:
+        name, value = next(iter(given.items()))
+        flag = {"top_k": "sample_top_k"}.get(name, name)
+        raise ValueError(
+            f"{flag}={value}: has no effect on greedy decoding; give --temperature above 0, or "
+            "leave it out"
+        )
+    return {}

@@ -75,7 +75,10 @@ class DraftConfig:
         tree_widths: tree: where given, its shape is always the same: on level n every node has
             `tree_widths[n]` children, whatever their probability. None of the other limits counts
             then.
-        adaptive: draft less deep, or nothing for a while, where drafts do not pay (engine/pace.py).
+        adaptive: draft less deep, or nothing for a while, where drafts do not pay (draft/pace.py).
+        lookup: chain: so many tokens that stood in the text before are continued as they were then,
+            and nobody else drafts (draft/copying.py); 0: never.
+        lookup_depth: tokens of such a draft at most.
         costs: of adaptive drafting: what one pass of the drafter and one row more in verification
             cost, over a round that drafts nothing, as `kangaroo tune` measures it; (): by weights.
     """
@@ -89,6 +92,8 @@ class DraftConfig:
     tree_widths: tuple[int, ...] = ()
     adaptive: bool = False
     costs: tuple[float, ...] = ()
+    lookup: int = 0
+    lookup_depth: int = 15
 
     def __post_init__(self) -> None:
         if self.exit_layer < 1:
@@ -103,6 +108,12 @@ class DraftConfig:
             raise ValueError(f"draft_top_k: expected 1 to {MAX_TOP_K}, got {self.draft_top_k}")
         if not 1 <= self.max_nodes <= MAX_TREE_NODES:
             raise ValueError(f"max_nodes: expected 1 to {MAX_TREE_NODES}, got {self.max_nodes}")
+        if self.lookup < 0:
+            raise ValueError(f"lookup: expected at least 0, got {self.lookup}")
+        if not 1 <= self.lookup_depth < MAX_TREE_NODES:
+            raise ValueError(
+                f"lookup_depth: expected 1 to {MAX_TREE_NODES - 1}, got {self.lookup_depth}"
+            )
         if self.costs and (len(self.costs) != 2 or min(self.costs) < 0):
             raise ValueError(f"costs: expected none or two of at least 0, got {self.costs}")
         if not all(1 <= width <= MAX_TOP_K for width in self.tree_widths):

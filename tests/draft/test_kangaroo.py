@@ -10,8 +10,8 @@ from torch import Tensor
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.pace import Pace
 from kangaroo.draft.tree import DraftTree
-from kangaroo.engine.pace import Pace
 from kangaroo.engine.state import DecodeState, Request
 from kangaroo.models.llama import Llama
 from tests.engines import (

@@ -11,10 +11,10 @@ from kangaroo.config import DraftConfig
 from kangaroo.costs import CPU_ROW_COST, RoundCosts
 from kangaroo.draft.draft_model import ModelDrafter
 from kangaroo.draft.lookup import LookupDrafter
+from kangaroo.draft.pace import Pace
 from kangaroo.draft.skipping import SkippingDrafter, runs
 from kangaroo.draft.threshold import Threshold
 from kangaroo.draft.tree import DraftTree
-from kangaroo.engine.pace import Pace
 from kangaroo.engine.state import Request
 from kangaroo.models.llama import Llama
 from kangaroo_kernels import UnsupportedError

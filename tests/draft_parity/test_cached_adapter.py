@@ -17,10 +17,10 @@ from torch import Tensor
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.draft import kangaroo
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.pace import Pace
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine import decode
 from kangaroo.engine.decode import Decoder
-from kangaroo.engine.pace import Pace
 from kangaroo.engine.state import DecodeState, Request
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama

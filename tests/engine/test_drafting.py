@@ -131,6 +131,31 @@ def test_without_an_adapter() -> None:
     assert of(None, draft="off").depth == of(None, max_depth=0).depth == 0
 
 
+def test_copies() -> None:
+    """Of chains, with an adapter or without; what would have no effect is refused."""
+    assert of(lookup=3) == replace(DEPLOYED, lookup=3)
+    assert of(lookup=3, lookup_depth=5, adaptive=False).lookup_depth == 5
+    alone = of(None, lookup=3)
+    assert (alone.lookup, alone.lookup_depth, alone.adaptive) == (3, 15, True)
+    assert of(lookup=0) == DEPLOYED
+    for options, name, where in (
+        ({"draft": "tree", "lookup": 3}, "lookup", "on draft='tree'; leave it out"),
+        ({"draft": "off", "lookup": 3}, "lookup", "on draft='off'; leave it out"),
+        ({"max_depth": 0, "lookup": 3}, "lookup", "on max_depth=0; leave one of them out"),
+        ({"lookup_depth": 3}, "lookup_depth", "without lookup; leave it out"),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: has no effect {where}$"):
+            of(**options)
+    for name in ("max_depth", "confidence"):
+        with pytest.raises(ValueError, match=f"^{name}: has no effect without an adapter"):
+            of(None, lookup=3, **{name: 1})
+    with pytest.raises(ValueError, match="^lookup: expected at least 0, got -1$"):
+        of(lookup=-1)
+    for depth in (0, 64):
+        with pytest.raises(ValueError, match=f"^lookup_depth: expected 1 to 63, got {depth}$"):
+            of(lookup=1, lookup_depth=depth)
+
+
 def test_the_exit_layer_is_the_adapters() -> None:
     with pytest.raises(ValueError, match="^exit_layer: the adapter was trained for 2, got 3$"):
         of(exit_layer=3)

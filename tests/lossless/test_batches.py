@@ -31,7 +31,6 @@ from tests.lossless.hash_target import (
     HashAdapter,
     HashTarget,
     continuation,
-    deep_hashes,
 )
 from tests.lossless.test_hash_target import predicted
 from tests.sampling.test_mutants import mutated
@@ -189,12 +188,10 @@ def test_a_million_tokens(draft: str, kind: AdapterKind) -> None:
             return
 
 
-def knows(
-    decoder: Decoder, hashes: Callable[[list[int]], list[int]] = deep_hashes, num_new: int = 40
-) -> bool:
-    """Every round of 12 sequences drafts and keeps as many tokens as can be told in advance, with
-    others beside it and after an interruption: a row that is wrong in the drafter's cache changes
-    no token, but which drafts are right.
+def knows(decoder: Decoder, num_new: int = 40, **said: Any) -> bool:
+    """Every round of 12 sequences drafts and keeps as many tokens as can be told in advance, by
+    what is `said` of the drafter, with others beside it and after an interruption: a row that is
+    wrong in the drafter's cache changes no token, but which drafts are right.
     """
     rng = random.Random(3)
     batch, done = Batch(decoder, 5, MAX_LEN), list[list[tuple[int, int]]]()
@@ -211,7 +208,7 @@ def knows(
     if config.draft == "chain":  # the tree of one token behind every other
         config = replace(config, draft="tree", draft_top_k=1, max_nodes=1 + config.max_depth)
     return all(
-        rounds == list(predicted(config, prompt, num_new, hashes))
+        rounds == list(predicted(config, prompt, num_new, **said))
         for rounds, prompt in zip(done, prompts, strict=True)
     )
 

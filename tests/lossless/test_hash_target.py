@@ -57,15 +57,22 @@ def predicted(
     prompt: list[int] = PROMPT,
     num_tokens: int = NUM_TOKENS,
     hashes: Callable[[list[int]], list[int]] = deep_hashes,
+    copied: Callable[[list[int], int], list[int]] = lambda tokens, count: [],
 ) -> Iterator[tuple[int, int]]:
-    """Drafted and accepted tokens of every round, by `hashes` of what the drafter has seen."""
+    """Drafted and accepted tokens of every round, by `hashes` of what the drafter has seen; where
+    up to `count` tokens are `copied` behind others, those are the draft.
+    """
     tokens, whole = list(prompt), prompt + continuation(prompt, num_tokens)
     k = max(config.tree_widths, default=config.draft_top_k)
     while len(tokens) < len(whole):
-        tree = DraftTree.root(tokens[-1])
-        growth = growth_of(tree, config, min(config.depth, len(whole) - len(tokens) - 1))
+        tree, room = DraftTree.root(tokens[-1]), len(whole) - len(tokens) - 1
+        copy = copied(tokens, min(config.lookup_depth, room))
         paths, start = [tokens], 0
-        while growth.open:
+        for token in copy:
+            tree.add(token, len(tree) - 1)
+            paths.append([*paths[-1], token])
+        growth = growth_of(tree, config, min(config.depth, room))
+        while growth.open and not copy:
             newest = paths[start:]
             start = len(tree)
             growth.extend([ranking(hashes(path)[-1], k) for path in newest])

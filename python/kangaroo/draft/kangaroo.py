@@ -12,7 +12,7 @@ from kangaroo.config import MAX_TREE_NODES, DraftConfig
 from kangaroo.costs import RoundCosts
 from kangaroo.draft.chains import grow
 from kangaroo.draft.head import drafting_head
-from kangaroo.draft.shallow import through_shallow_layers
+from kangaroo.draft.shallow import new_nodes_through_shallow_layers, through_shallow_layers
 from kangaroo.draft.tree import DraftTree, pad
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter, VerifiedStates
@@ -82,6 +82,22 @@ class KangarooDrafter:
             growing = grow(trees, growing, (tokens, confidences), least, max_depths)
         pad(trees)
         return trees
+
+    def take(self, state: DecodeState, trees: list[DraftTree]) -> None:
+        """Chains below the roots that are not this drafter's, or not all: through the shallow
+        layers, and what `paper` keeps of them.
+        """
+        own, num_nodes = state.adapter_kv, len(trees[0])
+        self._write_up(state, drafting=True)
+        state.shallow_kv.num_nodes = min(1, state.shallow_kv.num_nodes)
+        new_nodes_through_shallow_layers(self.model, self.config.exit_layer, state, trees)
+        if self.adapter is not None and self.adapter.config.kind == "paper":
+            if own.num_nodes == 0 and any(state.lags):
+                self._write_behind(self.adapter, state)
+            start = own.num_nodes = min(1, own.num_nodes)
+            h = state.hidden(start, num_nodes)
+            nodes = own.chain(num_nodes - start)
+            self._write_verified(self.adapter, state, nodes, VerifiedStates(h, h, h))
 
     def verified(
         self,

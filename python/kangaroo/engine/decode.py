@@ -12,8 +12,8 @@ from torch import Tensor
 
 from kangaroo.config import DraftConfig, ModelConfig
 from kangaroo.draft.base import Drafter
+from kangaroo.draft.pace import Pace
 from kangaroo.draft.tree import DraftTree, tensors
-from kangaroo.engine.pace import Pace
 from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo.engine.stopping import until
 from kangaroo.models.llama import Llama
@@ -104,7 +104,7 @@ class Decoder:
         self.drafter.verified(state, trees, h_deep, successors_of(trees, paths, tokens))
         state.commit(verdict, paths, tokens, self.model.kernels)
         if self.pace is not None:
-            num_passes = max(max(tree.depths) for tree in trees)
+            num_passes = max(tree.num_passes for tree in trees)
             self.pace.book(state.requests, num_passes, len(trees[0]), sum(map(len, tokens)))
         seconds = (drafted - started, verified - drafted, perf_counter() - verified)
         share = seconds[0] / len(trees), seconds[1] / len(trees), seconds[2] / len(trees)
@@ -121,13 +121,8 @@ class Decoder:
         ]
 
     def depth(self, state: DecodeState) -> int:
-        """Draft tokens along one path at most, in the next round. Beside speculative sampling it is
-        always the same: there the tokens for a seed depend on it, so neighbours may have no say.
-        """
-        samplers = [request.sampler for request in state.requests]
-        if self.pace is None or any(s and s.do_sample and not s.coupled for s in samplers):
-            return self.config.depth
-        return self.pace.depth(state.requests)
+        """Draft tokens along one path at most, in the next round."""
+        return self.config.depth if self.pace is None else self.pace.depth(state.requests)
 
     def prefill(self, request: Request, past: PastKeyValues | None = None) -> DecodeState:
         """All prompt tokens but the last go through every layer, as far as they are not in `past`;

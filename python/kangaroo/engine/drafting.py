@@ -9,6 +9,7 @@ from typing import Any
 from kangaroo.config import TREE_CONFIDENCE, DraftConfig
 from kangaroo.draft.base import Drafter
 from kangaroo.draft.branching import BranchingDrafter
+from kangaroo.draft.copying import CopyingDrafter
 from kangaroo.draft.eagle import EagleDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.medusa import MedusaDrafter
@@ -23,6 +24,7 @@ from kangaroo_kernels.draft_head import DraftHead
 
 DRAFT_OPTIONS = frozenset(field.name for field in fields(DraftConfig))
 OF_TREES = ("draft_top_k", "max_nodes", "tree_widths")
+OF_COPIES = ("lookup", "lookup_depth")
 # With `tree_widths` the shape of a tree is given; nothing else has a say in it.
 OF_DYNAMIC_TREES = ("draft_top_k", "max_nodes", "max_depth", "confidence")
 
@@ -51,19 +53,26 @@ def draft_config(
         options: fields of DraftConfig.
 
     Raises:
-        ValueError: there is no adapter to draft with, or it was not made for this exit layer; an
-            option has an impossible value or no effect.
+        ValueError: there is no adapter to draft with, nor `lookup`, or it was not made for this
+            exit layer; an option has an impossible value or no effect.
     """
     given = {name: value for name, value in options.items() if value is not None}
     for name in ("tree_widths", "costs"):
         if name in given:
             given[name] = tuple(given[name])
     refuse_idle(given)
+    copies = given.get("lookup", 0) > 0
     off = given.get("draft") == "off" or given.get("max_depth") == 0
-    if deployed is None and not off:
+    if deployed is None and copies:
+        deployed = DraftConfig(exit_layer=1, adaptive=True)
+        for name in ("max_depth", "confidence"):
+            if name in given:
+                raise ValueError(f"{name}: has no effect without an adapter; leave it out")
+    elif deployed is None and not off:
         raise ValueError(
             "adapter: none is loaded, so nothing can be drafted; load one (adapter=DIR, "
-            "--adapter DIR) or decode without drafting (draft='off', --draft off)"
+            "--adapter DIR), copy from the text alone (lookup=3, --lookup 3), or decode without "
+            "drafting (draft='off', --draft off)"
         )
     rule = DraftConfig(exit_layer=1) if deployed is None else deployed
     if given.get("exit_layer", rule.exit_layer) != rule.exit_layer and not off:
@@ -90,12 +99,17 @@ def refuse_idle(given: Mapping[str, Any]) -> None:
     """
     kind = given.get("draft", "chain")
     idle = {
-        "off": ("max_depth", "confidence", "adaptive", "costs", *OF_TREES),
+        "off": ("max_depth", "confidence", "adaptive", "costs", *OF_TREES, *OF_COPIES),
         "chain": OF_TREES,
+        "tree": OF_COPIES,
     }.get(kind, ())
     for name in idle:
         if name in given:
             raise ValueError(f"{name}: has no effect on draft={kind!r}; leave it out")
+    if given.get("lookup") and given.get("max_depth") == 0:
+        raise ValueError("lookup: has no effect on max_depth=0; leave one of them out")
+    if "lookup_depth" in given and not given.get("lookup"):
+        raise ValueError("lookup_depth: has no effect without lookup; leave it out")
     for name in OF_DYNAMIC_TREES if given.get("tree_widths") else ():
         if name in given:
             raise ValueError(f"{name}: has no effect beside tree_widths; leave one of them out")
@@ -130,11 +144,16 @@ def drafter_of(
         sampled: some sequences are sampled; coupled: by the same numbers as the drafter's.
 
     Raises:
-        ValueError: as :func:`plain_drafter`.
+        ValueError: as :func:`plain_drafter`; or Medusa or EAGLE is to draft where nothing can be
+            copied.
     """
     if isinstance(adapter, Medusa | Eagle):
+        if draft.lookup:
+            kind = adapter.config.kind
+            raise ValueError(f"lookup: expected Kangaroo's adapter or none beside it, got {kind!r}")
         return plain_drafter(model, adapter if draft.depth else None, draft)
-    return kangaroo_drafter(model, adapter, draft, head, sampled=sampled, coupled=coupled)
+    drafter = kangaroo_drafter(model, adapter, draft, head, sampled=sampled, coupled=coupled)
+    return CopyingDrafter(drafter) if draft.lookup else drafter
 
 
 def kangaroo_drafter(

@@ -30,7 +30,7 @@ class Request:
         eos_ids: tokens that end it; they are part of it.
         criteria: what else does.
         sampler: decides its tokens; None: every one is the target's argmax.
-        credit: what drafting has won or lost, where it is adaptive; see engine/pace.py.
+        credit: what drafting has won or lost, where it is adaptive; see draft/pace.py.
         memory: what its drafter remembers of it between rounds, if anything.
     """
 

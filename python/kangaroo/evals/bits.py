@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from kangaroo.config import DraftConfig
-from kangaroo.draft.branching import BranchingDrafter
-from kangaroo.draft.whole import chain_drafter
+from kangaroo.draft.head import drafting_head
+from kangaroo.engine.drafting import drafter_of
 from kangaroo.evals.recording import Recording, RecordingDecoder
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.llama import Llama
@@ -73,8 +73,9 @@ def recorded(
     model: Llama, adapter: Adapter | None, rule: DraftConfig, prompt: Sequence[int], new_tokens: int
 ) -> Recording:
     """One greedy run by `rule`, whatever it says about an end of the sequence."""
-    make = BranchingDrafter if rule.draft == "tree" else chain_drafter
-    return RecordingDecoder(model, make(model, adapter, rule), rule).run(prompt, new_tokens)
+    head = drafting_head(model.weights.lm_head)
+    drafter = drafter_of(model, adapter, rule, head, sampled=False, coupled=True)
+    return RecordingDecoder(model, drafter, rule).run(prompt, new_tokens)
 
 
 def plain(model: Llama, prompt: Sequence[int], new_tokens: int) -> Recording:

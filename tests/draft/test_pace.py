@@ -14,10 +14,10 @@ from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.costs import Cost, RoundCosts
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.pace import ALLOWANCE, MOST, SHARE, START, Pace
 from kangaroo.draft.tree import DraftTree, pad
 from kangaroo.engine.batch import decode_together
 from kangaroo.engine.decode import Decoder
-from kangaroo.engine.pace import ALLOWANCE, MOST, SHARE, START, Pace
 from kangaroo.engine.state import Request
 from kangaroo.models.llama import Llama
 from kangaroo_kernels import testing
@@ -38,6 +38,7 @@ RULES = {
     "chain": CHAIN,
     "tree": replace(CHAIN, draft="tree", max_nodes=9),
     "static tree": replace(CHAIN, draft="tree", tree_widths=(3, 2, 1)),
+    "copies": replace(CHAIN, lookup=1, lookup_depth=9),
 }
 COSTS = RoundCosts(draft=0.25, row=0.125)
 EACH = COSTS.draft + COSTS.row  # draft of a chain
@@ -67,6 +68,12 @@ def drafted(config: DraftConfig, depth: int, rng: random.Random) -> DraftTree:
     return tree
 
 
+def copied(count: int) -> DraftTree:
+    tree = DraftTree.chain([0, *[1] * count])
+    tree.copied = True
+    return tree
+
+
 @given(
     rule=st.sampled_from(sorted(RULES)),
     batch=st.integers(1, 4),
@@ -80,13 +87,17 @@ def test_what_it_can_lose(rule: str, batch: int, draft: float, row: float, seed:
     requests = [Request([0], 999) for _ in range(batch)]
     pace, num_tokens, spent, luck = Pace(config, costs), 0, 0.0, 0.5
     for _ in range(40):
-        depth = pace.depth(requests)
-        assert 0 <= depth <= config.depth
-        trees = [drafted(config, depth, rng) for _ in requests]
+        if config.lookup and rng.random() < 0.5:
+            assert 0 <= (count := pace.copies(requests)) <= config.lookup_depth
+            trees = [copied(rng.randint(0, count)) for _ in requests]
+        else:
+            depth = pace.depth(requests)
+            assert 0 <= depth <= config.depth
+            trees = [drafted(config, depth, rng) for _ in requests]
         pad(trees)
         luck = rng.random() if rng.random() < 0.1 else luck
         new = sum(1 + sum(rng.random() < luck for _ in range(max(t.depths))) for t in trees)
-        num_passes, num_nodes = max(max(t.depths) for t in trees), len(trees[0])
+        num_passes, num_nodes = max(t.num_passes for t in trees), len(trees[0])
         spent += costs.of_round(batch, num_passes, num_nodes)
         num_tokens += new
         pace.book(requests, num_passes, num_nodes, new)
@@ -112,6 +123,15 @@ def test_by_hand() -> None:
     found = rounds(Pace(CHAIN, COSTS), request, lambda n: 0, 19)
     assert found == [4, 2, 1, *[0] * 14, 1, 0]
     assert request.credit == pytest.approx(19 * ALLOWANCE - 8 * EACH)
+
+
+def test_copies_by_hand() -> None:
+    """Of 3 half may be lost, and the allowance: 1.52, twelve rows of 0.125."""
+    pace, asked = Pace(replace(CHAIN, lookup=1), COSTS), [Request([0], 999)]
+    assert (pace.copies(asked), pace.depth(asked)) == (12, 4)
+    pace.book(asked, copied(12).num_passes, 13, 1)
+    assert asked[0].credit == pytest.approx(ALLOWANCE - 1.5)
+    assert pace.copies(asked) == 6  # 0.78
 
 
 def test_it_comes_back() -> None:

@@ -36,14 +36,29 @@ class Pace:
 
     def depth(self, requests: Sequence[Request]) -> int:
         """Draft tokens along one path at most, 0 to `config.depth`, in a round of `requests`."""
-        batch, config = len(requests), self.config
-        left = START + sum(request.credit for request in requests) / batch
+        depths = range(1, self.config.depth + 1)
+        return self._bearable(requests, [(d, self.config.most_nodes(d)) for d in depths])
+
+    def copies(self, requests: Sequence[Request]) -> int:
+        """Tokens at most, 0 to `config.lookup_depth`, that each of `requests` may draft without a
+        pass of the drafter.
+        """
+        depths = range(1, self.config.lookup_depth + 1)
+        return self._bearable(requests, [(0, 1 + depth) for depth in depths])
+
+    def _bearable(self, requests: Sequence[Request], drafts: Sequence[tuple[int, int]]) -> int:
+        """How many of `drafts`, of so many passes and nodes, each dearer than the last, may be all
+        wrong.
+
+        Beside speculative sampling always all: there the tokens for a seed depend on how deep is
+        drafted, so neighbours may have no say.
+        """
+        samplers = [request.sampler for request in requests]
+        if any(s and s.do_sample and not s.coupled for s in samplers):
+            return len(drafts)
+        left = START + sum(request.credit for request in requests) / len(requests)
         bearable = 1 + ALLOWANCE + SHARE * left  # every round brings a token
-        costs = (
-            self.costs.of_round(batch, depth, config.most_nodes(depth))
-            for depth in range(1, config.depth + 1)
-        )
-        return sum(cost <= bearable for cost in costs)
+        return sum(self.costs.of_round(len(requests), *draft) <= bearable for draft in drafts)
 
     def book(
         self, requests: Sequence[Request], num_passes: int, num_nodes: int, num_new: int
