@@ -13,7 +13,6 @@ from kangaroo import KangarooForCausalLM
 from kangaroo.config import DraftConfig
 from kangaroo.costs import CPU_ROW_COST, RoundCosts
 from kangaroo.draft.copying import CopyingDrafter, Repeats
-from kangaroo.draft.device_trees import grows_on_the_device
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree
 from tests.engines import make_adapter, make_eagle
@@ -70,11 +69,6 @@ def test_costs(tmp_path: Path) -> None:
     measured = DraftConfig(1, adaptive=True, lookup=2, costs=(0.5, 0.1))
     drafter = CopyingDrafter(KangarooDrafter(model, None, measured))
     assert drafter.costs() == RoundCosts(0.5, 0.1)
-
-
-def test_the_host_copies() -> None:
-    assert grows_on_the_device(DraftConfig(1))
-    assert not grows_on_the_device(DraftConfig(1, lookup=2))
 
 
 def test_copies_need_no_adapter(tmp_path: Path) -> None:

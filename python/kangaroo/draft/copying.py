@@ -67,7 +67,7 @@ class CopyingDrafter:
         """See Drafter; `max_depths` are of the other's drafts. Sequences that copy wait for those
         that do not.
         """
-        copies = self._copies(state.requests)
+        copies = self.copies(state.requests)
         if not any(copies):
             return self.other.draft(state, max_depths)
         asked = [0 if copy else depth for copy, depth in zip(copies, max_depths, strict=True)]
@@ -100,7 +100,8 @@ class CopyingDrafter:
             return RoundCosts.of_step(self.model.config, 0, device)
         return self.other.costs()
 
-    def _copies(self, requests: Sequence[Request]) -> list[list[int]]:
+    def copies(self, requests: Sequence[Request]) -> list[list[int]]:
+        """What each of `requests` drafts by itself, or []."""
         depth = self.config.lookup_depth
         most = depth if self.pace is None else self.pace.copies(requests)
         return [self.copy(request, min(most, request.num_left - 1)) for request in requests]

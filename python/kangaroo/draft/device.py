@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.shallow import through_shallow_layers
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter, VerifiedStates
 from kangaroo_kernels.draft_head import DraftChain
@@ -54,6 +55,17 @@ class DeviceDrafter(KangarooDrafter):
             ids = self.head.token_ids
             kernels.draw_tokens(logits, draws, position, token_ids=ids, chain=chain)
         self._node(state, chain, node + 1)
+
+    def copied(self, state: DecodeState, chain: DraftChain) -> None:
+        """Chains that nobody has drafted through layers [0, E), and what `paper` keeps of them."""
+        num_nodes = chain.tokens.shape[1]
+        state.shallow_kv.num_nodes = 0
+        nodes = state.shallow_kv.slots.chain(0, num_nodes)
+        through_shallow_layers(self.model, self.config.exit_layer, state, chain.tokens, nodes)
+        if self.adapter is not None and self.lag:
+            h = state.hidden(-self.lag, num_nodes)
+            nodes = state.adapter_kv.slots.chain(0, self.lag + num_nodes)
+            self._write_verified(self.adapter, state, nodes, VerifiedStates(h, h, h))
 
     def keep_up(self, state: DecodeState) -> None:
         """In a round that drafts nothing: the adapter's row of the slot in front of the root, which

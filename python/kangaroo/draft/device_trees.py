@@ -42,11 +42,11 @@ def passes_of(max_nodes: int, max_depth: int) -> list[Pass]:
 
 
 def grows_on_the_device(config: DraftConfig) -> bool:
-    """Drafts of this config: chains, but for copies, which are found on the host; and trees for
-    which the device has places, at every depth, for all that the passes might take.
+    """Drafts of this config: chains; and trees for which the device has places, at every depth, for
+    all that the passes might take.
     """
     if config.draft != "tree":
-        return not config.lookup
+        return True
     depths = range(1, config.depth + 1)
     places = (passes_of(config.max_nodes, depth)[-1:] for depth in depths)
     most = max((last.newest.stop for found in places for last in found), default=1)

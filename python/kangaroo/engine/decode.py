@@ -66,7 +66,8 @@ class Decoder:
     ):
         self.model, self.drafter, self.config = model, drafter, config
         self.keep_logits, self.keep_scores = keep_logits, keep_scores
-        self.pace = Pace(config, drafter.costs()) if config.adaptive and config.depth else None
+        drafts = config.depth or config.lookup
+        self.pace = Pace(config, drafter.costs()) if config.adaptive and drafts else None
 
     @torch.inference_mode()
     def generate(self, request: Request, past: PastKeyValues | None = None) -> Iterator[Round]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from kangaroo.cache import Slots
 from kangaroo.config import MAX_TREE_NODES
 from kangaroo.draft.device import DeviceDrafter
-from kangaroo.draft.device_trees import DeviceTreeDrafter, Pass, passes_of
+from kangaroo.draft.device_trees import DeviceTreeDrafter
 from kangaroo.engine.state import DecodeState
 from kangaroo.sampling.sampler import draws_of
 from kangaroo_kernels.draft_head import DraftChain
@@ -35,6 +34,7 @@ class Shape(NamedTuple):
         ahead: rounds that are launched before the first of them is read; more than one where the
             sequences end by what the device knows alone.
         drawn: tokens are drawn, of some sequence at least.
+        copied: the host has found the drafts in the text.
     """
 
     batch: int
@@ -42,6 +42,7 @@ class Shape(NamedTuple):
     eos_ids: tuple[int, ...]
     ahead: int
     drawn: bool = False
+    copied: bool = False
 
 
 class Outcome(NamedTuple):
@@ -200,92 +201,6 @@ class DeviceRounds(ABC):
             limit=state.shallow_kv.num_slots - MAX_TREE_NODES,
         )
         state.forget_nodes()
-
-
-class ChainRounds(DeviceRounds):
-    """Of chains."""
-
-    drafter: DeviceDrafter
-
-    def __init__(
-        self,
-        state: DecodeState,
-        drafter: DeviceDrafter,
-        runtime: Callable[[Pieces], Runtime],
-        shape: Shape,
-    ):
-        chain = drafter.new_chain(state, shape.depth)
-        batch, num_nodes = chain.tokens.shape
-        parents = torch.arange(-1, num_nodes - 1, device=chain.tokens.device)
-        self.parents = parents.expand(batch, num_nodes).contiguous()
-        steps = [partial(self._step, node) for node in range(num_nodes - 1)]
-        super().__init__(state, drafter, runtime, shape, chain, steps)
-
-    def tail(self, done: Tensor) -> None:
-        """See DeviceRounds."""
-        state, num_nodes = self.state, self.num_nodes
-        if num_nodes == 1:
-            self.drafter.root(state, self.nodes)
-            self.drafter.keep_up(state)
-        h = self.verify(state.deep_kv.slots.chain(0, num_nodes), self.parents)
-        self.drafter.refresh(state, h, self.successors)
-        self.commit(done)
-
-    def cut(self, sequence: int, num_kept: int) -> None:
-        """See DeviceRounds: the next root is inside the path."""
-        states = self.state.exit_states[sequence]
-        states[0] = states[num_kept]
-
-    def num_passes(self, outcome: Outcome) -> int:
-        """See DeviceRounds: one for each draft."""
-        return max(outcome.num_nodes) - 1
-
-    def _step(self, node: int) -> None:
-        if node == 0:
-            self.drafter.root(self.state, self.nodes)
-        self.drafter.step(self.state, self.nodes, node, self.draws)
-
-
-class TreeRounds(DeviceRounds):
-    """Of dynamic trees."""
-
-    drafter: DeviceTreeDrafter
-
-    def __init__(
-        self,
-        state: DecodeState,
-        drafter: DeviceTreeDrafter,
-        runtime: Callable[[Pieces], Runtime],
-        shape: Shape,
-    ):
-        passes = passes_of(drafter.config.max_nodes, shape.depth)
-        self.trees = drafter.new_trees(state, drafter.config.max_nodes if passes else 1)
-        self.seedbed = drafter.new_seedbed(state, passes)
-        steps = [partial(self._step, each) for each in passes]
-        super().__init__(state, drafter, runtime, shape, self.trees.nodes, steps)
-
-    def tail(self, done: Tensor) -> None:
-        """See DeviceRounds."""
-        state, kernels = self.state, self.drafter.model.kernels
-        seqlens = state.shallow_kv.slots.cache_seqlens
-        nodes = NodeBatch(self.nodes.positions, seqlens, 0, self.trees.ancestors)
-        self.drafter.through_layers(state, self.nodes.tokens, nodes)
-        h = self.verify(nodes, self.trees.parents)
-        self.drafter.refresh(state, nodes, h, self.successors)
-        if self.num_nodes > 1:
-            rows = [cache.rows for cache in state.caches if cache.storage.numel()]
-            kernels.compact_kv(rows, self.verdict.path, self.verdict.path_len, seqlens)
-        self.commit(done)
-
-    def cut(self, sequence: int, num_kept: int) -> None:
-        """See DeviceRounds: the adapter has seen all; nobody asks for the exit state in front."""
-
-    def num_passes(self, outcome: Outcome) -> int:
-        """See DeviceRounds: those that were left out are not known."""
-        return self.shape.depth
-
-    def _step(self, now: Pass) -> None:
-        self.drafter.grow(self.state, self.seedbed, self.trees, now, self.draws)
 
 
 def places(slots: Slots) -> SlotPlaces:

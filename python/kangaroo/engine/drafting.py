@@ -64,7 +64,7 @@ def draft_config(
     copies = given.get("lookup", 0) > 0
     off = given.get("draft") == "off" or given.get("max_depth") == 0
     if deployed is None and copies:
-        deployed = DraftConfig(exit_layer=1, adaptive=True)
+        deployed = DraftConfig(exit_layer=1, max_depth=0, adaptive=True)
         for name in ("max_depth", "confidence"):
             if name in given:
                 raise ValueError(f"{name}: has no effect without an adapter; leave it out")
@@ -152,8 +152,7 @@ def drafter_of(
             kind = adapter.config.kind
             raise ValueError(f"lookup: expected Kangaroo's adapter or none beside it, got {kind!r}")
         return plain_drafter(model, adapter if draft.depth else None, draft)
-    drafter = kangaroo_drafter(model, adapter, draft, head, sampled=sampled, coupled=coupled)
-    return CopyingDrafter(drafter) if draft.lookup else drafter
+    return kangaroo_drafter(model, adapter, draft, head, sampled=sampled, coupled=coupled)
 
 
 def kangaroo_drafter(
@@ -164,8 +163,21 @@ def kangaroo_drafter(
     *,
     sampled: bool,
     coupled: bool,
-) -> KangarooDrafter:
+) -> KangarooDrafter | CopyingDrafter:
     """Who drafts by `draft` with Kangaroo's adapter; see :func:`drafter_of`."""
+    drafter = _own_drafter(model, adapter, draft, head, sampled=sampled, coupled=coupled)
+    return CopyingDrafter(drafter) if draft.lookup else drafter
+
+
+def _own_drafter(
+    model: Llama,
+    adapter: Adapter | None,
+    draft: DraftConfig,
+    head: DraftHead,
+    *,
+    sampled: bool,
+    coupled: bool,
+) -> KangarooDrafter:
     if not draft.depth:  # autoregressive decoding must not pay for an adapter that it does not use
         return KangarooDrafter(model, None, draft)
     if draft.draft == "tree" and sampled and coupled:

@@ -8,21 +8,16 @@ from operator import is_
 import torch
 
 from kangaroo.draft.branching import BranchingDrafter
+from kangaroo.draft.copying import CopyingDrafter
 from kangaroo.draft.device import DeviceDrafter
 from kangaroo.draft.device_trees import DeviceTreeDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.engine.chain_rounds import ChainRounds, CopiedRounds
 from kangaroo.engine.decode import Decoder, Round, not_finite
-from kangaroo.engine.device_round import (
-    ChainRounds,
-    DeviceRounds,
-    Outcome,
-    Pieces,
-    Runtime,
-    Shape,
-    TreeRounds,
-)
+from kangaroo.engine.device_round import DeviceRounds, Outcome, Pieces, Runtime, Shape
 from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo.engine.stopping import until
+from kangaroo.engine.tree_rounds import TreeRounds
 from kangaroo.sampling.sampler import by_kernels
 
 MAX_EOS = 16  # what a round takes
@@ -33,13 +28,17 @@ NewRounds = Callable[[DecodeState, Shape], DeviceRounds]
 
 
 def device_rounds(drafter: KangarooDrafter, runtime: Callable[[Pieces], Runtime]) -> NewRounds:
-    """Rounds of chains or trees, as `drafter` drafts."""
+    """Rounds of chains, those of copies among them, or of trees, as `drafter` drafts."""
     parts = drafter.model, drafter.adapter, drafter.config
     if isinstance(drafter, BranchingDrafter):
         trees = DeviceTreeDrafter(*parts, head=drafter.head)
         return lambda state, shape: TreeRounds(state, trees, runtime, shape)
     chains = DeviceDrafter(*parts, head=drafter.head)
-    return lambda state, shape: ChainRounds(state, chains, runtime, shape)
+
+    def of_chains(state: DecodeState, shape: Shape) -> DeviceRounds:
+        return (CopiedRounds if shape.copied else ChainRounds)(state, chains, runtime, shape)
+
+    return of_chains
 
 
 class GraphDecoder(Decoder):
@@ -49,7 +48,7 @@ class GraphDecoder(Decoder):
 
     What the device cannot decide alone, and the first round behind a prompt of one token, goes as
     in Decoder. Rounds are launched ahead where a sequence is alone, ends by what the device knows,
-    and leaves nothing behind for a later call.
+    does not copy, and leaves nothing behind for a later call. Sequences copy where all of them can.
 
     Args:
         drafter: of the rounds that the host runs.
@@ -59,11 +58,14 @@ class GraphDecoder(Decoder):
         busy: it is decoding.
     """
 
-    drafter: KangarooDrafter
+    drafter: KangarooDrafter | CopyingDrafter
 
-    def __init__(self, drafter: KangarooDrafter, runtime: Callable[[Pieces], Runtime]):
+    def __init__(
+        self, drafter: KangarooDrafter | CopyingDrafter, runtime: Callable[[Pieces], Runtime]
+    ):
         super().__init__(drafter.model, drafter, drafter.config)
-        self._new_rounds = device_rounds(drafter, runtime)
+        own = drafter.other if isinstance(drafter, CopyingDrafter) else drafter
+        self._new_rounds = device_rounds(own, runtime)
         self.runtime, self.busy = runtime, False
         self._captured: dict[Shape, DeviceRounds] = {}
         self._live: DeviceRounds | None = None
@@ -78,7 +80,8 @@ class GraphDecoder(Decoder):
             yield from GraphDecoder(self.drafter, self.runtime).generate(request, past)
             return
         self.busy = True
-        self._ahead = AHEAD if past is None and not request.criteria else 1
+        waits = past is not None or request.criteria or self.config.lookup
+        self._ahead = 1 if waits else AHEAD
         try:
             yield from super().generate(request, past)
         finally:
@@ -101,8 +104,11 @@ class GraphDecoder(Decoder):
         if not self._launches(state):
             self._steps_back = False
             return super().round(state)
-        depth = self.depth(state)
-        rounds = self._rounds(state, depth)
+        copies = self._copies(state)
+        depth = self.config.lookup_depth if copies else self.depth(state)
+        rounds = self._rounds(state, depth, copied=bool(copies))
+        if isinstance(rounds, CopiedRounds):
+            rounds.say(copies)
         # Those that were launched at another depth are read before any is at this one.
         outcome, seconds = rounds.next(ahead=self._ahead if rounds.shape.depth == depth else 1)
         try:
@@ -122,16 +128,23 @@ class GraphDecoder(Decoder):
         rows = all(by_kernels(r.sampler) and r.prefix_len > 0 for r in state.requests)
         return known and rows and not self._steps_back
 
-    def _rounds(self, state: DecodeState, depth: int) -> DeviceRounds:
+    def _copies(self, state: DecodeState) -> list[list[int]]:
+        """What the next round drafts without a drafter; [] unless every sequence has something."""
+        if not isinstance(self.drafter, CopyingDrafter):
+            return []
+        copies = self.drafter.copies(state.requests)
+        return copies if all(copies) else []
+
+    def _rounds(self, state: DecodeState, depth: int, *, copied: bool) -> DeviceRounds:
         """Of the sequences of `state`; captured at most once for as many."""
         live, requests = self._live, state.requests
         same = len(requests) == len(self._requests) and all(map(is_, requests, self._requests))
         if live is not None and live.state is state and same:
-            if live.shape.depth == depth or live.runtime.unread:
+            if (live.shape.depth, live.shape.copied) == (depth, copied) or live.runtime.unread:
                 return live
         drawn = any(request.sampler for request in requests)
         ends = tuple(sorted(requests[0].eos_ids))
-        shape = Shape(len(requests), depth, ends, self._ahead, drawn)
+        shape = Shape(len(requests), depth, ends, self._ahead, drawn, copied)
         if any(rounds.state is not state for rounds in self._captured.values()):
             self._captured.clear()
         if shape not in self._captured:

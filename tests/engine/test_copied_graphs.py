@@ -1,0 +1,129 @@
+"""Rounds of copies that the device runs alone, between others of its own drafts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft.copying import CopyingDrafter
+from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.engine.batch import decode_together
+from kangaroo.engine.chain_rounds import ChainRounds, CopiedRounds
+from kangaroo.engine.decode import Decoder
+from kangaroo.engine.state import Request
+from kangaroo.models.llama import Llama
+from tests.engine.played import PlayedRounds
+from tests.engine.test_graphs import EXIT_LAYER, PoisonedGraphs, assert_same, counts, decode, model
+from tests.engines import autoregressive, make_adapter, make_prompt, sampler_of
+from tests.lossless.test_copying import told
+from tests.sampling.test_mutants import mutated
+
+__all__ = ["model"]
+KINDS: tuple[AdapterKind | None, ...] = (None, *ADAPTER_KINDS)
+NUM_NEW, PROMPT_LENS = 60, (1, 2, 64)
+
+
+def decoders(
+    target: Llama, kind: AdapterKind | None, **options: Any
+) -> tuple[Decoder, PoisonedGraphs]:
+    """Step by step, and by rounds of the device."""
+    rule = options | ({} if kind else {"max_depth": 0})
+    config = DraftConfig(EXIT_LAYER, lookup=1, **rule)
+    adapter = make_adapter(target, kind, EXIT_LAYER) if kind else None
+    drafter = CopyingDrafter(KangarooDrafter(target, adapter, config))
+    return Decoder(target, drafter, config), PoisonedGraphs(drafter, PlayedRounds)
+
+
+def prompt_of(target: Llama, length: int) -> list[int]:
+    return make_prompt(target, length, length)
+
+
+@pytest.fixture
+def knowing(model: Llama, monkeypatch: pytest.MonkeyPatch) -> Llama:
+    """A target whose continuations copies come near."""
+    prompts = [prompt_of(model, length) for length in PROMPT_LENS]
+    texts = [prompt + autoregressive(model, prompt, NUM_NEW).tokens for prompt in prompts]
+    monkeypatch.setattr(CopyingDrafter, "copy", told(texts, model.config.vocab_size))
+    return model
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"confidence": 0.0}, {"confidence": 0.12, "lookup_depth": 4}, {"adaptive": True}],
+)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prompt_len", PROMPT_LENS)
+def test_every_round_is_that_of_the_loop(
+    knowing: Llama, kind: AdapterKind | None, options: dict[str, Any], prompt_len: int
+) -> None:
+    """Whatever was drafted in the round before, and with what was captured before."""
+    plain, graphs = decoders(knowing, kind, **options)
+    expected = decode(plain, Request(prompt_of(knowing, prompt_len), NUM_NEW))
+    for _ in range(2):
+        ours = decode(graphs, Request(prompt_of(knowing, prompt_len), NUM_NEW))
+        assert_same(ours, expected, plain.config)
+    made = {type(rounds) for rounds in graphs._captured.values()}
+    assert made == {ChainRounds, CopiedRounds} or made == {CopiedRounds} and prompt_len == 1
+    assert max(accepted for *_, accepted in ours) > 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches(knowing: Llama, kind: AdapterKind | None) -> None:
+    """All copy, or all are drafted for; the tokens are those of each alone."""
+    _, graphs = decoders(knowing, kind, confidence=0.0)
+    requests = [Request(prompt_of(knowing, length), NUM_NEW) for length in PROMPT_LENS]
+    expected = [autoregressive(knowing, request.tokens, NUM_NEW).tokens for request in requests]
+    results = decode_together(graphs, requests)
+    assert [rounds.tokens for rounds in results] == expected
+    assert max(len(rounds.done) for rounds in results) < NUM_NEW
+
+
+def test_drawn_tokens(knowing: Llama) -> None:
+    """Copies do not know them; they are those of the seed."""
+    plain, graphs = decoders(knowing, "paper", confidence=0.0)
+
+    def sampled(decoder: Decoder) -> list[int]:
+        request = Request(prompt_of(knowing, 64), 1, sampler=sampler_of(temperature=0.7))
+        request.num_left = NUM_NEW
+        rounds = counts(list(decoder.generate(request)))
+        return [token for tokens, *_ in rounds for token in tokens]
+
+    texts = [prompt_of(knowing, 64) + sampled(plain_of(knowing))]
+    patch = pytest.MonkeyPatch()
+    patch.setattr(CopyingDrafter, "copy", told(texts, knowing.config.vocab_size))
+    try:
+        assert sampled(graphs) == sampled(plain) == texts[0][64:]
+    finally:
+        patch.undo()
+
+
+def plain_of(target: Llama) -> Decoder:
+    config = DraftConfig(1, max_depth=0)
+    return Decoder(target, KangarooDrafter(target, None, config), config)
+
+
+MUTANTS: list[tuple[str, Callable[..., Any], str, str]] = [
+    ("as many as there is room", CopiedRounds.tail, "self.counts)", "self.counts * 0 + 3)"),
+    ("one token less", CopiedRounds.say, "1 + len(copy)", "len(copy)"),
+    ("tokens of the first", CopiedRounds.say, "torch.tensor(rows)", "torch.tensor(rows[0]) * 0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "old", "new"), [pytest.param(*mutant, id=name) for name, *mutant in MUTANTS]
+)
+def test_mutants_are_killed(
+    knowing: Llama,
+    monkeypatch: pytest.MonkeyPatch,
+    function: Callable[..., Any],
+    old: str,
+    new: str,
+) -> None:
+    monkeypatch.setattr(function, "__code__", mutated(function, old, new))
+    plain, graphs = decoders(knowing, "paper", confidence=0.0)
+    prompt = prompt_of(knowing, 64)
+    expected = decode(plain, Request(list(prompt), NUM_NEW))
+    assert decode(graphs, Request(list(prompt), NUM_NEW)) != expected
