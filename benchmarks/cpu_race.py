@@ -33,6 +33,7 @@ NATIVE, REFERENCE, EAGER = "native", "reference", "transformers"
 LLAMA_CPP, COMPILED = "llama.cpp", "transformers compiled"
 COMPILE_MODES = ("default", "max-autotune-no-cudagraphs")
 OVER_REFERENCE, OVER_NATIVE = 2.5, 1.6
+LOOKUP, COPYING = "lookup", {"lookup": 3, "adaptive": False}
 GGUF_TOLERANCE = 1e-3  # of a logit: the same weights, summed in another order
 
 
@@ -43,7 +44,9 @@ def autoregressive(llm: KangarooForCausalLM, new_tokens: int) -> Decode:
 def enter_kangaroo(
     entered: Field, llms: Mapping[str, KangarooForCausalLM], terms: Terms
 ) -> dict[str, Any]:
-    """Each adapter by its fastest rule, or the deployed one; the rules for JSON."""
+    """Each adapter by its fastest rule, or the deployed one; the same behind copies of what the
+    text repeats; and copies alone. The rules for JSON.
+    """
     rules = tune(llms, terms.tuning, terms.new_tokens) if terms.tuning else {}
 
     def decode_with(llm: KangarooForCausalLM, options: Mapping[str, Any]) -> Decode:
@@ -55,6 +58,10 @@ def enter_kangaroo(
             best = rules[kind][0]
             options |= {"max_depth": best.max_depth, "confidence": best.confidence}
         entered.contestants[kind] = decode_with(llm, options)
+        entered.contestants[f"{LOOKUP}, {kind}"] = decode_with(llm, options | COPYING)
+    some = next(iter(llms.values()))
+    bare = KangarooForCausalLM(some.model, None, some.path, some.generation_config)
+    entered.contestants[LOOKUP] = decode_with(bare, COPYING)
     return {kind: [vars(rule) for rule in found] for kind, found in rules.items()}
 
 
@@ -142,7 +149,7 @@ def bars(
     best = max(kinds, key=lambda kind: speedup(runs[kind], native))
     wrong = sum(
         run.token_ids != base[0].token_ids
-        for kind in kinds
+        for kind in (*kinds, LOOKUP, *(f"{LOOKUP}, {kind}" for kind in kinds))
         for taken, base in zip(runs[kind], native, strict=True)
         for run in taken
     )

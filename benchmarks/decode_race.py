@@ -19,10 +19,13 @@ from kangaroo.evals.paired import run_once
 from kangaroo_kernels import Backend, KernelSet, Target, UnsupportedError
 from kangaroo_kernels.kernel_set import IMPLS
 
-AR, CHAIN, TREE = "autoregressive", "chain", "tree"
+AR, CHAIN, TREE, LOOKUP = "autoregressive", "chain", "tree", "lookup, chain"
 SAMPLED, SAMPLED_CHAIN = "sampled", "sampled chain"
 SAMPLING = {"do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 0.95, "seed": 0}
-BASES = {AR: AR, CHAIN: AR, TREE: AR, SAMPLED: SAMPLED, SAMPLED_CHAIN: SAMPLED}  # of our own
+# Our own, and what each is held to.
+BASES = dict.fromkeys((AR, CHAIN, TREE, LOOKUP), AR) | dict.fromkeys(
+    (SAMPLED, SAMPLED_CHAIN), SAMPLED
+)
 LIBRARY = "library"
 EAGER, STATIC, ASSISTED = "transformers", "transformers static", "transformers assisted"
 PEERS = (LIBRARY, EAGER, STATIC, ASSISTED, *SERVERS)
@@ -38,10 +41,13 @@ class Drafting:
 
 
 def enter_ours(entered: Field, subject: Subject, drafting: Drafting, terms: Terms) -> None:
-    """Autoregressive decoding, chains and trees; sampled too."""
+    """Autoregressive decoding, chains and trees, and chains behind copies of what the text repeats;
+    sampled too.
+    """
     llm = subject.llm
     ways = {AR: {"draft": "off"}, CHAIN: {"draft": "chain", "adaptive": False, **drafting.chain}}
     ways[TREE] = {"draft": "tree", "adaptive": False, **drafting.tree}
+    ways[LOOKUP] = ways[CHAIN] | {"lookup": 3}
     ways |= {SAMPLED: ways[AR] | SAMPLING, SAMPLED_CHAIN: ways[CHAIN] | SAMPLING}
     for name, options in ways.items():
         entered.contestants[name] = partial(

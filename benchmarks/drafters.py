@@ -29,6 +29,7 @@ from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS, DraftConfig, MedusaConfig
 from kangaroo.costs import Cost, pass_parameters
 from kangaroo.draft.base import Drafter
+from kangaroo.draft.copying import CopyingDrafter
 from kangaroo.draft.draft_model import ModelDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.lookup import LookupDrafter
@@ -112,7 +113,9 @@ def kangaroo(model: Llama, adapter: Adapter) -> Maker:
 
     def make(config: DraftConfig) -> Contestant:
         config = replace(config, exit_layer=adapter.config.exit_layer)
-        return Contestant(chain_drafter(model, adapter, config), config, added, read)
+        own = chain_drafter(model, adapter, config)
+        drafter = CopyingDrafter(own) if config.lookup else own
+        return Contestant(drafter, config, added, read)
 
     return make
 
@@ -244,8 +247,11 @@ def main() -> int:
         PLAIN: Contestant(KangarooDrafter(model, None, off), off, 0, 0),
         "lookup": of_tokens(LookupDrafter(model, replace(config, max_depth=LOOKUP_DEPTH))),
     }
-    for name, make in makers(llm, trials[0].skipped, given).items():
+    made, best = makers(llm, trials[0].skipped, given), f"Kangaroo, {ADAPTER_KINDS[-1]}"
+    for name, make in made.items():
         contestants[name] = fastest(model, make, config, tuning, given)
+    own = replace(contestants[best].config, lookup=3)
+    contestants[f"{best}, lookup"] = made[best](own)
     decoders = {name: own.decode(model, given.new_tokens) for name, own in contestants.items()}
     runs = race(decoders, measured, given.repeats)
     itemsize = model.weights.norm.itemsize

@@ -12,10 +12,13 @@ from kangaroo import KangarooForCausalLM
 from kangaroo.evals.bits import Tally, plain, recorded
 from kangaroo.evals.recording import Recording
 
-# Options of drafting: short and bold, as deployed, long, and nearly never stopping early.
-RULES: tuple[Mapping[str, Any], ...] = tuple(
-    {"max_depth": max_depth, "confidence": confidence}
-    for max_depth, confidence in ((2, 0.0), (6, 0.4), (10, 0.2), (15, 0.0))
+# Options of drafting: short and bold, as deployed, long, nearly never stopping early, and copies.
+RULES: tuple[Mapping[str, Any], ...] = (
+    {"max_depth": 2, "confidence": 0.0},
+    {"max_depth": 6, "confidence": 0.4},
+    {"max_depth": 10, "confidence": 0.2},
+    {"max_depth": 15, "confidence": 0.0},
+    {"lookup": 2},
 )
 TOKENS_PER_PROMPT = 256
 
