@@ -3,7 +3,8 @@
 tiny-py without drafting, with chains as they are asked for, and with chains that are adaptive, in
 turns on every prompt: held-out Python, prompts of random tokens, and held-out Python with an
 adapter whose weights are random, so that nearly every draft is wrong; that one with confidence 0
-too, so that every draft is as long as it may be. Prints a table and its bars, appends one JSON
+too, so that every draft is as long as it may be, and with copies of what followed the last token
+alone, which hardly ever follows again. Prints a table and its bars, appends one JSON
 line; the exit code is 1 if a bar is missed or an id differs.
 
 On a machine that others share: `--threads 1 --clock cpu`, which leaves out the time of others.
@@ -75,6 +76,8 @@ def texts(
         ("random tokens", llm, noise, {}),
         ("random adapter", lost, named, {}),
         ("random adapter, confidence 0", lost, named, {"confidence": 0.0}),
+        ("random adapter, copies", lost, named, {"confidence": 0.0, "lookup": 1}),
+        ("random tokens, copies", llm, noise, {"lookup": 1}),
     ]
 
 
@@ -108,8 +111,10 @@ def race(
     return runs
 
 
-def figures(costs: RoundCosts, runs: dict[str, list[list[Run]]]) -> dict[str, Any]:
-    """Speeds over no drafting and over each other, and what is the same on every machine."""
+def figures(costs: RoundCosts | None, runs: dict[str, list[list[Run]]]) -> dict[str, Any]:
+    """Speeds over no drafting and over each other, and what is the same on every machine; `costs`
+    are of chains, None where there are copies too.
+    """
     row: dict[str, Any] = {"runs": sum(map(len, runs["off"]))}
     for way in ("fixed", "adaptive"):
         speculation = pooled([taken[0] for taken in runs[way]])
@@ -117,8 +122,9 @@ def figures(costs: RoundCosts, runs: dict[str, list[list[Run]]]) -> dict[str, An
             "over_off": round(speedup(runs[way], runs["off"]), 4),
             "compression_ratio": round(speculation.compression_ratio, 4),
             "drafted_per_token": round(speculation.num_drafted / speculation.num_tokens, 4),
-            "rounds_per_token": round(rounds_per_token(costs, speculation), 4),
         }
+        if costs is not None:
+            row[way]["rounds_per_token"] = round(rounds_per_token(costs, speculation), 4)
     row["adaptive_over_fixed"] = round(speedup(runs["adaptive"], runs["fixed"]), 4)
     everyone = zip(*runs.values(), strict=True)
     row["identical"] = all(
@@ -160,7 +166,8 @@ def main() -> int:
     for kind in ADAPTER_KINDS:
         for name, llm, prompts, rule in texts(kind, given):
             costs = KangarooDrafter(llm.model, llm.adapter, llm.draft_config()).costs()
-            row = figures(costs, race(llm, prompts, given, rule))
+            runs = race(llm, prompts, given, rule)
+            row = figures(None if "lookup" in rule else costs, runs)
             rows.append({"adapter": kind, "text": name} | row)
             print(f"{kind:12} {name:29} fixed {row['fixed']}", flush=True)
             print(f"{'':42} adaptive {row['adaptive']}, over fixed {row['adaptive_over_fixed']}")
