@@ -81,6 +81,7 @@ def test_seeds_and_sequences_differ_in_one_graph(model: Llama) -> None:
         law = LAWS[0] | call
         texts.append(said(decode(graphs, request_of(model, 12, 40, **law))))
         assert texts[-1] == said(decode(plain, request_of(model, 12, 40, **law)))
+    assert said(decode(plain, request_of(model, 12, 40, **LAWS[0], **calls[0]))) == texts[0]
     assert len({tuple(text) for text in texts}) == len(calls)
     assert len(graphs._captured) == 1
 

@@ -119,7 +119,7 @@ class DeviceRounds(ABC):
         path, bonus = torch.zeros_like(nodes.tokens), torch.zeros_like(nodes.tokens[:, 0])
         self.verdict = Verdict(path, path_len, bonus)
         self.successors = torch.zeros_like(nodes.tokens)
-        self.draws = self._draws() if shape.drawn else None
+        self.draws = Draws(*map(torch.clone, self._draws())) if shape.drawn else None
         self.runtime = runtime(Pieces(steps, self.tail, nodes, self.verdict, shape))
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -160,6 +161,13 @@ def by_kernels(sampler: Sampler | None) -> bool:
 
 
 def draws_of(samplers: Sequence[Sampler | None], device: torch.device) -> Draws:
-    """Of B sequences; those that are not drawn by kernels take the most probable token."""
+    """Of B sequences; those that are not drawn by kernels take the most probable token. The same
+    tensors for the same draws, so they are to be read alone.
+    """
     draws = (None if sampler is None else sampler.draw for sampler in samplers)
-    return Draws.of([draw or Draw() for draw in draws], device)
+    return _placed(tuple(draw or Draw() for draw in draws), device)
+
+
+@lru_cache(maxsize=16)  # of the batches that decode at a time; each asks in every draft step
+def _placed(draws: tuple[Draw, ...], device: torch.device) -> Draws:
+    return Draws.of(draws, device)
