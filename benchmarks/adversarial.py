@@ -4,8 +4,8 @@ tiny-py without drafting, with chains as they are asked for, and with chains tha
 turns on every prompt: held-out Python, prompts of random tokens, and held-out Python with an
 adapter whose weights are random, so that nearly every draft is wrong; that one with confidence 0
 too, so that every draft is as long as it may be, and with copies of what followed the last token
-alone, which hardly ever follows again. Prints a table and its bars, appends one JSON
-line; the exit code is 1 if a bar is missed or an id differs.
+alone before. Prints a table and its bars, appends one JSON line; the exit code is 1 if a bar is
+missed or an id differs.
 
 On a machine that others share: `--threads 1 --clock cpu`, which leaves out the time of others.
 """

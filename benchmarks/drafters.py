@@ -29,8 +29,8 @@ from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS, DraftConfig, MedusaConfig
 from kangaroo.costs import Cost, pass_parameters
 from kangaroo.draft.base import Drafter
-from kangaroo.draft.copying import CopyingDrafter
 from kangaroo.draft.draft_model import ModelDrafter
+from kangaroo.draft.head import drafting_head
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.lookup import LookupDrafter
 from kangaroo.draft.skipping import SkippingDrafter
@@ -38,7 +38,7 @@ from kangaroo.draft.threshold import Threshold
 from kangaroo.draft.tokens import TokenDrafter
 from kangaroo.draft.whole import chain_drafter
 from kangaroo.engine.decode import Decoder
-from kangaroo.engine.drafting import plain_drafter
+from kangaroo.engine.drafting import kangaroo_drafter, plain_drafter
 from kangaroo.engine.loading import (
     adapter_home,
     load_bound,
@@ -113,8 +113,8 @@ def kangaroo(model: Llama, adapter: Adapter) -> Maker:
 
     def make(config: DraftConfig) -> Contestant:
         config = replace(config, exit_layer=adapter.config.exit_layer)
-        own = chain_drafter(model, adapter, config)
-        drafter = CopyingDrafter(own) if config.lookup else own
+        head = drafting_head(model.weights.lm_head)
+        drafter = kangaroo_drafter(model, adapter, config, head, sampled=False, coupled=True)
         return Contestant(drafter, config, added, read)
 
     return make
