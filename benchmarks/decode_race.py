@@ -19,11 +19,12 @@ from kangaroo.evals.paired import run_once
 from kangaroo_kernels import Backend, KernelSet, Target, UnsupportedError
 from kangaroo_kernels.kernel_set import IMPLS
 
-AR, CHAIN, TREE, LOOKUP = "autoregressive", "chain", "tree", "lookup, chain"
+AR, CHAIN, TREE = "autoregressive", "chain", "tree"
+COPIES = {way: f"lookup, {way}" for way in (CHAIN, TREE)}
 SAMPLED, SAMPLED_CHAIN = "sampled", "sampled chain"
 SAMPLING = {"do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 0.95, "seed": 0}
 # Our own, and what each is held to.
-BASES = dict.fromkeys((AR, CHAIN, TREE, LOOKUP), AR) | dict.fromkeys(
+BASES = dict.fromkeys((AR, CHAIN, TREE, *COPIES.values()), AR) | dict.fromkeys(
     (SAMPLED, SAMPLED_CHAIN), SAMPLED
 )
 LIBRARY = "library"
@@ -41,13 +42,13 @@ class Drafting:
 
 
 def enter_ours(entered: Field, subject: Subject, drafting: Drafting, terms: Terms) -> None:
-    """Autoregressive decoding, chains and trees, and chains behind copies of what the text repeats;
+    """Autoregressive decoding, chains and trees, alone and behind copies of what the text repeats;
     sampled too.
     """
     llm = subject.llm
     ways = {AR: {"draft": "off"}, CHAIN: {"draft": "chain", "adaptive": False, **drafting.chain}}
     ways[TREE] = {"draft": "tree", "adaptive": False, **drafting.tree}
-    ways[LOOKUP] = ways[CHAIN] | {"lookup": 3}
+    ways |= {name: ways[way] | {"lookup": 3} for way, name in COPIES.items()}
     ways |= {SAMPLED: ways[AR] | SAMPLING, SAMPLED_CHAIN: ways[CHAIN] | SAMPLING}
     for name, options in ways.items():
         entered.contestants[name] = partial(

@@ -12,13 +12,15 @@ from kangaroo import KangarooForCausalLM
 from kangaroo.evals.bits import Tally, plain, recorded
 from kangaroo.evals.recording import Recording
 
-# Options of drafting: short and bold, as deployed, long, nearly never stopping early, and copies.
+# Options of drafting: short and bold, as deployed, long, nearly never stopping early, and copies in
+# front of chains and trees.
 RULES: tuple[Mapping[str, Any], ...] = (
     {"max_depth": 2, "confidence": 0.0},
     {"max_depth": 6, "confidence": 0.4},
     {"max_depth": 10, "confidence": 0.2},
     {"max_depth": 15, "confidence": 0.0},
     {"lookup": 2},
+    {"draft": "tree", "lookup": 2},
 )
 TOKENS_PER_PROMPT = 256
 

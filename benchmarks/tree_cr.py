@@ -1,4 +1,4 @@
-"""Tokens per verify pass on held-out Python: chains and trees of drafts at equal depth.
+"""Tokens per verify pass on held-out Python: chains and trees of equal depth, and behind copies.
 
 `python benchmarks/tree_cr.py` decodes with tiny-py and both of its adapters. Nothing is timed: the
 figures are counts and the same on every machine, but for near-ties. Prints a table and its bars,
@@ -25,9 +25,15 @@ from kangaroo.config import ADAPTER_KINDS
 from kangaroo.evals.paired import Run, run_once
 from kangaroo.evals.prompts import held_out_prompts
 
-CHAIN = "chain"
+CHAIN, COPIES = "chain", {"lookup": 3}
 TREES: dict[str, dict[str, int]] = {f"tree of {n}": {"max_nodes": n} for n in (8, 16, 32, 64)}
 GATED, GAIN = "tree of 16", 1.15  # the default, over the chain of the same depth and confidence
+WAYS: dict[str, dict[str, int]] = {
+    CHAIN: {},
+    **TREES,
+    f"lookup, {CHAIN}": COPIES,
+    f"lookup, {GATED}": TREES[GATED] | COPIES,
+}
 
 
 def parse() -> argparse.Namespace:
@@ -56,9 +62,9 @@ def decode(llm: KangarooForCausalLM, prompts: Prompts, given: argparse.Namespace
     rows = []
     for confidence in given.confidences:
         rule = {"max_depth": given.max_depth, "confidence": confidence}
-        for name, tree in {CHAIN: {}, **TREES}.items():
-            kind = "tree" if tree else "chain"
-            done = runs(draft=kind, adaptive=False, **rule, **tree)
+        for name, options in WAYS.items():
+            kind = "tree" if "max_nodes" in options else "chain"
+            done = runs(draft=kind, adaptive=False, **rule, **options)
             speculation = pooled(done)
             row = {"name": name, "compression_ratio": round(speculation.compression_ratio, 4)}
             row["drafted_per_round"] = round(speculation.num_drafted / speculation.num_rounds, 2)
@@ -94,7 +100,7 @@ def main() -> int:
         results[kind] = decode(llm, prompts, given)
         for row in results[kind]:
             print(
-                f"{kind:12} confidence {row['confidence']:.1f} {row['name']:11} CR "
+                f"{kind:12} confidence {row['confidence']:.1f} {row['name']:18} CR "
                 f"{row['compression_ratio']:.3f}, {row['drafted_per_round']:4.1f} drafted a round"
             )
         bars += bars_of(kind, results[kind])

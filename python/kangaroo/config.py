@@ -76,8 +76,8 @@ class DraftConfig:
             `tree_widths[n]` children, whatever their probability. None of the other limits counts
             then.
         adaptive: draft less deep, or nothing for a while, where drafts do not pay (draft/pace.py).
-        lookup: chain: so many tokens that stood in the text before are continued as they were then,
-            and nobody else drafts (draft/copying.py); 0: never.
+        lookup: so many tokens that stood in the text before are continued as they were then, a
+            chain, and nobody else drafts (draft/copying.py); 0: never.
         lookup_depth: tokens of such a draft at most.
         costs: of adaptive drafting: what one pass of the drafter and one row more in verification
             cost, over a round that drafts nothing, as `kangaroo tune` measures it; (): by weights.

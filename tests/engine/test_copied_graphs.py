@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.copying import CopyingDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.batch import decode_together
 from kangaroo.engine.chain_rounds import ChainRounds, CopiedRounds
 from kangaroo.engine.decode import Decoder
-from kangaroo.engine.state import Request
+from kangaroo.engine.state import PastKeyValues, Request
+from kangaroo.engine.tree_rounds import TreeRounds
 from kangaroo.models.llama import Llama
 from tests.engine.played import PlayedRounds
 from tests.engine.test_graphs import EXIT_LAYER, PoisonedGraphs, assert_same, counts, decode, model
@@ -30,10 +33,11 @@ def decoders(
     target: Llama, kind: AdapterKind | None, **options: Any
 ) -> tuple[Decoder, PoisonedGraphs]:
     """Step by step, and by rounds of the device."""
-    rule = options | ({} if kind else {"max_depth": 0})
+    rule = options if kind else options | {"max_depth": 0, "draft": "chain"}
     config = DraftConfig(EXIT_LAYER, lookup=1, **rule)
     adapter = make_adapter(target, kind, EXIT_LAYER) if kind else None
-    drafter = CopyingDrafter(KangarooDrafter(target, adapter, config))
+    drafters = BranchingDrafter if config.draft == "tree" else KangarooDrafter
+    drafter = CopyingDrafter(drafters(target, adapter, config))
     return Decoder(target, drafter, config), PoisonedGraphs(drafter, PlayedRounds)
 
 
@@ -52,7 +56,14 @@ def knowing(model: Llama, monkeypatch: pytest.MonkeyPatch) -> Llama:
 
 @pytest.mark.parametrize(
     "options",
-    [{"confidence": 0.0}, {"confidence": 0.12, "lookup_depth": 4}, {"adaptive": True}],
+    [
+        {"confidence": 0.0},
+        {"confidence": 0.12, "lookup_depth": 4},
+        {"adaptive": True},
+        {"draft": "tree", "confidence": 0.0},
+        {"draft": "tree", "confidence": 0.12, "lookup_depth": 20, "max_nodes": 8},
+        {"draft": "tree", "adaptive": True},
+    ],
 )
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("prompt_len", PROMPT_LENS)
@@ -66,19 +77,42 @@ def test_every_round_is_that_of_the_loop(
         ours = decode(graphs, Request(prompt_of(knowing, prompt_len), NUM_NEW))
         assert_same(ours, expected, plain.config)
     made = {type(rounds) for rounds in graphs._captured.values()}
-    assert made == {ChainRounds, CopiedRounds} or made == {CopiedRounds} and prompt_len == 1
+    drafted = TreeRounds if kind and options.get("draft") else ChainRounds
+    assert made == {drafted, CopiedRounds} or made == {CopiedRounds} and prompt_len == 1
     assert max(accepted for *_, accepted in ours) > 3
 
 
+@pytest.mark.parametrize("draft", ["chain", "tree"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_batches(knowing: Llama, kind: AdapterKind | None) -> None:
+def test_batches(knowing: Llama, kind: AdapterKind | None, draft: str) -> None:
     """All copy, or all are drafted for; the tokens are those of each alone."""
-    _, graphs = decoders(knowing, kind, confidence=0.0)
+    _, graphs = decoders(knowing, kind, confidence=0.0, draft=draft)
     requests = [Request(prompt_of(knowing, length), NUM_NEW) for length in PROMPT_LENS]
     expected = [autoregressive(knowing, request.tokens, NUM_NEW).tokens for request in requests]
     results = decode_together(graphs, requests)
     assert [rounds.tokens for rounds in results] == expected
     assert max(len(rounds.done) for rounds in results) < NUM_NEW
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("draft", ["chain", "tree"])
+def test_a_conversation(knowing: Llama, draft: str, kind: AdapterKind | None) -> None:
+    """A round is cut by a criterion wherever it may be; the next call begins with copies, for which
+    `paper` asks the exit state in front.
+    """
+    plain, graphs = decoders(knowing, kind, confidence=0.0, draft=draft)
+    for stop in range(64 + 5, 64 + 25):
+        pasts, requests = [], []
+        for decoder in (plain, graphs):
+            request = Request(prompt_of(knowing, 64), NUM_NEW)
+            request.criteria = [lambda ids, _, n=stop: ids.shape[1] >= n]
+            pasts.append(PastKeyValues())
+            decode(decoder, request, pasts[-1])
+            requests.append(Request(list(request.tokens), NUM_NEW + 64 - stop))
+        fronts = [past.state.exit_states[0, 0] for past in pasts if past.state]
+        assert torch.equal(*fronts)
+        ours, theirs = (decode(graphs, *each) for each in zip(requests, pasts, strict=True))
+        assert_same(ours, theirs, plain.config)
 
 
 def test_drawn_tokens(knowing: Llama) -> None:

@@ -132,23 +132,24 @@ def test_without_an_adapter() -> None:
 
 
 def test_copies() -> None:
-    """Of chains, with an adapter or without; what would have no effect is refused."""
+    """In front of chains and trees, or alone; what would have no effect is refused."""
     assert of(lookup=3) == replace(DEPLOYED, lookup=3)
     assert of(lookup=3, lookup_depth=5, adaptive=False).lookup_depth == 5
     alone = of(None, lookup=3)
     assert (alone.lookup, alone.lookup_depth, alone.adaptive) == (3, 15, True)
     assert of(lookup=0) == DEPLOYED
+    assert (of(draft="tree", lookup=3).draft, of(draft="tree", lookup=3).lookup) == ("tree", 3)
+    assert of(None, draft="chain", lookup=3) == alone
     for options, name, where in (
-        ({"draft": "tree", "lookup": 3}, "lookup", "on draft='tree'; leave it out"),
         ({"draft": "off", "lookup": 3}, "lookup", "on draft='off'; leave it out"),
         ({"max_depth": 0, "lookup": 3}, "lookup", "on max_depth=0; leave one of them out"),
         ({"lookup_depth": 3}, "lookup_depth", "without lookup; leave it out"),
     ):
         with pytest.raises(ValueError, match=f"^{name}: has no effect {where}$"):
             of(**options)
-    for name in ("max_depth", "confidence"):
+    for name, value in (("max_depth", 1), ("confidence", 1), ("draft", "tree")):
         with pytest.raises(ValueError, match=f"^{name}: has no effect without an adapter"):
-            of(None, lookup=3, **{name: 1})
+            of(None, lookup=3, **{name: value})
     with pytest.raises(ValueError, match="^lookup: expected at least 0, got -1$"):
         of(lookup=-1)
     for depth in (0, 64):

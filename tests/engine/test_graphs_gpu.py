@@ -25,7 +25,7 @@ from tests.factories import make_checkpoint
 pytestmark = pytest.mark.gpu
 
 EXIT_LAYER = 2
-COPIES: dict[str, Any] = {"draft": "chain", "lookup": 1}
+COPIES: list[dict[str, Any]] = [each | {"lookup": 1} for each in DRAFTS]
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
 
@@ -48,7 +48,7 @@ def decoders(
     return Decoder(model, drafter, config), GraphDecoder(drafter, CapturedRounds)
 
 
-@pytest.mark.parametrize("draft", [*DRAFTS, COPIES])
+@pytest.mark.parametrize("draft", [*DRAFTS, *COPIES])
 @pytest.mark.parametrize("confidence", [0.0, 0.12])
 @pytest.mark.parametrize("kind", [None, *ADAPTER_KINDS])
 def test_every_round_is_that_of_the_loop(
@@ -61,7 +61,7 @@ def test_every_round_is_that_of_the_loop(
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("draft", [*DRAFTS, COPIES])
+@pytest.mark.parametrize("draft", [*DRAFTS, *COPIES])
 @pytest.mark.parametrize("kind", [None, *ADAPTER_KINDS])
 def test_every_sampled_round_is_that_of_the_loop(
     model: Llama, kind: AdapterKind | None, draft: dict[str, Any], law: dict[str, Any]
@@ -104,7 +104,7 @@ def test_memory_is_what_it_was(model: Llama) -> None:
     assert torch.cuda.memory_allocated() == before
 
 
-@pytest.mark.parametrize("draft", [*DRAFTS, COPIES])
+@pytest.mark.parametrize("draft", [*DRAFTS, *COPIES])
 @pytest.mark.parametrize("kind", [None, *ADAPTER_KINDS])
 def test_batches(model: Llama, kind: AdapterKind | None, draft: dict[str, Any]) -> None:
     """A graph for every number of sequences; each says what it says alone."""

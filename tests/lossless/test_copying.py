@@ -16,6 +16,7 @@ from transformers import GenerationConfig
 
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.copying import CopyingDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.tree import DraftTree
@@ -48,6 +49,9 @@ CONFIGS = [
     DraftConfig(2, max_depth=4, confidence=0.0, lookup=1),
     DraftConfig(2, max_depth=4, confidence=0.3, lookup=1, lookup_depth=63),
     DraftConfig(2, max_depth=4, confidence=0.0, lookup=1, adaptive=True),
+    DraftConfig(2, max_depth=4, confidence=0.0, lookup=1, draft="tree", max_nodes=8),
+    DraftConfig(2, confidence=0.3, lookup=1, lookup_depth=20, draft="tree", adaptive=True),
+    DraftConfig(2, lookup=1, draft="tree", tree_widths=(3, 2, 1)),
 ]
 
 
@@ -98,7 +102,8 @@ def test_the_same_bits(
     monkeypatch.setattr(Poisoned, "copy", told(texts, model.config.vocab_size))
     for config in CONFIGS:
         adapter = None if kind is None else make_adapter(model, kind, 2)
-        run = decoder_of(Poisoned(chain_drafter(model, adapter, config))).run(prompt, NUM_TOKENS)
+        other = BranchingDrafter if adapter and config.draft == "tree" else chain_drafter
+        run = decoder_of(Poisoned(other(model, adapter, config))).run(prompt, NUM_TOKENS)
         check(run, plain)
         copied = [r for r in run.rounds if r.num_drafted]
         parts |= {(r.num_accepted > 0) + (r.num_accepted == r.num_drafted) for r in copied}
@@ -132,20 +137,23 @@ def test_generate_in_batches(
 
     texts, logits, num_rounds = run(draft="off")
     monkeypatch.setattr(CopyingDrafter, "copy", told(texts, model.config.vocab_size))
-    for draft in ({"lookup": 1, "confidence": 0.0, "adaptive": False}, {"lookup": 1}):
-        others, other_logits, fewer = run(**draft)
+    bold: dict[str, Any] = {"confidence": 0.0, "adaptive": False}
+    tree = {"draft": "tree", "max_nodes": 12}
+    for draft in (bold, bold | tree, {}, tree, {"draft": "tree", "tree_widths": [2, 2]}):
+        others, other_logits, fewer = run(lookup=1, **draft)
         assert others == texts
         assert torch.equal(other_logits, logits)
         assert fewer < num_rounds
 
 
-def test_copies_beside_speculative_sampling(model: Llama, tmp_path: Path) -> None:
+@pytest.mark.parametrize("draft", ["chain", "tree"])
+def test_copies_beside_speculative_sampling(model: Llama, draft: str, tmp_path: Path) -> None:
     """A sequence's tokens for a seed are its own, whoever is beside it."""
     adapter = make_adapter(model, "deep_prefix", 1)
     llm = KangarooForCausalLM(model, adapter, tmp_path, GenerationConfig())
     prompts = [make_prompt(model, length, seed=length) for length in (30, 30, 31)]
     options: dict[str, Any] = {"do_sample": True, "temperature": 0.5, "seed": 5}
-    options |= {"draft_sampling": "rejection", "lookup": 1, "max_new_tokens": 40}
+    options |= {"draft_sampling": "rejection", "lookup": 1, "draft": draft, "max_new_tokens": 40}
     together: Any = llm.generate(prompts, **options)
     alone: Any = llm.generate(prompts[0], **options)
     assert together[0, -40:].tolist() == alone[0, -40:].tolist()
@@ -167,12 +175,13 @@ def whispering(kind: AdapterKind, draft: str) -> Decoder:
     target: Any = HashTarget()
     adapter: Any = HashAdapter(kind)
     config = DraftConfig(2, lookup=1, **DRAFTS[draft])
-    return Decoder(target, Whispering(KangarooDrafter(target, adapter, config)), config)
+    drafter = BranchingDrafter if config.draft == "tree" else KangarooDrafter
+    return Decoder(target, Whispering(drafter(target, adapter, config)), config)
 
 
 @pytest.mark.parametrize("capacity", [1, 4])
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
-@pytest.mark.parametrize("draft", ["chain", "adaptive chain"])
+@pytest.mark.parametrize("draft", ["chain", "adaptive chain", "tree", "static tree"])
 def test_every_sequence_says_what_it_must(draft: str, kind: AdapterKind, capacity: int) -> None:
     result = storm(whispering(kind, draft), capacity, num_sequences=6)
     assert result.is_right
@@ -181,7 +190,7 @@ def test_every_sequence_says_what_it_must(draft: str, kind: AdapterKind, capacit
 
 def all_known() -> bool:
     """In batches, alone, and behind rows that had to wait."""
-    ways = list(product(ADAPTER_KINDS, ("bold chain", "chain")))
+    ways = list(product(ADAPTER_KINDS, ("bold chain", "chain", "tree", "static tree")))
     return (
         all(knows(whispering(*way), num_new=30, copied=whispered) for way in ways)
         and all(alone(*way) == list(expected_alone(way[1])) for way in ways)
@@ -195,9 +204,11 @@ def alone(kind: AdapterKind, draft: str) -> list[tuple[int, int]]:
 
 
 def expected_alone(draft: str) -> Iterator[tuple[int, int]]:
-    rule = {"max_depth": 6} | DRAFTS[draft]
-    tree = {"draft": "tree", "draft_top_k": 1, "max_nodes": 1 + rule["max_depth"]}
-    return predicted(DraftConfig(2, **(rule | tree)), PROMPT, 90, copied=whispered)
+    rule = DRAFTS[draft]
+    if "draft" not in rule:  # a chain: the tree of one token behind every other
+        rule = {"max_depth": 6} | rule
+        rule |= {"draft": "tree", "draft_top_k": 1, "max_nodes": 1 + rule["max_depth"]}
+    return predicted(DraftConfig(2, **rule), PROMPT, 90, copied=whispered)
 
 
 def now_and_then(kind: AdapterKind, *, adaptive: bool = False) -> list[tuple[int, int]]:
@@ -229,6 +240,7 @@ MUTANTS: list[tuple[str, Callable[..., Any], str, str]] = [
     ("rows of drafts stay", KangarooDrafter.take, "min(1, own.num_nodes)", "own.num_nodes"),
     ("nobody catches up", KangarooDrafter.take, "any(state.lags)", "False"),
     ("rows of the node in front", KangarooDrafter.take, "hidden(start,", "hidden(start - 1,"),
+    ("trees as chains", KangarooDrafter.take, "state.nodes(own, trees, ", "own.chain("),
     ("no rows", KangarooDrafter.take, "self._write_verified(", "len("),
     ("root of the first", CopyingDrafter.draft, "[b].tokens[-1]", "[0].tokens[-1]"),
     ("the others do not draft", CopyingDrafter.draft, "if any(asked)", "if False"),

@@ -84,8 +84,8 @@ class KangarooDrafter:
         return trees
 
     def take(self, state: DecodeState, trees: list[DraftTree]) -> None:
-        """Chains below the roots that are not this drafter's, or not all: through the shallow
-        layers, and what `paper` keeps of them.
+        """Trees that are not this drafter's, or not all: through the shallow layers, and what
+        `paper` keeps of them.
         """
         own, num_nodes = state.adapter_kv, len(trees[0])
         self._write_up(state, drafting=True)
@@ -96,7 +96,7 @@ class KangarooDrafter:
                 self._write_behind(self.adapter, state)
             start = own.num_nodes = min(1, own.num_nodes)
             h = state.hidden(start, num_nodes)
-            nodes = own.chain(num_nodes - start)
+            nodes = state.nodes(own, trees, num_nodes - start)
             self._write_verified(self.adapter, state, nodes, VerifiedStates(h, h, h))
 
     def verified(

@@ -47,11 +47,6 @@ class ChainRounds(DeviceRounds):
         self.drafter.refresh(state, h, self.successors)
         self.commit(done)
 
-    def cut(self, sequence: int, num_kept: int) -> None:
-        """See DeviceRounds: the next root is inside the path."""
-        states = self.state.exit_states[sequence]
-        states[0] = states[num_kept]
-
     def num_passes(self, outcome: Outcome) -> int:
         """See DeviceRounds: one for each draft."""
         return max(outcome.num_nodes) - 1

@@ -161,9 +161,12 @@ class DeviceRounds(ABC):
     def tail(self, done: Tensor) -> None:
         """Verification and commit; see Pieces."""
 
-    @abstractmethod
     def cut(self, sequence: int, num_kept: int) -> None:
-        """The path of the last round ends earlier than the device knows."""
+        """The path of the last round ends earlier than the device knows: the next root is inside
+        it.
+        """
+        states = self.state.exit_states[sequence]
+        states[0] = states[1 + self.verdict.path[sequence, num_kept - 1]]
 
     @abstractmethod
     def num_passes(self, outcome: Outcome) -> int:

@@ -65,8 +65,8 @@ def draft_config(
     off = given.get("draft") == "off" or given.get("max_depth") == 0
     if deployed is None and copies:
         deployed = DraftConfig(exit_layer=1, max_depth=0, adaptive=True)
-        for name in ("max_depth", "confidence"):
-            if name in given:
+        for name in ("draft", "max_depth", "confidence"):
+            if given.get(name, "chain") != "chain":
                 raise ValueError(f"{name}: has no effect without an adapter; leave it out")
     elif deployed is None and not off:
         raise ValueError(
@@ -101,7 +101,6 @@ def refuse_idle(given: Mapping[str, Any]) -> None:
     idle = {
         "off": ("max_depth", "confidence", "adaptive", "costs", *OF_TREES, *OF_COPIES),
         "chain": OF_TREES,
-        "tree": OF_COPIES,
     }.get(kind, ())
     for name in idle:
         if name in given:

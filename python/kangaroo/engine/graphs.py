@@ -28,17 +28,21 @@ NewRounds = Callable[[DecodeState, Shape], DeviceRounds]
 
 
 def device_rounds(drafter: KangarooDrafter, runtime: Callable[[Pieces], Runtime]) -> NewRounds:
-    """Rounds of chains, those of copies among them, or of trees, as `drafter` drafts."""
+    """Rounds of chains or of trees, as `drafter` drafts, and of copies."""
     parts = drafter.model, drafter.adapter, drafter.config
+    chains = DeviceDrafter(*parts, head=drafter.head)
+    trees = None
     if isinstance(drafter, BranchingDrafter):
         trees = DeviceTreeDrafter(*parts, head=drafter.head)
-        return lambda state, shape: TreeRounds(state, trees, runtime, shape)
-    chains = DeviceDrafter(*parts, head=drafter.head)
 
-    def of_chains(state: DecodeState, shape: Shape) -> DeviceRounds:
-        return (CopiedRounds if shape.copied else ChainRounds)(state, chains, runtime, shape)
+    def rounds(state: DecodeState, shape: Shape) -> DeviceRounds:
+        if shape.copied:
+            return CopiedRounds(state, chains, runtime, shape)
+        if trees is not None:
+            return TreeRounds(state, trees, runtime, shape)
+        return ChainRounds(state, chains, runtime, shape)
 
-    return of_chains
+    return rounds
 
 
 class GraphDecoder(Decoder):

@@ -161,9 +161,9 @@ class KangarooForCausalLM:
             confidence: drafting stops behind a token less probable than this. By default the
                 adapter's for chains and 0.4 for trees.
             draft_top_k, max_nodes, tree_widths: of trees alone; see DraftConfig.
-            lookup, lookup_depth: of chains alone: where the last `lookup` tokens stand in the text
-                before, what followed there is the draft, `lookup_depth` tokens (default 15) at
-                most; elsewhere the adapter drafts, if there is one. By default 0: never.
+            lookup, lookup_depth: where the last `lookup` tokens stand in the text before, what
+                followed there is the draft, `lookup_depth` tokens (default 15) at most; elsewhere
+                the adapter drafts, if there is one. By default 0: never.
             adaptive: True (default, but with `tree_widths`): draft less deep, or nothing for a
                 while, where it does not pay; False: always as the other options say.
             exit_layer: must be the adapter's; free where nothing is drafted.

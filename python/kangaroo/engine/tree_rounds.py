@@ -44,9 +44,6 @@ class TreeRounds(DeviceRounds):
             kernels.compact_kv(rows, self.verdict.path, self.verdict.path_len, seqlens)
         self.commit(done)
 
-    def cut(self, sequence: int, num_kept: int) -> None:
-        """See DeviceRounds: the adapter has seen all; nobody asks for the exit state in front."""
-
     def num_passes(self, outcome: Outcome) -> int:
         """See DeviceRounds: those that were left out are not known."""
         return self.shape.depth

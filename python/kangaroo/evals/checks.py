@@ -28,6 +28,7 @@ RULES: tuple[Options, ...] = (
     {"draft": "tree", "draft_top_k": 8, "max_nodes": 64, "confidence": 0.0},
     {"draft": "tree", "tree_widths": (3, 2, 1)},
     {"lookup": 1},
+    {"draft": "tree", "lookup": 1},
     {"adaptive": True},
 )
 TEMPERATURE = 2.0  # hot: of a sure target all seeds would write the same
