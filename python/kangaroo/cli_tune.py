@@ -37,7 +37,7 @@ def tune(
     as_json: opt.Json = False,
     debug: opt.Debug = False,
 ) -> None:
-    """Choose adapter, depth, confidence, chain or tree: the fastest here, on these prompts.
+    """Choose adapter, depth, confidence, chain or tree, copies: the fastest here, on these prompts.
 
     Measures what drafts and verification cost on this machine, and once how often deep drafts are
     right; says what every rule would do, then decodes with the best and without drafting. The exit

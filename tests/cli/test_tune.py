@@ -32,11 +32,15 @@ def base(own: Path, tmp_path: Path) -> list[object]:
     return [*command, "--max-new-tokens", 8, "--max-depth", 3]
 
 
+def slow(adapter: str, *args: Any) -> tuning.Candidate:
+    return tuning.Candidate(adapter, args[-1], 1.0, 0.0, tokens_per_s=1e-9)
+
+
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drafts and rows cost nothing, so that what is chosen is no matter of luck."""
     monkeypatch.setattr(tuning, "measured", lambda *_: FREE)
-    monkeypatch.setattr(tuning, "trees", lambda *_: [])
+    monkeypatch.setattr(tuning, "decoded", slow)
 
 
 def test_everything_measured(run: Run, base: list[object], own: Path, tmp_path: Path) -> None:
@@ -49,8 +53,9 @@ def test_everything_measured(run: Run, base: list[object], own: Path, tmp_path: 
     report = json.loads(out.read_text())
     names = {"", "paper", str(own / "adapters" / "deep_prefix")}
     assert {candidate["adapter"] for candidate in report["candidates"]} == names
-    kinds = {candidate["options"]["draft"] for candidate in report["candidates"]}
-    assert kinds == {"off", "chain", "tree"}
+    options = [candidate["options"] for candidate in report["candidates"]]
+    assert {each["draft"] for each in options} == {"off", "chain", "tree"}
+    assert {each["lookup"] for each in options if "lookup" in each} == set(tuning.LOOKUPS)
     speeds = [candidate["tokens_per_s"] for candidate in report["candidates"]]
     assert speeds == sorted(speeds, reverse=True)
     assert report["predicted"]["tokens_per_s"] == speeds[0]

@@ -10,8 +10,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import GenerationConfig
 
 from kangaroo import KangarooForCausalLM
+from kangaroo.engine.decode import Round
 from kangaroo.evals import tuning
 from kangaroo.evals.tuning import (
     Candidate,
@@ -19,6 +21,7 @@ from kangaroo.evals.tuning import (
     Settings,
     Tuning,
     chains,
+    decoded,
     measured,
     ranked,
     tune,
@@ -120,7 +123,7 @@ def tuned(
 
     steps: list[str] = []
     monkeypatch.setattr(tuning, "measured", told)
-    settings = Settings(max_new_tokens=12, max_depth=4, tree_budgets=())
+    settings = Settings(max_new_tokens=12, max_depth=4, tree_budgets=(), lookups=())
     found = tune(llms, [[5, 6, 7], [9]], settings, steps.append)
     assert len(steps) == tuning.STEPS * len(llms) + 1
     assert found.achieved["identical"] is True
@@ -144,12 +147,59 @@ def test_the_choice(llms: dict[str, KangarooForCausalLM], monkeypatch: pytest.Mo
 
 
 def test_trees_are_decoded(llms: dict[str, KangarooForCausalLM]) -> None:
-    (tree,) = tuning.trees(
-        "paper", llms["paper"], [[5, 6, 7]], Settings(max_new_tokens=9, tree_budgets=(6,))
-    )
-    assert tree.options == {"draft": "tree", "max_nodes": 6}
+    rule = {"draft": "tree", "max_nodes": 6}
+    tree = decoded("paper", llms["paper"], [[5, 6, 7]], 9, rule)
+    assert (tree.adapter, tree.options) == ("paper", rule)
     assert 1 < tree.drafts_per_round <= 5
     assert tree.tokens_per_s > 0
+
+
+class Told:
+    """Decodes as it is told."""
+
+    generation_config = GenerationConfig()
+
+    def __init__(self, rounds: list[Round]):
+        self._rounds = rounds
+
+    def rounds(self, prompt: list[int], **options: Any) -> list[Round]:
+        assert options["lookup"] == 2
+        assert options["adaptive"] is False
+        return self._rounds
+
+
+def test_rounds_count_by_the_median_of_their_kind() -> None:
+    """Three short ones, one of which was disturbed, and a copy."""
+    rounds = [Round([1, 2], 2, 1, (1.0, seconds, 0.0)) for seconds in (1.0, 2.0, 90.0)]
+    rounds.append(Round([1] * 14, 15, 13, (0.0, 6.0, 0.0)))
+    llm: Any = Told(rounds)
+    rule = {"draft": "chain", "lookup": 2}
+    found = decoded("a", llm, [[5]], 20, rule)
+    assert found == Candidate("a", rule, 20 / 4, 21 / 4, 20 / (3 * 3.0 + 6.0))
+
+
+def test_copies_go_in_front_of_the_fastest_rule(
+    llms: dict[str, KangarooForCausalLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And are not deployed with an adapter, whose rule they are not."""
+    tried = []
+
+    def told(adapter: str, *args: Any) -> Candidate:
+        tried.append(args[-1])
+        return Candidate(adapter, args[-1], 9.0, 1.0, 1e9)
+
+    monkeypatch.setattr(tuning, "decoded", told)
+    monkeypatch.setattr(tuning, "measured", lambda *_: TIMES)
+    settings = Settings(max_new_tokens=4, max_depth=2, tree_budgets=(7,), lookups=(1, 3))
+    found = tune({"paper": llms["paper"]}, [[5, 6, 7]], settings, len)
+    tree = {"draft": "tree", "max_nodes": 7}
+    assert tried == [tree, tree | {"lookup": 1}, tree | {"lookup": 3}]
+    assert found.achieved["identical"] is True
+    monkeypatch.setattr(
+        tuning, "decoded", lambda adapter, *args: replace(told(adapter, *args), tokens_per_s=1e-9)
+    )
+    chain = tune({"paper": llms["paper"]}, [[5, 6, 7]], settings, len).best_chain("paper")
+    assert tried[-1] == chain.options | {"lookup": 3}
 
 
 @pytest.mark.parametrize(

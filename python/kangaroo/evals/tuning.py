@@ -1,7 +1,7 @@
 """Which adapter, and which rule of drafting, is the fastest on this machine and these prompts.
 
 Costs are measured by width, acceptance once with deep drafts; every rule for chains is then a
-replay. Trees cannot be replayed: each is decoded.
+replay. Trees, and copies of what the text repeats, cannot be replayed: each rule is decoded.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from kangaroo.train.simulate import Trace, replay
 
 CONFIDENCES = tuple(tenth / 10 for tenth in range(10))
 TREE_BUDGETS = (8, 16, 32)  # nodes
+LOOKUPS = (2, 3, 4)  # tokens that must stand in the text before
 TIMED_ROUNDS, TURNS = 6, 5
-STEPS = 3  # of every adapter
+STEPS = 4  # of every adapter
 FIXED = {"adaptive": False}
 
 
@@ -36,11 +37,13 @@ class Settings:
         max_new_tokens: of every continuation.
         max_depth: of the deepest chain that is measured.
         tree_budgets: nodes of the trees that are tried.
+        lookups: of the copies that are tried in front of an adapter's fastest rule.
     """
 
     max_new_tokens: int = 64
     max_depth: int = 8
     tree_budgets: tuple[int, ...] = TREE_BUDGETS
+    lookups: tuple[int, ...] = LOOKUPS
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 2:
@@ -124,12 +127,11 @@ class Tuning:
         return self.choice.options | {"costs": list(self.times[self.choice.adapter].costs)}
 
     def best_chain(self, adapter: str) -> Candidate:
-        """The fastest that drafts chains with this adapter."""
-        return next(
-            candidate
-            for candidate in self.candidates
-            if (candidate.adapter, candidate.options["draft"]) == (adapter, "chain")
+        """The fastest that drafts chains with this adapter, and copies nothing."""
+        chains = (
+            c for c in self.candidates if (c.adapter, c.options["draft"]) == (adapter, "chain")
         )
+        return next(candidate for candidate in chains if "lookup" not in candidate.options)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -189,20 +191,26 @@ def measured(llm: KangarooForCausalLM, prompt: Sequence[int], settings: Settings
     return RoundTimes(draft, verify, host)
 
 
-def trees(
-    adapter: str, llm: KangarooForCausalLM, prompts: Sequence[list[int]], settings: Settings
-) -> list[Candidate]:
-    """Every budget, decoded; rounds count by their median time, as those of chains."""
-    found, options = [], greedy(llm, settings.max_new_tokens) | FIXED
-    for max_nodes in settings.tree_budgets:
-        rule: dict[str, Any] = {"draft": "tree", "max_nodes": max_nodes}
-        rounds: list[Round] = []
-        for prompt in prompts:
-            rounds += llm.rounds(prompt, **options, **rule)
-        done, round_s = Speculation.of(rounds), median(sum(each.seconds) for each in rounds)
-        ratio, drafts = done.compression_ratio, done.num_drafted / done.num_rounds
-        found.append(Candidate(adapter, rule, ratio, drafts, ratio / round_s))
-    return found
+def decoded(
+    adapter: str,
+    llm: KangarooForCausalLM,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    rule: dict[str, Any],
+) -> Candidate:
+    """By a rule that is not replayed. Rounds count by the median time of those that have drafted as
+    much: a copy is longer than the drafts beside it.
+    """
+    options, rounds = greedy(llm, max_new_tokens) | FIXED, list[Round]()
+    for prompt in prompts:
+        rounds += llm.rounds(prompt, **options, **rule)
+    seconds: dict[int, list[float]] = {}
+    for each in rounds:
+        seconds.setdefault(each.num_drafted, []).append(sum(each.seconds))
+    done, spent = Speculation.of(rounds), sum(len(s) * median(s) for s in seconds.values())
+    drafts = done.num_drafted / done.num_rounds
+    num_tokens = sum(len(each.tokens) for each in rounds)
+    return Candidate(adapter, rule, done.compression_ratio, drafts, num_tokens / spent)
 
 
 def tune(
@@ -227,9 +235,13 @@ def tune(
         warm_up(llm, prompts[0], **greedy(llm, settings.max_new_tokens))
         times[name] = measured(llm, prompts[0], settings)
         on_step(f"{name}: chains")
-        found += chains(name, traced(llm, prompts, settings), times[name])
+        own = chains(name, traced(llm, prompts, settings), times[name])
+        this = name, llm, prompts, settings.max_new_tokens
         on_step(f"{name}: trees")
-        found += trees(name, llm, prompts, settings)
+        own += [decoded(*this, {"draft": "tree", "max_nodes": n}) for n in settings.tree_budgets]
+        on_step(f"{name}: copies")
+        fastest = ranked(own)[0].options
+        found += own + [decoded(*this, fastest | {"lookup": n}) for n in settings.lookups]
     plain_s = median(each.round_s(0) for each in times.values())
     found = ranked([Candidate("", {"draft": "off"}, 1.0, 0.0, 1 / plain_s), *found])
     choice = found[0]
