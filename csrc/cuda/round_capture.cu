@@ -57,7 +57,9 @@ kangaroo_status kangaroo_round::on_own_device(const char* call) const {
 
 kangaroo_status kangaroo_round::open() {
   if (auto bad = builder.start()) return bad;
-  RoundOpenParams p = {memory.state().done, config.stopped, config.num_nodes, config.batch, 0,
+  const auto num_steps = static_cast<uint64_t>(config.num_steps);
+  const uint64_t ungated = conditional() ? std::min<uint64_t>(num_steps, 1) : num_steps;
+  RoundOpenParams p = {memory.state(), config.stopped, config.num_nodes, config.batch, ungated, 0,
                        conditional()};
   if (conditional()) {
     if (auto bad = builder.condition(&p.handle)) return bad;
@@ -68,7 +70,7 @@ kangaroo_status kangaroo_round::open() {
 }
 
 kangaroo_status kangaroo_round::gate() {
-  RoundGateParams p = {config.stopped, config.batch, 0};
+  RoundGateParams p = {memory.state(), config.stopped, config.batch, 0};
   if (auto bad = builder.condition(&p.handle)) return bad;
   const void* const function = reinterpret_cast<const void*>(&_round_gate_kernel);
   if (auto bad = builder.kernel(function, &p)) return bad;

@@ -53,28 +53,31 @@ __global__ void __launch_bounds__(kRoundThreads) _round_start_kernel(const Round
 __global__ void __launch_bounds__(kRoundThreads) _round_open_kernel(const RoundOpenParams p) {
   int running = 0;
   for (int64_t b = threadIdx.x; b < p.batch; b += blockDim.x) {
-    const bool done = p.done[b] != 0;
+    const bool done = p.state.done[b] != 0;
     p.stopped[b] = done;
     if (p.num_nodes) p.num_nodes[b] = 1;
     running |= !done;
   }
   running = __any_sync(kAllLanes, running);
-  if (p.conditional && threadIdx.x == 0) {
-    cudaGraphSetConditional(p.handle, static_cast<unsigned>(running));
-  }
+  if (threadIdx.x != 0) return;
+  *p.state.num_steps = running || !p.conditional ? p.num_steps : 0;
+  if (p.conditional) cudaGraphSetConditional(p.handle, static_cast<unsigned>(running));
 }
 
 __global__ void __launch_bounds__(kRoundThreads) _round_gate_kernel(const RoundGateParams p) {
   int running = 0;
   for (int64_t b = threadIdx.x; b < p.batch; b += blockDim.x) running |= p.stopped[b] == 0;
   running = __any_sync(kAllLanes, running);
-  if (threadIdx.x == 0) cudaGraphSetConditional(p.handle, static_cast<unsigned>(running));
+  if (threadIdx.x != 0) return;
+  if (running) ++*p.state.num_steps;
+  cudaGraphSetConditional(p.handle, static_cast<unsigned>(running));
 }
 
 __global__ void __launch_bounds__(kRoundThreads) _round_publish_kernel(const RoundPublishParams p) {
   const uint64_t round = *p.state.published;
   const RoundSlot slot = slot_of(p.ring, round);
   for (int64_t b = threadIdx.x; b < p.ring.batch; b += blockDim.x) publish(p, slot, b);
+  if (threadIdx.x == 0) *slot.num_steps = *p.state.num_steps;
   __threadfence_system();  // each lane's own writes, before the one that the host looks for
   __syncwarp();
   if (threadIdx.x == 0) {

@@ -14,13 +14,15 @@ constexpr unsigned kRoundThreads = 32;  // one warp, whose lanes take sequences 
 // What a round keeps on the device.
 struct RoundState {
   uint64_t* published;  // rounds so far
+  uint64_t* num_steps;  // that were run in this round
   int32_t* done;        // [batch]
   int32_t* remaining;   // [batch], tokens that a sequence may still write
 };
 
-// A slot of the ring, in host memory: its sequence number, then counts, flags and tokens.
+// A slot of the ring, in host memory: its sequence number and steps, then counts, flags and tokens.
 struct RoundSlot {
   uint64_t* sequence;  // number of the round plus one, written last
+  uint64_t* num_steps;
   int32_t* num_tokens;
   int32_t* done;
   int32_t* num_nodes;
@@ -40,7 +42,8 @@ __host__ __device__ inline RoundSlot slot_of(const RoundRing& ring, uint64_t rou
   unsigned char* const first = ring.data + turn * static_cast<uint64_t>(ring.slot_bytes);
   RoundSlot slot;
   slot.sequence = reinterpret_cast<uint64_t*>(first);
-  slot.num_tokens = reinterpret_cast<int32_t*>(slot.sequence + 1);
+  slot.num_steps = slot.sequence + 1;
+  slot.num_tokens = reinterpret_cast<int32_t*>(slot.num_steps + 1);
   slot.done = slot.num_tokens + ring.batch;
   slot.num_nodes = slot.done + ring.batch;
   slot.path_len = slot.num_nodes + ring.batch;
@@ -55,15 +58,17 @@ struct RoundStartParams {
 };
 
 struct RoundOpenParams {
-  const int32_t* done;
+  RoundState state;
   int32_t* stopped;
   int32_t* num_nodes;
   int64_t batch;
+  uint64_t num_steps;  // that are run without a gate
   cudaGraphConditionalHandle handle;
   bool conditional;
 };
 
 struct RoundGateParams {
+  RoundState state;
   const int32_t* stopped;
   int64_t batch;
   cudaGraphConditionalHandle handle;
@@ -86,9 +91,10 @@ struct RoundPublishParams {
 
 // Gives a sequence its budget.
 __global__ void _round_start_kernel(RoundStartParams p);
-// Resets `stopped` and `num_nodes`; the round's condition: not every sequence is done.
+// Resets `stopped`, `num_nodes` and the count of steps; the round's condition: not every sequence
+// is done.
 __global__ void _round_open_kernel(RoundOpenParams p);
-// A step's condition: not every sequence has stopped.
+// A step's condition, under which it is counted: not every sequence has stopped.
 __global__ void _round_gate_kernel(RoundGateParams p);
 // Cuts the round's tokens at the first end and at the budget, and hands them to the host.
 __global__ void _round_publish_kernel(RoundPublishParams p);

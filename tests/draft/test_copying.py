@@ -14,7 +14,6 @@ from kangaroo.config import DraftConfig
 from kangaroo.costs import CPU_ROW_COST, RoundCosts
 from kangaroo.draft.copying import CopyingDrafter, Repeats
 from kangaroo.draft.kangaroo import KangarooDrafter
-from kangaroo.draft.tree import DraftTree
 from tests.engines import make_adapter, make_eagle
 from tests.folders import make_folder
 
@@ -49,13 +48,6 @@ def test_any_text(text: list[int], size: int, data: st.DataObject) -> None:
         for n in range(count if found else 0):
             longer.append(longer[found[-1] + n])
         assert repeats.continuation(tokens, count) == longer[length:]
-
-
-def test_a_copy_takes_no_pass() -> None:
-    tree = DraftTree.chain([1, 2, 3])
-    assert tree.num_passes == 2
-    tree.copied = True
-    assert tree.num_passes == 0
 
 
 def test_costs(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def drafted(config: DraftConfig, depth: int, rng: random.Random) -> DraftTree:
     tree = DraftTree.root(0)
     if depth == 0:
         return tree
+    tree.num_passes = depth
     if config.tree_widths:
         level = [0]
         for width in config.tree_widths[:depth]:
@@ -65,12 +66,6 @@ def drafted(config: DraftConfig, depth: int, rng: random.Random) -> DraftTree:
         tree.add(1, len(tree) - 1)
     while config.draft == "tree" and len(tree) < config.max_nodes and rng.random() < 0.8:
         tree.add(1, 0)
-    return tree
-
-
-def copied(count: int) -> DraftTree:
-    tree = DraftTree.chain([0, *[1] * count])
-    tree.copied = True
     return tree
 
 
@@ -89,7 +84,7 @@ def test_what_it_can_lose(rule: str, batch: int, draft: float, row: float, seed:
     for _ in range(40):
         if config.lookup and rng.random() < 0.5:
             assert 0 <= (count := pace.copies(requests)) <= config.lookup_depth
-            trees = [copied(rng.randint(0, count)) for _ in requests]
+            trees = [DraftTree.chain([0, *[1] * rng.randint(0, count)]) for _ in requests]
         else:
             depth = pace.depth(requests)
             assert 0 <= depth <= config.depth
@@ -129,7 +124,7 @@ def test_copies_by_hand() -> None:
     """Of 3 half may be lost, and the allowance: 1.52, twelve rows of 0.125."""
     pace, asked = Pace(replace(CHAIN, lookup=1), COSTS), [Request([0], 999)]
     assert (pace.copies(asked), pace.depth(asked)) == (12, 4)
-    pace.book(asked, copied(12).num_passes, 13, 1)
+    pace.book(asked, 0, 13, 1)
     assert asked[0].credit == pytest.approx(ALLOWANCE - 1.5)
     assert pace.copies(asked) == 6  # 0.78
 

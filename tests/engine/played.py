@@ -35,6 +35,7 @@ class PlayedRounds:
 
     def launch(self) -> None:
         assert self.unread < self.pieces.shape.ahead
+        before = self.num_steps
         if not self.done.all():
             self.num_launched += 1
             self.pieces.chain.stopped.copy_(self.done)
@@ -44,12 +45,12 @@ class PlayedRounds:
                     self.num_steps += 1
                     step()
             self.pieces.tail(self.done)
-        self._publish()
+        self._publish(self.num_steps - before)
 
     def wait(self) -> Outcome:
         return self._ring.popleft()
 
-    def _publish(self) -> None:
+    def _publish(self, num_steps: int) -> None:
         chain, verdict = self.pieces.chain, self.pieces.verdict
         new: list[list[int]] = []
         for b, length in enumerate(verdict.path_len.tolist()):
@@ -62,4 +63,5 @@ class PlayedRounds:
                 if self.left[b] <= 0 or token in self.pieces.shape.eos_ids:
                     self.done[b] = 1
                     break
-        self._ring.append(Outcome(new, chain.num_nodes.tolist(), verdict.path_len.tolist()))
+        lengths = chain.num_nodes.tolist(), verdict.path_len.tolist()
+        self._ring.append(Outcome(new, *lengths, num_steps))

@@ -126,21 +126,28 @@ def test_the_device_leaves_out_what_no_chain_needs(model: Llama) -> None:
     )
 
 
-@pytest.mark.parametrize("costs", [(0.3, 0.0), (0.9, 0.0)])
+@pytest.mark.parametrize(
+    ("draft", "step_cost"), [(CHAIN, 0.3), (CHAIN, 0.9), (TREES[0], 0.9), (TREES[0], 1.5)]
+)
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
-def test_drafts_that_do_not_pay(model: Llama, kind: AdapterKind, costs: tuple[float, ...]) -> None:
-    """Rounds of the same depths, some of none, as where the host decides after each of them."""
-    options = {"confidence": 0.0, "adaptive": True, "costs": costs}
+def test_drafts_that_do_not_pay(
+    model: Llama, kind: AdapterKind, draft: dict[str, Any], step_cost: float
+) -> None:
+    """Rounds of the same depths, some of none where steps are dear, as where the host decides after
+    each of them; steps that are left out cost nothing.
+    """
+    confidence = 0.15 if draft == TREES[0] else 0.0
+    options = draft | {"confidence": confidence, "adaptive": True, "costs": (step_cost, 0.0)}
     plain, graphs = decoders(model, kind, **options)
     expected = decode(plain, request_of(model, 12, 100))
     ours = decode(graphs, request_of(model, 12, 100), PastKeyValues())
     assert_same(ours, expected, plain.config)
-    drafted = [num_drafted for _, num_drafted, _ in expected]
-    assert 0 in drafted
-    assert max(drafted) > 0
+    drafted = [num_drafted for _, num_drafted, _ in expected[:-1]]
+    assert min(drafted) < max(drafted)
     ahead = decode(graphs, request_of(model, 12, 100))
     assert [t for tokens, *_ in ahead for t in tokens] == [t for each, *_ in ours for t in each]
-    assert 0 in [num_drafted for _, num_drafted, _ in ahead]
+    paused = 0 in drafted, 0 in [num_drafted for _, num_drafted, _ in ahead[:-1]]
+    assert paused == (draft == CHAIN or step_cost > 1,) * 2
 
 
 @pytest.mark.parametrize("draft", DRAFTS)

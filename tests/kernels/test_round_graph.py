@@ -92,12 +92,12 @@ class Decoder:
         while not all(done):
             while self.round.unread < self.ahead:
                 self.round.launch(handle)
-            _, tokens, done, *_ = self.round.wait()
+            _, _, tokens, done, *_ = self.round.wait()
             num_rounds += 1
             for row, new in zip(written, tokens, strict=True):
                 row += new
         while self.round.unread:
-            _, tokens, done, *_ = self.round.wait()
+            _, _, tokens, done, *_ = self.round.wait()
             assert all(done)
             assert not any(tokens)
         self.stream.synchronize()

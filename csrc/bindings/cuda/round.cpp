@@ -17,10 +17,11 @@ namespace {
 
 namespace py = pybind11;
 
-// (number, tokens of every sequence, whether each is done, nodes of its tree and of its path)
+// (number, steps that were run, tokens of every sequence, whether each is done, nodes of its tree
+// and of its path)
 using Counts = std::vector<int32_t>;
-using Read =
-    std::tuple<int64_t, std::vector<std::vector<int64_t>>, std::vector<bool>, Counts, Counts>;
+using Read = std::tuple<int64_t, int64_t, std::vector<std::vector<int64_t>>, std::vector<bool>,
+                        Counts, Counts>;
 
 // Owns the round, and knows the sizes of what it reads.
 class Round {
@@ -44,7 +45,9 @@ class Round {
       const int64_t* const row = result.tokens + b * nodes_;
       tokens.emplace_back(row, row + result.num_tokens[b]);
     }
-    return Read{result.round, std::move(tokens),
+    return Read{result.round,
+                result.num_steps,
+                std::move(tokens),
                 std::vector<bool>(result.done, result.done + batch_),
                 Counts(result.num_nodes, result.num_nodes + batch_),
                 Counts(result.path_len, result.path_len + batch_)};

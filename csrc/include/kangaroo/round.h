@@ -76,6 +76,7 @@ typedef struct kangaroo_round_config {
 typedef struct kangaroo_round_result {
   int32_t ready;             /* 0: the round is still running, and nothing else is set */
   int64_t round;             /* its number, from 0 */
+  int64_t num_steps;         /* draft steps that were run; all of them with ..._EARLY_RETURN */
   const int32_t* num_tokens; /* [batch]; 0 where the sequence was done before */
   const int32_t* num_nodes;  /* [batch], of the tree; and of its path, from 1; unset where */
   const int32_t* path_len;   /* num_tokens is 0 */

@@ -84,6 +84,7 @@ void steps_stop() {
       const int needed = toy::steps_needed({decoder.memory.root[0], decoder.memory.root[1]}, 6);
       EXPECT(decoder.step() == KANGAROO_OK);
       EXPECT(decoder.memory.num_steps_run - before == needed);
+      EXPECT(decoder.num_steps == (mode == KANGAROO_ROUND_EARLY_RETURN ? 6 : needed));
     }
   }
   fake::reset();
@@ -165,6 +166,7 @@ void rounds_behind_the_end_do_nothing() {
     EXPECT(decoder.run() == KANGAROO_OK);
     const toy::Memory before = decoder.memory;
     for (int i = 0; i < 5; ++i) EXPECT(decoder.step() == KANGAROO_OK);
+    EXPECT(decoder.num_steps == (mode == KANGAROO_ROUND_EARLY_RETURN ? 3 : 0));
     EXPECT(decoder.written[0] == toy::expected(10, {}, 5) && decoder.done[0] == 1);
     EXPECT(decoder.memory.num_steps_run == before.num_steps_run);
     EXPECT(decoder.memory.tokens == before.tokens && decoder.memory.root == before.root);

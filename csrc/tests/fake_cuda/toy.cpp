@@ -120,6 +120,7 @@ kangaroo_status Decoder::start(int64_t sequence, int32_t max_tokens) {
 }
 
 void Decoder::keep(const kangaroo_round_result& result) {
+  num_steps = result.num_steps;
   for (std::size_t b = 0; b < written.size(); ++b) {
     const int64_t* const tokens = result.tokens + static_cast<int64_t>(b) * memory.nodes;
     written[b].insert(written[b].end(), tokens, tokens + result.num_tokens[b]);

@@ -79,6 +79,7 @@ class Decoder {
   std::vector<int32_t> num_drafted;
   std::vector<int32_t> num_accepted;
   int num_rounds = 0;
+  int64_t num_steps = 0;  // that the last round says were run
 };
 
 // Greedy tokens behind `root`, cut behind the first end and at the budget.

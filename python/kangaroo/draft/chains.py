@@ -32,6 +32,7 @@ def grow(
     drafted, sure = (x.tolist() for x in found)
     for b in growing:
         trees[b].add(drafted[b][0], parent=len(trees[b]) - 1)
+        trees[b].num_passes += 1
     return [b for b in growing if sure[b][0] >= least[b] and len(trees[b]) <= max_depths[b]]
 
 

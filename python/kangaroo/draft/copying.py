@@ -78,7 +78,6 @@ class CopyingDrafter:
         for b, copy in enumerate(copies):
             if copy:
                 trees[b] = DraftTree.chain([state.requests[b].tokens[-1], *copy])
-                trees[b].copied = True
         pad(trees)
         self.other.take(state, trees)
         return trees

@@ -67,6 +67,7 @@ class DynamicGrowth:
     def extend(self, rankings: Sequence[Ranking]) -> None:
         """See Growth."""
         self._offer(rankings)
+        self.tree.num_passes += 1
         self.first_new = len(self.tree)
         paths = list(self.probabilities.values())
         chosen, last = choose(self.waiting, paths, len(paths) + self.nodes_left, self.passes_left)
@@ -101,6 +102,7 @@ class StaticGrowth:
 
     def extend(self, rankings: Sequence[Ranking]) -> None:
         """See Growth."""
+        self.tree.num_passes += 1
         width, first_new = self.widths.pop(0), len(self.tree)
         for node, (tokens, _) in enumerate(rankings, self.first_new):
             for token in tokens[:width]:

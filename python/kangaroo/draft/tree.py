@@ -23,7 +23,7 @@ class DraftTree:
         drawn_from: of each node with children, the distribution [1, V] float64 that
             they were drawn from, one after the other without replacement; empty where tokens were
             chosen without any random number.
-        copied: it is the text's own, a chain that no drafter has made.
+        num_passes: of a drafter, that it has taken.
     """
 
     tokens: list[int]
@@ -31,7 +31,7 @@ class DraftTree:
     depths: list[int] = field(default_factory=lambda: [0])
     ancestors: list[int] = field(default_factory=lambda: [1])
     drawn_from: dict[int, Tensor] = field(default_factory=dict, compare=False)
-    copied: bool = False
+    num_passes: int = field(default=0, compare=False)
 
     @classmethod
     def root(cls, token: int) -> DraftTree:
@@ -67,11 +67,6 @@ class DraftTree:
     def num_drafted(self) -> int:
         """Nodes that are drafts: all but the root and padding."""
         return sum(parent >= 0 for parent in self.parents)
-
-    @property
-    def num_passes(self) -> int:
-        """Of the drafter, that a tree like this takes."""
-        return 0 if self.copied else max(self.depths)
 
     @property
     def is_chain(self) -> bool:

@@ -63,4 +63,6 @@ class WholeChainDrafter(KangarooDrafter):
         count = self.fused(tokens, h, (shallow.rows, own.rows), (nodes, unseen), rule)
         shallow.num_nodes = count
         own.num_nodes = count - 1 + lag  # the last token has not gone through the adapter
-        return [DraftTree.chain(tokens[0, :count].tolist())]
+        tree = DraftTree.chain(tokens[0, :count].tolist())
+        tree.num_passes = count - 1
+        return [tree]

@@ -69,8 +69,8 @@ class CapturedRounds:
 
     def wait(self) -> Outcome:
         """See Runtime."""
-        _, tokens, _, num_nodes, path_len = self._round.wait()
-        return Outcome(tokens, num_nodes, path_len)
+        _, num_steps, tokens, _, num_nodes, path_len = self._round.wait()
+        return Outcome(tokens, num_nodes, path_len, num_steps)
 
     def _capture(self) -> None:
         """Everything runs once before, while all sequences are done: kernels are compiled and

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kangaroo.draft.device import DeviceDrafter
-from kangaroo.engine.device_round import DeviceRounds, Outcome, Pieces, Runtime, Shape
+from kangaroo.engine.device_round import DeviceRounds, Pieces, Runtime, Shape
 from kangaroo.engine.state import DecodeState
 
 
@@ -47,10 +47,6 @@ class ChainRounds(DeviceRounds):
         self.drafter.refresh(state, h, self.successors)
         self.commit(done)
 
-    def num_passes(self, outcome: Outcome) -> int:
-        """See DeviceRounds: one for each draft."""
-        return max(outcome.num_nodes) - 1
-
     def _step(self, node: int) -> None:
         if node == 0:
             self.drafter.root(self.state, self.nodes)
@@ -87,7 +83,3 @@ class CopiedRounds(ChainRounds):
         self.nodes.num_nodes.copy_(self.counts)
         self.drafter.copied(self.state, self.nodes)
         self.finish(done)
-
-    def num_passes(self, outcome: Outcome) -> int:
-        """See DeviceRounds."""
-        return 0

@@ -51,11 +51,13 @@ class Outcome(NamedTuple):
     Attributes:
         tokens: cut behind an end-of-sequence token and at what was left; -1: no finite logits.
         num_nodes: of its tree; path_len: of its accepted path; both with the root.
+        num_steps: of drafting that were run, for all sequences together.
     """
 
     tokens: Sequence[Sequence[int]]
     num_nodes: Sequence[int]
     path_len: Sequence[int]
+    num_steps: int
 
 
 @dataclass(frozen=True)
@@ -167,10 +169,6 @@ class DeviceRounds(ABC):
         """
         states = self.state.exit_states[sequence]
         states[0] = states[1 + self.verdict.path[sequence, num_kept - 1]]
-
-    @abstractmethod
-    def num_passes(self, outcome: Outcome) -> int:
-        """Of the drafter, at most, in a round."""
 
     def verify(self, nodes: NodeBatch, parents: Tensor) -> Tensor:
         """All nodes through layers [E, L): last states [B, N, C]; and what is kept of them."""

@@ -121,8 +121,8 @@ class GraphDecoder(Decoder):
             self._step_back(state)
             raise
         if self.pace is not None:
-            num_passes, num_new = rounds.num_passes(outcome), sum(len(r.tokens) for r in kept)
-            self.pace.book(state.requests, num_passes, rounds.num_nodes, num_new)
+            num_new = sum(len(r.tokens) for r in kept)
+            self.pace.book(state.requests, outcome.num_steps, rounds.num_nodes, num_new)
         return kept
 
     def _launches(self, state: DecodeState) -> bool:

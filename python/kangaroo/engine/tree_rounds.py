@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor
 
 from kangaroo.draft.device_trees import DeviceTreeDrafter, Pass, passes_of
-from kangaroo.engine.device_round import DeviceRounds, Outcome, Pieces, Runtime, Shape
+from kangaroo.engine.device_round import DeviceRounds, Pieces, Runtime, Shape
 from kangaroo.engine.state import DecodeState
 from kangaroo_kernels.nodes import NodeBatch
 
@@ -43,10 +43,6 @@ class TreeRounds(DeviceRounds):
             rows = [cache.rows for cache in state.caches if cache.storage.numel()]
             kernels.compact_kv(rows, self.verdict.path, self.verdict.path_len, seqlens)
         self.commit(done)
-
-    def num_passes(self, outcome: Outcome) -> int:
-        """See DeviceRounds: those that were left out are not known."""
-        return self.shape.depth
 
     def _step(self, now: Pass) -> None:
         self.drafter.grow(self.state, self.seedbed, self.trees, now, self.draws)
