@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import GenerationConfig
 
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import DraftConfig
@@ -74,6 +75,11 @@ def test_copies_need_no_adapter(tmp_path: Path) -> None:
     # Three tokens one by one, then 16 a round; the last three, and one more than is copied.
     assert copied.speculation.num_rounds == 3 + 4
     assert copied.speculation.accepted_lens[15] == 3
+    config = GenerationConfig(prompt_lookup_num_tokens=15)
+    for call in ({"generation_config": config}, {"prompt_lookup_num_tokens": 15}):
+        again: Any = llm.generate([5, 6], **call, **forever)
+        assert again.sequences.tolist() == plain.sequences.tolist()
+        assert again.speculation.accepted_lens == copied.speculation.accepted_lens
     eagle = KangarooForCausalLM(llm.model, make_eagle(llm.model), tmp_path, llm.generation_config)
     with pytest.raises(ValueError, match="^lookup: expected Kangaroo's adapter .*, got 'eagle'$"):
         eagle.generate([5, 6], lookup=2)

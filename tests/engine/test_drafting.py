@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from transformers import GenerationConfig
 
 from kangaroo.config import MAX_TOP_K, MAX_TREE_NODES, DraftConfig
 from kangaroo.engine.drafting import DRAFT_OPTIONS, draft_config, taken
@@ -109,6 +110,22 @@ def test_fields_of_drafting_are_taken_out() -> None:
     assert taken({"draft_sampling": "coupled", "adaptive": True}) == {"adaptive": True}
     with pytest.raises(ValueError, match="^adaptive: has no effect on draft_sampling"):
         taken({"draft_sampling": "rejection", "adaptive": True})
+
+
+def test_prompt_lookup_as_transformers_says_it() -> None:
+    """By an option or in the caller's config, where an option stands above it."""
+    tokens, size = "prompt_lookup_num_tokens", "max_matching_ngram_size"
+    options: dict[str, Any] = {tokens: 10, "max_length": 9}
+    assert taken(options) == {"lookup": 2, "lookup_depth": 10}
+    assert options == {tokens: None, size: None, "max_length": 9}  # refused if said to the end
+    config = GenerationConfig(**{tokens: 7, size: 3})
+    assert taken({}, config) == {"lookup": 3, "lookup_depth": 7}
+    assert taken({tokens: 5}, config) == {"lookup": 3, "lookup_depth": 5}
+    assert taken({tokens: None}, config) == {}
+    assert taken({size: 3}) == {}
+    for ours in ("lookup", "lookup_depth"):
+        with pytest.raises(ValueError, match=f"^{ours}: has been said by .*; leave one of them"):
+            taken({tokens: 5, ours: 4})
 
 
 @pytest.mark.parametrize("name", ["max_depth", "confidence", "adaptive"])

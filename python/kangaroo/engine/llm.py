@@ -242,7 +242,7 @@ class KangarooForCausalLM:
         """Refuse what cannot be done; nothing is computed before the first round is asked for."""
         past = past_of(options.pop("past_key_values", None), self)
         rule = options.get("draft_sampling")
-        draft = self.draft_config(**taken(options))
+        draft = self.draft_config(**taken(options, generation_config))
         rows, requests, wanted = self._requests(input_ids, generation_config, options)
         decoder = self._decoders.of(
             draft,
