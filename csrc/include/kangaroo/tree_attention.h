@@ -23,8 +23,8 @@ typedef struct kangaroo_tree_attention_params {
   int32_t num_threads; /* on the CPU */
 } kangaroo_tree_attention_params;
 
-/* The bits of a row depend on its own visible slots alone, in their order: a node of a tree has those
-   of the chain that leads to it. Other slots may hold anything. */
+/* The bits of a row depend on its own visible slots alone, in their order: a node of a tree has
+   those of the chain that leads to it. Other slots may hold anything. */
 kangaroo_status kangaroo_tree_attention(const kangaroo_tree_attention_params* params);
 
 #ifdef __cplusplus
