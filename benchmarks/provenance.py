@@ -15,6 +15,8 @@ from xml.etree import ElementTree
 
 import torch
 
+from kangaroo_kernels import native
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -87,6 +89,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": name,
         "driver": driver,
+        "isa": (native.build_info() or {}).get("isa"),
         "torch": torch.__version__,
         "triton": installed("triton"),
         "threads": torch.get_num_threads(),
