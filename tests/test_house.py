@@ -168,6 +168,16 @@ def test_function_budgets() -> None:
     check("functions", PYTHON_FILES, faults)
 
 
+def test_prose_fits_the_screen() -> None:
+    def faults(path: Path) -> Iterator[str]:
+        prose = re.sub(r"(?ms)^```.*?^```$", "", path.read_text(encoding="utf-8"))
+        yield from (
+            line for line in prose.splitlines() if len(line) > 120 and not line.startswith("|")
+        )
+
+    check("prose", [ROOT / "README.md", *(ROOT / "docs").glob("*.md")], faults)
+
+
 @pytest.mark.parametrize("op", [field.name for field in fields(KernelSet)])
 def test_every_op_is_complete(op: str) -> None:
     assert Backend.REFERENCE in IMPLS[op]
