@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kangaroo.draft.head import whole_rows
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
 from kangaroo.sampling.sampler import draws_of
 from kangaroo_kernels import KernelSet
+from kangaroo_kernels.draft_head import DraftHead
 
 
 def grow(
@@ -48,9 +50,11 @@ def drawn(
     trees: Sequence[DraftTree],
     growing: Sequence[int],
     logits: Tensor,
+    head: DraftHead | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The tokens behind the newest nodes by the drafter's logits [B, V] float32, and how sure it
-    is, [B, 1] each: drawn where a sequence is sampled, else the most probable.
+    """The tokens behind the newest nodes by the drafter's logits [B, R] float32 of the tokens of
+    `head`, by default all, and how sure it is, [B, 1] each: drawn where a sequence is sampled, else
+    the most probable.
 
     Where kernels draw, it is as sure of a token as its share of the race.
     """
@@ -58,13 +62,16 @@ def drawn(
     places = [[root + len(tree) - 1] for root, tree in pairs]
     positions = torch.tensor(places, dtype=torch.int32, device=logits.device)
     draws = draws_of([request.sampler for request in state.requests], logits.device)
-    best, shares = kernels.draw_tokens(logits[:, None], draws, positions)
+    ids = None if head is None else head.token_ids
+    best, shares = kernels.draw_tokens(logits[:, None], draws, positions, token_ids=ids)
     tokens, confidences = best[..., 0].clamp(min=0), shares[..., 0]  # -1: logits are not finite
     for b in growing:
         sampler, tree = state.requests[b].sampler, trees[b]
         if sampler is not None and sampler.do_sample and sampler.draw is None:
-            ids = state.requests[b].tokens + tree.tokens[1:]
-            token, row = sampler.propose(ids, logits[b : b + 1])
+            history = state.requests[b].tokens + tree.tokens[1:]
+            own = logits[b : b + 1]
+            whole = own if head is None else whole_rows(own[:, None], head)[:, 0]
+            token, row = sampler.propose(history, whole)
             tree.drawn_from[len(tree) - 1] = row
             tokens[b], confidences[b] = int(token), float(row.max())
     return tokens, confidences

@@ -31,12 +31,12 @@ class SampledDrafter(KangarooDrafter):
     ) -> tuple[Tensor, Tensor]:
         if any_sampled(state):
             logits = self._logits(adapter, state)
-            return drawn(self.model.kernels, state, trees, growing, logits)
+            return drawn(self.model.kernels, state, trees, growing, logits, self.head)
         return super()._next_tokens(adapter, state, trees, growing)
 
     def _logits(self, adapter: Adapter, state: DecodeState) -> Tensor:
-        """The adapter's logits [B, V] float32 behind the newest nodes."""
-        return head_logits(self, adapter, self._adapt(adapter, state))[:, 0]
+        """The adapter's logits [B, R] float32 behind the newest nodes, of the head's tokens."""
+        return draft_logits(self, adapter, self._adapt(adapter, state))[:, 0]
 
 
 class SampledBranchingDrafter(BranchingDrafter):
