@@ -50,7 +50,7 @@ def cases() -> Iterator[Any]:
             yield pytest.param(backend, family, seed, marks=marks)
 
 
-@pytest.mark.parametrize(("backend", "family", "seed"), cases())
+@pytest.mark.parametrize(("backend", "family", "seed"), list(cases()))
 def test_greedy_tokens(backend: str, family: str, seed: int, tmp_path: Path) -> None:
     """No drafter, however good or bad, changes a token; and each is as good or bad as intended."""
     model = load(make_checkpoint(tmp_path, family, seed=seed, **SMALL), backend)

@@ -58,20 +58,23 @@ def drawn(
 
     Where kernels draw, it is as sure of a token as its share of the race.
     """
-    pairs = zip(state.prefix_lens, trees, strict=True)
-    places = [[root + len(tree) - 1] for root, tree in pairs]
-    positions = torch.tensor(places, dtype=torch.int32, device=logits.device)
-    draws = draws_of([request.sampler for request in state.requests], logits.device)
-    ids = None if head is None else head.token_ids
-    best, shares = kernels.draw_tokens(logits[:, None], draws, positions, token_ids=ids)
-    tokens, confidences = best[..., 0].clamp(min=0), shares[..., 0]  # -1: logits are not finite
-    for b in growing:
-        sampler, tree = state.requests[b].sampler, trees[b]
-        if sampler is not None and sampler.do_sample and sampler.draw is None:
-            history = state.requests[b].tokens + tree.tokens[1:]
-            own = logits[b : b + 1]
-            whole = own if head is None else whole_rows(own[:, None], head)[:, 0]
-            token, row = sampler.propose(history, whole)
-            tree.drawn_from[len(tree) - 1] = row
-            tokens[b], confidences[b] = int(token), float(row.max())
+    samplers = [request.sampler for request in state.requests]
+    shaped = {b: s for b in growing if (s := samplers[b]) and s.do_sample and s.draw is None}
+    if len(shaped) < len(growing):
+        pairs = zip(state.prefix_lens, trees, strict=True)
+        places = [[root + len(tree) - 1] for root, tree in pairs]
+        positions = torch.tensor(places, dtype=torch.int32, device=logits.device)
+        draws, ids = draws_of(samplers, logits.device), None if head is None else head.token_ids
+        best, shares = kernels.draw_tokens(logits[:, None], draws, positions, token_ids=ids)
+        tokens, confidences = best[..., 0].clamp(min=0), shares[..., 0]  # -1: nothing is finite
+    else:
+        tokens = torch.zeros(len(trees), 1, dtype=torch.int64, device=logits.device)
+        confidences = torch.zeros(len(trees), 1, device=logits.device)
+    for b, sampler in shaped.items():
+        own, tree = logits[b : b + 1], trees[b]
+        whole = own if head is None else whole_rows(own[:, None], head)[:, 0]
+        history = state.requests[b].tokens + tree.tokens[1:]
+        token, row = sampler.propose(history, whole)
+        tree.drawn_from[len(tree) - 1] = row
+        tokens[b], confidences[b] = int(token), float(row.max())
     return tokens, confidences
