@@ -35,6 +35,7 @@ from benchmarks.report import read
 from kangaroo.train.memory import keep_freed_memory
 
 Known = dict[tuple[str, int], dict[str, Any]]
+DRAFTERS = ROOT / "benchmarks/results/drafters.jsonl"
 
 
 def parse() -> argparse.Namespace:
@@ -150,7 +151,8 @@ def main() -> int:
             name: [records[k] for s in given.seeds if (k := key_of(row, s, settings)) in records]
             for name, row in rows_of(TABLES).items()
         }
-        write_page(given.page, keys, settings)
+        races = read(DRAFTERS)
+        write_page(given.page, keys, settings, races[-1] if races else None)
         draw(given.page.with_name("ablations.svg"), keys)
     return 0
 

@@ -139,6 +139,21 @@ def streams(found: Found) -> list[str]:
     return lines if len(lines) > 2 else ["Not yet measured."]
 
 
+def drafters(race: Mapping[str, Any] | None) -> list[str]:
+    """What benchmarks/drafters.py has recorded of each drafter."""
+    if race is None:
+        return ["Not yet measured."]
+    head = ("drafter", "added parameters", "KB a draft step reads", "sure", "CR", "drafts a round")
+    head += ("drafting, of a plain round", "speed-up")
+    lines = [line(head), line(["---"] * len(head))]
+    for row in race["results"]:
+        cells = [f"{row['added_parameters']:,}", f"{row['bytes_per_draft_step'] / 1e3:,.0f}"]
+        cells += [str(row["confidence"]), f"{row['compression_ratio']:.2f}"]
+        cells += [f"{row['drafts_per_round']:.2f}", f"{row['draft_over_plain_round']:.2f}"]
+        lines.append(line((row["name"], *cells, f"{row['speedup_median']:.2f}")))
+    return lines
+
+
 def tables(found: Found) -> dict[str, list[str]]:
     """Lines by marker."""
     makers: dict[str, Callable[[Found], list[str]]] = {
@@ -154,8 +169,13 @@ def tables(found: Found) -> dict[str, list[str]]:
     return rows | {name: make(found) for name, make in makers.items()}
 
 
-def write_page(page: Path, found: Found, settings: Settings) -> None:
+def write_page(
+    page: Path, found: Found, settings: Settings, race: Mapping[str, Any] | None
+) -> None:
     """Put every table between its markers.
+
+    Args:
+        race: the last record of benchmarks/drafters.py.
 
     Raises:
         ValueError: a marker is missing, or there twice.
@@ -165,7 +185,8 @@ def write_page(page: Path, found: Found, settings: Settings) -> None:
         f"{settings.num_steps} steps of {settings.batch_size} x {settings.seq_len} tokens, "
         f"{settings.num_prompts} prompts of each kind, {settings.new_tokens} tokens each."
     )
-    for name, lines in (tables(found) | {"settings": [given]}).items():
+    every = tables(found) | {"drafters": drafters(race), "settings": [given]}
+    for name, lines in every.items():
         start, end = f"<!-- ablation: {name} -->", "<!-- ablation end -->"
         if text.count(start) != 1 or end not in text.split(start)[1]:
             raise ValueError(f"{page}: expected one {start} and {end} behind it")

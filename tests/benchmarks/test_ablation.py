@@ -145,6 +145,22 @@ def record(seed: int, ratio: float) -> dict[str, Any]:
     return {"seed": seed, "loss": 3.0, "texts": {"code": text, "prose": text}} | numbers
 
 
+RACE = {
+    "results": [
+        {
+            "name": "Medusa-1",
+            "added_parameters": 6587904,
+            "bytes_per_draft_step": 3293184,
+            "confidence": 0.6,
+            "compression_ratio": 1.4027,
+            "drafts_per_round": 1.066,
+            "draft_over_plain_round": 0.4532,
+            "speedup_median": 0.8613,
+        }
+    ]
+}
+
+
 def test_the_page_says_what_is_known(tmp_path: Path) -> None:
     found: dict[str, Any] = {name: [] for name in rows_of(TABLES)}
     found |= {PAPER: [record(0, 1.5), record(1, 2.0)], DEEP_PREFIX: [record(1, 3.0)]}
@@ -154,13 +170,16 @@ def test_the_page_says_what_is_known(tmp_path: Path) -> None:
     assert any("not yet measured" in line for line in lines["adapter"])
     page = tmp_path / "page.md"
     page.write_text((ROOT / "docs/ABLATIONS.md").read_text(encoding="utf-8"), encoding="utf-8")
-    write_page(page, found, Settings())
+    write_page(page, found, Settings(), RACE)
     once = page.read_text(encoding="utf-8")
-    write_page(page, found, Settings())
+    assert "| Medusa-1 | 6,587,904 | 3,293 | 0.6 | 1.40 | 1.07 | 0.45 | 0.86 |" in once
+    write_page(page, found, Settings(), RACE)
     assert page.read_text(encoding="utf-8") == once
+    write_page(page, found, Settings(), None)
+    assert "drafters -->\nNot yet measured.\n<!--" in page.read_text(encoding="utf-8")
     page.write_text(once.replace("ablation: loss", "ablation: los"), encoding="utf-8")
     with pytest.raises(ValueError, match="expected one <!-- ablation: loss -->"):
-        write_page(page, found, Settings())
+        write_page(page, found, Settings(), RACE)
 
 
 def test_equal_records_make_equal_plots(tmp_path: Path) -> None:
