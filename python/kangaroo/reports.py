@@ -150,15 +150,16 @@ def certificate_parts(certificate: dict[str, Any]) -> list[Table | Text]:
 
 
 def tuning_parts(tuning: Tuning, num_rows: int = 10) -> list[Table | Text]:
-    """The fastest candidates, the fastest of every adapter and none; what the first achieved."""
+    """The fastest candidates, the fastest of every adapter and kind; what the first achieved."""
     table = _table("adapter", "rule", "CR", "drafts a round", "tokens/s")
     seen = set()
     for place, candidate in enumerate(tuning.candidates):
-        kind = candidate.adapter, candidate.options["draft"]
+        options = candidate.options
+        kind = candidate.adapter, options["draft"], "lookup" in options
         if place < num_rows or kind not in seen:
             table.add_row(
                 candidate.adapter or "none",
-                ", ".join(f"{name} {value}" for name, value in candidate.options.items()),
+                ", ".join(f"{name} {value}" for name, value in options.items()),
                 f"{candidate.compression_ratio:.2f}",
                 f"{candidate.drafts_per_round:.2f}",
                 f"{candidate.tokens_per_s:.1f}",

@@ -123,9 +123,16 @@ def test_prompt_lookup_as_transformers_says_it() -> None:
     assert taken({tokens: 5}, config) == {"lookup": 3, "lookup_depth": 5}
     assert taken({tokens: None}, config) == {}
     assert taken({size: 3}) == {}
+    assert taken({tokens: 5, "lookup": None, "draft": "tree"})["lookup"] == 2
     for ours in ("lookup", "lookup_depth"):
-        with pytest.raises(ValueError, match=f"^{ours}: has been said by .*; leave one of them"):
+        with pytest.raises(ValueError, match=f"^{ours}: has no effect beside {tokens}; leave one"):
             taken({tokens: 5, ours: 4})
+    for wrong in (0, 64, 2.5, "many"):
+        with pytest.raises(ValueError, match=f"^{tokens}: expected 1 to 63, got {wrong!r}$"):
+            taken({tokens: wrong})
+    for wrong in (0, "x"):
+        with pytest.raises(ValueError, match=f"^{size}: expected at least 1, got {wrong!r}$"):
+            taken({tokens: 5, size: wrong})
 
 
 @pytest.mark.parametrize("name", ["max_depth", "confidence", "adaptive"])

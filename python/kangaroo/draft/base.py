@@ -29,7 +29,8 @@ class Drafter(Protocol):
         """Grow a tree below every root, at most so deep; all padded to equally many nodes.
 
         Leaves every node's shallow keys and values in `state.shallow_kv` and its exit state in
-        `state.exit_states`, in node order: verification starts from there.
+        `state.exit_states`, in node order: verification starts from there. Every tree has counted
+        its `num_passes`, by which adaptive drafting goes.
         """
         ...
 

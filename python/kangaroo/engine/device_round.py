@@ -168,7 +168,8 @@ class DeviceRounds(ABC):
         it.
         """
         states = self.state.exit_states[sequence]
-        states[0] = states[1 + self.verdict.path[sequence, num_kept - 1]]
+        last = self.verdict.path[sequence, num_kept - 1 : num_kept]
+        states[:1] = states[1 + last]  # by an index that stays on the device
 
     def verify(self, nodes: NodeBatch, parents: Tensor) -> Tensor:
         """All nodes through layers [E, L): last states [B, N, C]; and what is kept of them."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from kangaroo.config import TREE_CONFIDENCE, DraftConfig
+from kangaroo.config import MAX_TREE_NODES, TREE_CONFIDENCE, DraftConfig
 from kangaroo.draft.base import Drafter
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.copying import CopyingDrafter
@@ -27,9 +27,9 @@ from kangaroo_kernels.draft_head import DraftHead
 DRAFT_OPTIONS = frozenset(field.name for field in fields(DraftConfig))
 OF_TREES = ("draft_top_k", "max_nodes", "tree_widths")
 OF_COPIES = ("lookup", "lookup_depth")
-# What transformers calls them. There the longest end of the text that has stood before, of at most
-# so many tokens, is gone on with; here one of exactly as many. The output does not depend on it.
-PROMPT_LOOKUP = {"prompt_lookup_num_tokens": "lookup_depth", "max_matching_ngram_size": "lookup"}
+# transformers' words for `lookup_depth` and `lookup`. There the longest end of the text that has
+# stood before, of at most so many tokens, is gone on with; here one of exactly as many.
+PROMPT_LOOKUP = ("prompt_lookup_num_tokens", "max_matching_ngram_size")
 MAX_MATCHING_NGRAM_SIZE = 2  # transformers' default
 # With `tree_widths` the shape of a tree is given; nothing else has a say in it.
 OF_DYNAMIC_TREES = ("draft_top_k", "max_nodes", "max_depth", "confidence")
@@ -37,24 +37,34 @@ OF_DYNAMIC_TREES = ("draft_top_k", "max_nodes", "max_depth", "confidence")
 
 def taken(options: dict[str, Any], config: GenerationConfig | None = None) -> dict[str, Any]:
     """The fields of DraftConfig, taken out of options of generate; transformers' words for two of
-    them may stand in a `config` too.
+    them may stand in the caller's `config` too.
 
     Raises:
         ValueError: adaptive drafting beside speculative sampling, whose tokens for a seed would
-            depend on who else is decoded (see :meth:`Decoder.depth`); or one thing said twice.
+            depend on who else is decoded (see :meth:`Decoder.depth`); or copies that are asked for
+            twice, or cannot be.
     """
     given = {name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}
-    said = {name: options.get(name, getattr(config, name, None)) for name in PROMPT_LOOKUP}
-    if said["prompt_lookup_num_tokens"] is not None:
-        for name, ours in PROMPT_LOOKUP.items():
-            if ours in given:
-                raise ValueError(f"{ours}: has been said by {name}; leave one of them out")
-            given[ours], options[name] = said[name], None
-        if given["lookup"] is None:
-            given["lookup"] = MAX_MATCHING_NGRAM_SIZE
+    depth, size = (options.get(name, getattr(config, name, None)) for name in PROMPT_LOOKUP)
+    if depth is not None:
+        size = MAX_MATCHING_NGRAM_SIZE if size is None else size
+        given |= _copies(depth, size, given)
+        options |= dict.fromkeys(PROMPT_LOOKUP)
     if options.get("draft_sampling") == "rejection" and given.get("adaptive"):
         raise ValueError("adaptive: has no effect on draft_sampling='rejection'; leave it out")
     return given
+
+
+def _copies(depth: Any, size: Any, given: Mapping[str, Any]) -> dict[str, int]:
+    """What transformers' words ask for, beside what is `given` in ours."""
+    for name in OF_COPIES:
+        if given.get(name) is not None:
+            raise ValueError(f"{name}: has no effect beside {PROMPT_LOOKUP[0]}; leave one out")
+    if not isinstance(depth, int) or not 1 <= depth < MAX_TREE_NODES:
+        raise ValueError(f"{PROMPT_LOOKUP[0]}: expected 1 to {MAX_TREE_NODES - 1}, got {depth!r}")
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"{PROMPT_LOOKUP[1]}: expected at least 1, got {size!r}")
+    return {"lookup": size, "lookup_depth": depth}
 
 
 def draft_config(

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from kangaroo.engine.detokenize import text_of
-from kangaroo.engine.drafting import DRAFT_OPTIONS
+from kangaroo.engine.drafting import DRAFT_OPTIONS, PROMPT_LOOKUP
 from kangaroo.engine.llm import KangarooForCausalLM
 from kangaroo.engine.stats import Speculation
 
@@ -150,7 +150,8 @@ def compare(
 
     Raises: as :meth:`KangarooForCausalLM.rounds`.
     """
-    autoregressive = {k: v for k, v in options.items() if k not in DRAFT_OPTIONS} | {"draft": "off"}
+    of_drafts = DRAFT_OPTIONS.union(PROMPT_LOOKUP)
+    autoregressive = {k: v for k, v in options.items() if k not in of_drafts} | {"draft": "off"}
     runs = take_turns(
         {
             "speculative": lambda: run_once(llm, prompt, **options),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 from kangaroo.config import MAX_TREE_NODES
@@ -128,10 +129,11 @@ class Tuning:
 
     def best_chain(self, adapter: str) -> Candidate:
         """The fastest that drafts chains with this adapter, and copies nothing."""
-        chains = (
-            c for c in self.candidates if (c.adapter, c.options["draft"]) == (adapter, "chain")
+        return next(
+            c
+            for c in self.candidates
+            if (c.adapter, c.options["draft"]) == (adapter, "chain") and "lookup" not in c.options
         )
-        return next(candidate for candidate in chains if "lookup" not in candidate.options)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -199,18 +201,23 @@ def decoded(
     rule: dict[str, Any],
 ) -> Candidate:
     """By a rule that is not replayed. Rounds count by the median time of those that have drafted as
-    much: a copy is longer than the drafts beside it.
+    much: a copy is longer than the drafts beside it. The time is that from round to round, for the
+    host looks for copies, and launches, between what a round counts as its own.
     """
     options, rounds = greedy(llm, max_new_tokens) | FIXED, list[Round]()
-    for prompt in prompts:
-        rounds += llm.rounds(prompt, **options, **rule)
     seconds: dict[int, list[float]] = {}
-    for each in rounds:
-        seconds.setdefault(each.num_drafted, []).append(sum(each.seconds))
-    done, spent = Speculation.of(rounds), sum(len(s) * median(s) for s in seconds.values())
+    for prompt in prompts:
+        last = None
+        for each in llm.rounds(prompt, **options, **rule):
+            now = perf_counter()  # the first has prefill in front
+            taken = sum(each.seconds) if last is None else now - last
+            seconds.setdefault(each.num_drafted, []).append(taken)
+            rounds.append(each)
+            last = now
+    done, total_s = Speculation.of(rounds), sum(len(s) * median(s) for s in seconds.values())
     drafts = done.num_drafted / done.num_rounds
     num_tokens = sum(len(each.tokens) for each in rounds)
-    return Candidate(adapter, rule, done.compression_ratio, drafts, num_tokens / spent)
+    return Candidate(adapter, rule, done.compression_ratio, drafts, num_tokens / total_s)
 
 
 def tune(
