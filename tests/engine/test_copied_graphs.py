@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.costs import RoundCosts
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.copying import CopyingDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.pace import ALLOWANCE, START
 from kangaroo.engine.batch import decode_together
 from kangaroo.engine.chain_rounds import ChainRounds, CopiedRounds
 from kangaroo.engine.decode import Decoder
@@ -113,6 +115,24 @@ def test_a_conversation(knowing: Llama, draft: str, kind: AdapterKind | None) ->
         assert torch.equal(*fronts)
         ours, theirs = (decode(graphs, *each) for each in zip(requests, pasts, strict=True))
         assert_same(ours, theirs, plain.config)
+
+
+@pytest.mark.parametrize(("row_cost", "copied"), [(0.05, True), (0.3, False)])
+def test_copies_that_cannot_be_borne(knowing: Llama, row_cost: float, copied: bool) -> None:
+    """A captured round verifies all rows that a copy may have; what drafting may lose holds."""
+    costs = (0.1, row_cost)
+    _, graphs = decoders(knowing, "paper", confidence=0.0, adaptive=True, costs=costs)
+    assert graphs.pace is not None
+    spent, book = [], graphs.pace.book
+
+    def spy(requests: Any, *round_: int) -> None:
+        spent.append(RoundCosts(*costs).of_round(1, *round_[:2]))
+        book(requests, *round_)
+
+    graphs.pace.book = spy  # type: ignore[method-assign]
+    decode(graphs, Request(prompt_of(knowing, 64), NUM_NEW))
+    assert sum(spent) <= (1 + ALLOWANCE) * NUM_NEW + START
+    assert any(type(rounds) is CopiedRounds for rounds in graphs._captured.values()) == copied
 
 
 def test_drawn_tokens(knowing: Llama) -> None:

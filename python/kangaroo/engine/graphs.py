@@ -133,8 +133,13 @@ class GraphDecoder(Decoder):
         return known and rows and not self._steps_back
 
     def _copies(self, state: DecodeState) -> list[list[int]]:
-        """What the next round drafts without a drafter; [] unless every sequence has something."""
+        """What the next round drafts without a drafter; [] unless every sequence has something, and
+        where copies as long as they may be cannot be borne: a captured round verifies so many rows
+        whatever it is told.
+        """
         if not isinstance(self.drafter, CopyingDrafter):
+            return []
+        if self.pace is not None and self.pace.copies(state.requests) < self.config.lookup_depth:
             return []
         copies = self.drafter.copies(state.requests)
         return copies if all(copies) else []
