@@ -24,7 +24,6 @@ COMMANDS: dict[str, list[str | Path]] = {
 def test_nothing_to_say(name: str) -> None:
     tool, *arguments = COMMANDS[name]
     found = shutil.which(tool, path=SCRIPTS)
-    if found is None:
-        pytest.skip(f"{tool} is not installed beside Python")
+    assert found, f"{tool}: expected beside Python, as the extra `dev` installs it"
     done = subprocess.run([found, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -139,9 +139,7 @@ class GraphDecoder(Decoder):
         """
         if not isinstance(self.drafter, CopyingDrafter):
             return []
-        if self.pace is not None and self.pace.copies(state.requests) < self.config.lookup_depth:
-            return []
-        copies = self.drafter.copies(state.requests)
+        copies = self.drafter.copies(state.requests, least=self.config.lookup_depth)
         return copies if all(copies) else []
 
     def _rounds(self, state: DecodeState, depth: int, *, copied: bool) -> DeviceRounds:
