@@ -11,8 +11,7 @@ namespace kangaroo {
 namespace {
 
 // Gates and ups of so many columns wait for each other in whoever computes both.
-constexpr int64_t kMaxColumns = 120;
-constexpr int64_t kColumnStep = 12;  // a multiple of every tile width
+constexpr int64_t kMaxColumns = 128;
 
 // hidden[:, begin:end] = silu(g) * u.
 void gate_columns(const Gemm& gate, const Rows& hidden, kangaroo_dtype dtype, int64_t begin,
@@ -64,7 +63,9 @@ void run(const kangaroo_gated_mlp_params& p) {
   void* const values = scratch<float>(Scratch::kHidden, num_rows, width);
   const kangaroo_states hidden = kangaroo_states_of(values, p.x.dtype, 1, num_rows, width);
   const int64_t work = 2 * num_rows * p.x.width;
-  const int64_t grain = std::min(kMaxColumns, grain_for(width, work, kColumnStep, p.num_threads));
+  const int64_t step = kernels(p.x.dtype).outputs_together;
+  const int64_t grain =
+      std::min(kMaxColumns / step * step, grain_for(width, work, step, p.num_threads));
   parallel_for(width, grain, p.num_threads, [&](int64_t begin, int64_t end) {
     gate_columns(gate, rows_of(hidden), p.x.dtype, begin, end);
   });

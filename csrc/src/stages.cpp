@@ -8,8 +8,6 @@
 namespace kangaroo {
 namespace {
 
-// A multiple of every tile width, so that only the last chunk has a narrow end.
-constexpr int64_t kOutputStep = 12;
 // Laying out an element, or a norm of it, costs about this many multiply-adds.
 constexpr int64_t kPackWork = 4;
 
@@ -28,15 +26,12 @@ char* panel(const Layout& layout, int64_t num_rows, int64_t width) {
 const char* packed(const kangaroo_states& x, const Layout& layout, const void* norm, float eps,
                    int32_t num_threads) {
   const int64_t num_rows = x.batch * x.nodes;
-  char* to = panel(layout, num_rows, x.width);
-  const Rows rows = rows_of(x);
-  const int64_t grain = grain_for(num_rows, kPackWork * x.width, 1, num_threads);
-  parallel_for(num_rows, grain, num_threads, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      layout.pack({rows.at(row), norm, eps, 1.0f, x.width}, row, num_rows, to);
-    }
-  });
-  return to;
+  const Packing rows = {rows_of(x), norm, eps, num_rows, x.width, panel(layout, num_rows, x.width)};
+  const int64_t together = layout.rows_together(num_rows);
+  const int64_t grain = grain_for(num_rows, kPackWork * x.width, together, num_threads);
+  parallel_for(num_rows, grain, num_threads,
+               [&](int64_t begin, int64_t end) { layout.pack(rows, begin, end); });
+  return rows.panel;
 }
 
 void multiply(const Gemm& gemm, kangaroo_dtype dtype, bool to_float, int32_t num_threads) {
@@ -45,7 +40,7 @@ void multiply(const Gemm& gemm, kangaroo_dtype dtype, bool to_float, int32_t num
   const auto product = to_float ? k.gemm_to_float : k.gemm;
   const int64_t work = gemm.num_rows * gemm.width;
   const int64_t count = gemm.end - gemm.begin;
-  const int64_t grain = grain_for(count, work, kOutputStep, num_threads);
+  const int64_t grain = grain_for(count, work, k.outputs_together, num_threads);
   parallel_for(count, grain, num_threads, [&](int64_t begin, int64_t end) {
     product(gemm.columns(gemm.begin + begin, gemm.begin + end));
   });

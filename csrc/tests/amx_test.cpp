@@ -26,9 +26,10 @@ Bits noise(int64_t count, unsigned seed) {
 Floats run(const Bits& x, const Bits& weight, int64_t rows, int64_t width, int64_t outs) {
   std::vector<char> panel(k.layout.panel_bytes(rows, width) + 64, static_cast<char>(0xff));  // NaN
   char* const aligned = panel.data() + (64 - reinterpret_cast<std::uintptr_t>(panel.data()) % 64);
-  for (int64_t row = 0; row < rows; ++row) {
-    k.layout.pack({x.data() + row * width, nullptr, 0.0f, 1.0f, width}, row, rows, aligned);
-  }
+  char* const data = reinterpret_cast<char*>(const_cast<uint16_t*>(x.data()));
+  const kangaroo::Packing packing = {
+      {data, rows, 0, width * 2}, nullptr, 0.0f, rows, width, aligned};
+  k.layout.pack(packing, 0, rows);
   Floats out(static_cast<std::size_t>(rows * outs), NAN);
   kangaroo::Gemm gemm = {};
   gemm.panel = aligned;

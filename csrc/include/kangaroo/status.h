@@ -27,8 +27,9 @@ const char* kangaroo_version(void);
    Valid until the next such call of the thread; never NULL. */
 const char* kangaroo_last_error(void);
 
-/* Instruction set that serves this process: "avx512_bf16", "avx512", "avx2" or "portable". By
-   default the best that was compiled in and that the processor has; "amx" on request alone. */
+/* Instruction set that serves this process: "amx", "avx512_bf16", "avx512", "avx2" or "portable". By
+   default the best that was compiled in, that the processor has and, of tiles, that the system
+   lets this process use. */
 const char* kangaroo_isa(void);
 
 /* Instruction sets compiled in, the best first, separated by commas. */

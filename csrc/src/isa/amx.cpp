@@ -2,28 +2,44 @@
 
 #include "isa/norm.h"
 #include "isa/tiles.h"
+#include "isa/transpose.h"
 
 namespace kangaroo::KANGAROO_ISA {
 namespace {
 
-constexpr int64_t kPanelTile = TileDot::kStep * TileDot::kRows;  // values of a step of a panel
+constexpr int64_t kStep = TileDot::kStep, kRows = TileDot::kRows, kOutputs = TileDot::kOutputs;
+constexpr int64_t kItem = sizeof(Bf16);
+constexpr int64_t kManyRows = 4;  // fewer are moved word by word sooner than all at once
 
-KANGAROO_INLINE int64_t num_steps(int64_t width) {
-  return (width + TileDot::kStep - 1) / TileDot::kStep;
+KANGAROO_INLINE int64_t num_steps(int64_t width) { return (width + kStep - 1) / kStep; }
+
+KANGAROO_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Where the tile that begins with row `row` begins in a panel, in values.
+KANGAROO_INLINE int64_t panel_place(int64_t row, int64_t width) {
+  return row * num_steps(width) * kStep;
 }
 
-// One step of the weights of 16 outputs, where a tile may not be read straight from memory: its
-// edges are filled with zeros.
+// Tiles 0 to 3 are sums of 16 outputs by `rows`, 4 and 5 rows of x, 6 and 7 weights.
+KANGAROO_INLINE TileConfig config_for(int64_t rows) {
+  TileConfig config;
+  for (int tile = 0; tile < 6; ++tile) config.row_bytes[tile] = static_cast<uint16_t>(4 * rows);
+  config.row_bytes[6] = config.row_bytes[7] = kStep * kItem;
+  return config;
+}
+
+// One step of the weights of 16 outputs, where a tile may not be read straight from memory: behind
+// the end of k it has zeros, of outputs that are not there whatever it had.
 struct Edge {
-  alignas(64) Bf16 values[TileDot::kOutputs][TileDot::kStep];
+  alignas(64) Bf16 values[kOutputs][kStep] = {};
 
   const Bf16* fill(const Gemm& g, int64_t out, int64_t k) {
-    const int64_t outs = g.end - out < TileDot::kOutputs ? g.end - out : TileDot::kOutputs;
-    const int64_t left = g.width - k < TileDot::kStep ? g.width - k : TileDot::kStep;
-    __builtin_memset(values, 0, sizeof values);
+    const int64_t outs = smaller(g.end - out, kOutputs);
+    const int64_t left = smaller(g.width - k, kStep);
     for (int64_t j = 0; j < outs; ++j) {
       const Bf16* from = static_cast<const Bf16*>(g.weight) + (out + j) * g.weight_stride + k;
-      __builtin_memcpy(values[j], from, static_cast<std::size_t>(left) * sizeof(Bf16));
+      if (left < kStep) __builtin_memset(values[j], 0, sizeof values[j]);
+      __builtin_memcpy(values[j], from, static_cast<std::size_t>(left * kItem));
     }
     return values[0];
   }
@@ -31,93 +47,172 @@ struct Edge {
 
 // Tile kA <- weights of outputs [out, out + 16), k of this step.
 template <int kA>
-void load_weights(const Gemm& g, int64_t out, int64_t k, Edge& edge) {
-  if (out + TileDot::kOutputs <= g.end && k + TileDot::kStep <= g.width) {
+KANGAROO_INLINE void load_weights(const Gemm& g, int64_t out, int64_t k, Edge& edge) {
+  if (out + kOutputs <= g.end && k + kStep <= g.width) {
     const Bf16* from = static_cast<const Bf16*>(g.weight) + out * g.weight_stride + k;
-    load_tile<kA>(from, g.weight_stride * int64_t{sizeof(Bf16)});
+    load_tile<kA>(from, g.weight_stride * kItem);
   } else {
-    load_tile<kA>(edge.fill(g, out, k), TileDot::kStep * int64_t{sizeof(Bf16)});
+    load_tile<kA>(edge.fill(g, out, k), kStep * kItem);
   }
 }
 
+// Sums of 16 outputs by a tile of rows go to where the rows lie.
 template <class Out>
-void finish(const Gemm& g, int64_t first_row, int64_t out, const float* sums) {
-  const auto* bias = static_cast<const Bf16*>(g.bias);
-  for (int64_t row = first_row; row < g.num_rows && row < first_row + TileDot::kRows; ++row) {
-    const auto* residual =
-        g.residual.data ? reinterpret_cast<const Bf16*>(g.residual.at(row)) : nullptr;
-    Out* to = reinterpret_cast<Out*>(g.out.at(row));
-    for (int64_t j = out; j < g.end && j < out + TileDot::kOutputs; ++j) {
-      float value = sums[(j - out) * TileDot::kRows + row - first_row];
-      if (bias) value += to_float(bias[j]);
-      if (residual) value = to_float(residual[j]) + value;
-      keep(to + j, value);
+void finish(const Gemm& g, int64_t out, int64_t first_row, int64_t height, const float* sums) {
+  alignas(64) float by_row[kRows * kOutputs];
+  if (height < kManyRows) {
+    for (int64_t i = 0; i < height; ++i) {
+      for (int64_t j = 0; j < kOutputs; ++j) by_row[i * kOutputs + j] = sums[j * height + i];
     }
+  } else {
+    const void* by_output[kOutputs];
+    for (int64_t j = 0; j < kOutputs; ++j) by_output[j] = sums + j * height;
+    transpose(by_output, kOutputs, by_row);
   }
+  const int64_t rows = smaller(g.num_rows - first_row, height);
+  const int64_t outs = smaller(g.end - out, kOutputs);
+  for (int64_t i = 0; i < rows; ++i) {
+    const char* residual = g.residual.data ? g.residual.at(first_row + i) : nullptr;
+    Out* to = reinterpret_cast<Out*>(g.out.at(first_row + i)) + out;
+    each_step(outs, [&](int64_t at, int64_t lanes) {
+      Floats values = load(by_row + i * kOutputs + at);
+      if (g.bias) {
+        values = values + load_lanes(static_cast<const Bf16*>(g.bias) + out + at, lanes);
+      }
+      if (residual) {
+        values = load_lanes(reinterpret_cast<const Bf16*>(residual) + out + at, lanes) + values;
+      }
+      store_lanes(to + at, values, lanes);
+    });
+  }
+}
+
+// A step of k for the outputs' tiles from kOut on.
+template <int kOutTiles, int kRowTiles, int kOut = 0>
+KANGAROO_INLINE void add_step(const Gemm& g, int64_t out, int64_t k, Edge& edge) {
+  if constexpr (kOut < kOutTiles) {
+    constexpr int kWeights = 6 + kOut % 2;
+    load_weights<kWeights>(g, out + kOut * kOutputs, k, edge);
+    multiply_tiles<kOut * kRowTiles, kWeights, 4>();
+    if constexpr (kRowTiles == 2) multiply_tiles<kOut * kRowTiles + 1, kWeights, 5>();
+    add_step<kOutTiles, kRowTiles, kOut + 1>(g, out, k, edge);
+  }
+}
+
+// Up to four tiles of sums at a time, so that none waits for the product before it: of outputs from
+// `out` on by rows from `row` on.
+template <class Out, int kOutTiles, int kRowTiles>
+void tiles(const Gemm& g, int64_t out, int64_t row, int64_t height, Edge& edge) {
+  constexpr int kSums = kOutTiles * kRowTiles;
+  static_assert(kSums <= 4);
+  const int64_t next_tile = panel_place(height, g.width), line = 2 * height * kItem;
+  const auto* x = reinterpret_cast<const Bf16*>(g.panel) + panel_place(row, g.width);
+  zero<0>();
+  zero<1>();
+  zero<2>();
+  zero<3>();
+  for (int64_t k = 0; k < g.width; k += kStep, x += kStep * height) {
+    load_tile<4>(x, line);
+    if (kRowTiles == 2) load_tile<5>(x + next_tile, line);
+    add_step<kOutTiles, kRowTiles>(g, out, k, edge);
+  }
+  alignas(64) float sums[kSums][kOutputs * kRows];
+  const int64_t stride = height * int64_t{sizeof(float)};
+  store_tile<0>(sums[0], stride);
+  if constexpr (kSums > 1) store_tile<1>(sums[1], stride);
+  if constexpr (kSums > 2) store_tile<2>(sums[2], stride);
+  if constexpr (kSums > 3) store_tile<3>(sums[3], stride);
+  for (int64_t tile = 0; tile < kSums; ++tile) {
+    finish<Out>(g, out + tile / kRowTiles * kOutputs, row + tile % kRowTiles * height, height,
+                sums[tile]);
+  }
+}
+
+// Up to four tiles of outputs, read from memory once whatever the number of rows.
+template <class Out>
+void outputs(const Gemm& g, int64_t out, int64_t height, Edge& edge) {
+  const int64_t left = (g.end - out + kOutputs - 1) / kOutputs;
+  const int64_t count = smaller(left, 4);
+  int64_t row = 0;
+  for (; row + height < g.num_rows; row += 2 * height) {
+    int64_t tile = 0;
+    for (; tile + 1 < count; tile += 2) {
+      tiles<Out, 2, 2>(g, out + tile * kOutputs, row, height, edge);
+    }
+    if (tile < count) tiles<Out, 1, 2>(g, out + tile * kOutputs, row, height, edge);
+  }
+  if (row >= g.num_rows) return;
+  switch (count) {
+    case 1:
+      return tiles<Out, 1, 1>(g, out, row, height, edge);
+    case 2:
+      return tiles<Out, 2, 1>(g, out, row, height, edge);
+    case 3:
+      return tiles<Out, 3, 1>(g, out, row, height, edge);
+    default:
+      return tiles<Out, 4, 1>(g, out, row, height, edge);
+  }
+}
+
+// Values [k, k + 32) of a row, zeros behind its end; normalised where there is a norm.
+KANGAROO_INLINE void lay_out(const Packing& p, const Bf16* x, float inverse, int64_t k, Bf16* to) {
+  const auto* norm = static_cast<const Bf16*>(p.norm);
+  const int64_t left = smaller(p.width - k, kStep);
+  if (left < kStep) __builtin_memset(to, 0, kStep * kItem);
+  each_step(left, [&](int64_t at, int64_t lanes) {
+    Floats v = load_lanes(x + k + at, lanes);
+    if (norm) v = normed(v, inverse, norm + k + at, lanes);
+    store_lanes(to + at, v, lanes);
+  });
 }
 
 }  // namespace
 
-std::size_t tile_panel_bytes(int64_t num_rows, int64_t width) {
-  const int64_t height = (num_rows + TileDot::kRows - 1) / TileDot::kRows;
-  return static_cast<std::size_t>(height * num_steps(width) * kPanelTile) * sizeof(Bf16);
+int64_t tile_rows(int64_t num_rows) {
+  const int64_t tiles = (num_rows + kRows - 1) / kRows;
+  return tiles > 0 ? (num_rows + tiles - 1) / tiles : 1;
 }
 
-void tile_pack(const PackedRow& source, int64_t row, int64_t num_rows, char* panel) {
-  const auto* x = static_cast<const Bf16*>(source.x);
-  const auto* norm = static_cast<const Bf16*>(source.norm);
-  const float inverse = norm ? inverse_rms(x, source.eps, source.width) : 0.0f;
-  const int64_t tile = row / TileDot::kRows * num_steps(source.width) * kPanelTile;
-  auto* to = reinterpret_cast<Bf16*>(panel) + tile + row % TileDot::kRows * 2;
-  // The last row fills what is left of its tile: with zeros, which no other row sees.
-  const int64_t behind = row + 1 == num_rows ? TileDot::kRows - row % TileDot::kRows : 1;
-  for (int64_t step = 0; step < num_steps(source.width); ++step) {
-    alignas(64) Bf16 values[TileDot::kStep] = {};
-    const int64_t first = step * TileDot::kStep;
-    const int64_t left =
-        source.width - first < TileDot::kStep ? source.width - first : TileDot::kStep;
-    each_step(left, [&](int64_t at, int64_t lanes) {
-      Floats v = load_lanes(x + first + at, lanes);
-      if (norm) v = normed(v, inverse, norm + first + at, lanes);
-      store_lanes(values + at, v, lanes);
-    });
-    for (int64_t pair = 0; pair < TileDot::kStep / 2; ++pair) {
-      Bf16* place = to + step * kPanelTile + pair * 2 * TileDot::kRows;
-      __builtin_memcpy(place, values + 2 * pair, 2 * sizeof(Bf16));
-      for (int64_t other = 1; other < behind; ++other)
-        place[2 * other] = place[2 * other + 1] = {0};
+std::size_t tile_panel_bytes(int64_t num_rows, int64_t width) {
+  const int64_t height = tile_rows(num_rows);
+  const int64_t rows = (num_rows + height - 1) / height * height;
+  return static_cast<std::size_t>(panel_place(rows, width) * kItem);
+}
+
+void tile_pack(const Packing& p, int64_t begin, int64_t end) {
+  const int64_t height = tile_rows(p.num_rows);
+  alignas(64) Bf16 block[kRows][kStep] = {};  // no other row sees those that are not there
+  for (int64_t first = begin; first < end; first += height) {
+    const int64_t rows = smaller(end - first, height);
+    const Bf16* x[kRows];
+    float inverse[kRows];
+    for (int64_t i = 0; i < rows; ++i) {
+      x[i] = reinterpret_cast<const Bf16*>(p.x.at(first + i));
+      inverse[i] = p.norm ? inverse_rms(x[i], p.eps, p.width) : 0.0f;
+    }
+    auto* to = reinterpret_cast<Bf16*>(p.panel) + panel_place(first, p.width);
+    for (int64_t k = 0; k < p.width; k += kStep, to += kStep * height) {
+      const bool as_it_is = !p.norm && k + kStep <= p.width;
+      const void* from[kRows];
+      for (int64_t i = 0; i < kRows; ++i) from[i] = as_it_is && i < rows ? x[i] + k : block[i];
+      if (!as_it_is) {
+        for (int64_t i = 0; i < rows; ++i) lay_out(p, x[i], inverse[i], k, block[i]);
+      }
+      if (height == 1) {
+        __builtin_memcpy(to, from[0], kStep * kItem);
+      } else {
+        transpose(from, height, to);
+      }
     }
   }
 }
 
-// Two tiles of outputs share each tile of rows.
 template <class Out>
 void tile_gemm(const Gemm& g) {
-  constexpr int64_t kStride = TileDot::kRows * int64_t{sizeof(float)};
-  constexpr int64_t kBoth = 2 * TileDot::kOutputs;
-  alignas(64) float sums[kBoth * TileDot::kRows];
+  const int64_t height = tile_rows(g.num_rows);
   Edge edge;
-  configure(TileConfig());
-  for (int64_t out = g.begin; out < g.end; out += kBoth) {
-    for (int64_t row = 0; row < g.num_rows; row += TileDot::kRows) {
-      const auto* x = reinterpret_cast<const Bf16*>(g.panel) +
-                      row / TileDot::kRows * num_steps(g.width) * kPanelTile;
-      zero<0>();
-      zero<1>();
-      for (int64_t k = 0; k < g.width; k += TileDot::kStep, x += kPanelTile) {
-        load_tile<4>(x, 2 * TileDot::kRows * int64_t{sizeof(Bf16)});
-        load_weights<2>(g, out, k, edge);
-        multiply_tiles<0, 2, 4>();
-        if (out + TileDot::kOutputs >= g.end) continue;
-        load_weights<3>(g, out + TileDot::kOutputs, k, edge);
-        multiply_tiles<1, 3, 4>();
-      }
-      store_tile<0>(sums, kStride);
-      store_tile<1>(sums + TileDot::kOutputs * TileDot::kRows, kStride);
-      finish<Out>(g, row, out, sums);
-      finish<Out>(g, row, out + TileDot::kOutputs, sums + TileDot::kOutputs * TileDot::kRows);
-    }
-  }
+  configure(config_for(height));
+  for (int64_t out = g.begin; out < g.end; out += 4 * kOutputs) outputs<Out>(g, out, height, edge);
   release();
 }
 

@@ -1,8 +1,8 @@
 // Products of bfloat16 by AMX: tiles of 16 outputs by 16 rows, one order of additions for all.
 //
 // Weights are the left factor as they lie in memory, 16 outputs by 32 of k; rows of x are laid out
-// as the right one, pairs of k by 16 rows. So nothing of the weights is ever rearranged, and a row
-// costs the same alone and among sixteen.
+// as the right one, pairs of k by up to 16 rows: one row alone as it is. So nothing of the weights
+// is ever rearranged, and a product costs the same for one row and for sixteen.
 #pragma once
 
 #include "isa/kernels.h"
@@ -15,10 +15,13 @@ struct TileDot {
   static constexpr int64_t kStep = 32;  // of k
   static constexpr int64_t kRows = 16;
   static constexpr int64_t kOutputs = 16;
+  static constexpr int64_t kOutputsTogether = 2 * kOutputs;
 };
 
+// Rows of a tile, the same for all tiles of so many rows.
+int64_t tile_rows(int64_t num_rows);
 std::size_t tile_panel_bytes(int64_t num_rows, int64_t width);
-void tile_pack(const PackedRow& source, int64_t row, int64_t num_rows, char* panel);
+void tile_pack(const Packing& rows, int64_t begin, int64_t end);
 template <class Out>
 void tile_gemm(const Gemm& gemm);
 

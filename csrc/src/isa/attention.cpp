@@ -159,7 +159,7 @@ template <class Dot>
 void start(Work& work, const AttentionTile& tile) {
   for (int r = 0; r < tile.num_rows; ++r) {
     const PackedRow row = {tile.rows[r].q, nullptr, 0.0f, tile.scale, tile.head_dim};
-    pack<Dot>(row, r, tile.num_rows, reinterpret_cast<char*>(work.q));
+    pack_row<Dot>(row, r, tile.num_rows, reinterpret_cast<char*>(work.q));
     for (int64_t d = 0; d < kMaxWidth && d < tile.head_dim + kLanes; ++d) {
       work.acc[r * kMaxWidth + d] = 0.0f;
     }

@@ -24,7 +24,6 @@ constexpr int kMaxStreamRows = 2;  // more are bound by arithmetic, and want sev
 // for.
 constexpr int64_t kRowBytes = 16 * 1024;
 constexpr int kTilesPerBlock = 2;
-constexpr int64_t kBlockStep = 12;  // a multiple of every number of outputs of a tile
 
 // Rows [first, first + count) of the tile that row stands in: tiles of even height.
 struct TileRows {
@@ -326,7 +325,7 @@ std::size_t panel_bytes(int64_t num_rows, int64_t width) {
 }
 
 template <class Dot>
-void pack(const PackedRow& source, int64_t row, int64_t num_rows, char* panel) {
+void pack_row(const PackedRow& source, int64_t row, int64_t num_rows, char* panel) {
   using T = typename Dot::Weight;
   auto* to = reinterpret_cast<typename Dot::Packed*>(panel);
   const auto* x = static_cast<const T*>(source.x);
@@ -347,11 +346,19 @@ void pack(const PackedRow& source, int64_t row, int64_t num_rows, char* panel) {
   }
 }
 
+template <class Dot>
+void pack(const Packing& p, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; ++row) {
+    pack_row<Dot>({p.x.at(row), p.norm, p.eps, 1.0f, p.width}, row, p.num_rows, p.panel);
+  }
+}
+
 template <class Dot, class Out>
 void gemm(const Gemm& g) {
   const int64_t row_bytes = g.width * static_cast<int64_t>(sizeof(typename Dot::Weight));
-  int64_t block = kBlockBytes / (row_bytes > 0 ? row_bytes : 1) / kBlockStep * kBlockStep;
-  if (block < kBlockStep) block = kBlockStep;
+  int64_t block =
+      kBlockBytes / (row_bytes > 0 ? row_bytes : 1) / kOutputsTogether * kOutputsTogether;
+  if (block < kOutputsTogether) block = kOutputsTogether;
   if (g.num_rows <= kTileRows) block = g.end - g.begin;
   for (int64_t begin = g.begin; begin < g.end; begin += block) {
     const int64_t end = begin + block < g.end ? begin + block : g.end;
@@ -364,17 +371,19 @@ void gemm(const Gemm& g) {
 }
 
 template std::size_t panel_bytes<FloatDot>(int64_t, int64_t);
-template void pack<FloatDot>(const PackedRow&, int64_t, int64_t, char*);
+template void pack_row<FloatDot>(const PackedRow&, int64_t, int64_t, char*);
+template void pack<FloatDot>(const Packing&, int64_t, int64_t);
 template void gemm<FloatDot, float>(const Gemm&);
 template std::size_t panel_bytes<WideDot>(int64_t, int64_t);
-template void pack<WideDot>(const PackedRow&, int64_t, int64_t, char*);
+template void pack_row<WideDot>(const PackedRow&, int64_t, int64_t, char*);
+template void pack<WideDot>(const Packing&, int64_t, int64_t);
 template void gemm<WideDot, float>(const Gemm&);
 template void gemm<PairDot, Bf16>(const Gemm&);
 template void gemm<ByteDot, float>(const Gemm&);
 template void gemm<WideByteDot, float>(const Gemm&);
 #ifdef __AVX512BF16__
 template std::size_t panel_bytes<PairDot>(int64_t, int64_t);
-template void pack<PairDot>(const PackedRow&, int64_t, int64_t, char*);
+template void pack<PairDot>(const Packing&, int64_t, int64_t);
 template void gemm<PairDot, float>(const Gemm&);
 #endif
 

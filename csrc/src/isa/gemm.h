@@ -42,11 +42,24 @@ struct PairDot {  // bfloat16 by bfloat16, two products an instruction
 using PairDot = WideDot;
 #endif
 
+constexpr int64_t kOutputsTogether = 12;  // a multiple of every number of outputs of a tile
+
+// A row of a panel; with a norm it is normalised first.
+struct PackedRow {
+  const void* x;     // [width]
+  const void* norm;  // [width], or null
+  float eps;
+  float factor;  // of every value, where there is no norm
+  int64_t width;
+};
+
 template <class Dot>
 std::size_t panel_bytes(int64_t num_rows, int64_t width);
 
 template <class Dot>
-void pack(const PackedRow& source, int64_t row, int64_t num_rows, char* panel);
+void pack_row(const PackedRow& source, int64_t row, int64_t num_rows, char* panel);
+template <class Dot>
+void pack(const Packing& rows, int64_t begin, int64_t end);
 
 template <class Dot, class Out>
 void gemm(const Gemm& gemm);

@@ -45,13 +45,14 @@ struct Gemm {
   }
 };
 
-// A row of a panel; with a norm it is normalised first.
-struct PackedRow {
-  const void* x;     // [width]
+// The rows of a panel; with a norm they are normalised first.
+struct Packing {
+  Rows x;            // [width] each
   const void* norm;  // [width], or null
   float eps;
-  float factor;  // of every value, where there is no norm
+  int64_t num_rows;
   int64_t width;
+  char* panel;
 };
 
 // One query row of one head; it sees slots [0, prefix_len) and, where bit j of `tree` is set, slot
@@ -93,14 +94,17 @@ struct RaceKey {
   uint64_t seed;
 };
 
-// How rows lie in a panel: the bytes of so many, and row `row` of it.
+// How rows lie in a panel: the bytes of so many, and rows [begin, end) of it, both multiples of
+// how many share lines of the cache, or the end.
 struct Layout {
+  int64_t (*rows_together)(int64_t num_rows);
   std::size_t (*panel_bytes)(int64_t num_rows, int64_t width);
-  void (*pack)(const PackedRow& source, int64_t row, int64_t num_rows, char* panel);
+  void (*pack)(const Packing& rows, int64_t begin, int64_t end);
 };
 
 // Kernels of one type of elements; all of them add in float32.
 struct TypedKernels {
+  int64_t outputs_together;  // a multiple of every tile's: chunks of so many have no narrow end
   Layout layout;
   void (*gemm)(const Gemm& gemm);           // out of the same type
   void (*gemm_to_float)(const Gemm& gemm);  // out in float32

@@ -11,23 +11,25 @@
 
 namespace kangaroo::KANGAROO_ISA {
 
+inline int64_t rows_together(int64_t) { return 1; }
+
 template <class Dot>
-constexpr Layout layout_of = {panel_bytes<Dot>, pack<Dot>};
+constexpr Layout layout_of = {rows_together, panel_bytes<Dot>, pack<Dot>};
 
 #ifdef KANGAROO_AMX
-constexpr Layout kTileLayout = {tile_panel_bytes, tile_pack};
+constexpr Layout kTileLayout = {tile_rows, tile_panel_bytes, tile_pack};
 #endif
 
 extern const Kernels kKernels;
 const Kernels kKernels = {
     KANGAROO_STRING(KANGAROO_ISA),
-    {layout_of<FloatDot>, gemm<FloatDot, float>, gemm<FloatDot, float>, layout_of<FloatDot>,
-     gemm<ByteDot, float>, rms_norm<float>, rotate<float>, silu_mul<float>, attend<FloatDot>,
-     argmax<float>},
+    {kOutputsTogether, layout_of<FloatDot>, gemm<FloatDot, float>, gemm<FloatDot, float>,
+     layout_of<FloatDot>, gemm<ByteDot, float>, rms_norm<float>, rotate<float>, silu_mul<float>,
+     attend<FloatDot>, argmax<float>},
 #ifdef KANGAROO_AMX
-    {kTileLayout, tile_gemm<Bf16>, tile_gemm<float>,
+    {TileDot::kOutputsTogether, kTileLayout, tile_gemm<Bf16>, tile_gemm<float>,
 #else
-    {layout_of<PairDot>, gemm<PairDot, Bf16>, gemm<PairDot, float>,
+    {kOutputsTogether, layout_of<PairDot>, gemm<PairDot, Bf16>, gemm<PairDot, float>,
 #endif
      layout_of<WideDot>, gemm<WideByteDot, float>, rms_norm<Bf16>, rotate<Bf16>, silu_mul<Bf16>,
      attend<WideDot>, argmax<Bf16>},

@@ -5,12 +5,12 @@
 
 namespace kangaroo::KANGAROO_ISA {
 
-// Every tile is 16 rows of 64 bytes.
+// Every tile has 16 rows, of so many bytes.
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
   uint8_t start_row = 0;
   uint8_t reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint16_t row_bytes[16] = {};
   uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
@@ -20,27 +20,30 @@ struct Tile {
   char bytes[16][64];
 };
 
-inline thread_local Tile tiles[8];
+inline thread_local Tile tile_registers[8];
+inline thread_local TileConfig configured;
 
-inline void configure(const TileConfig&) {}
-inline void release() {}
+inline void configure(const TileConfig& config) { configured = config; }
+inline void release() { configured = {}; }
 
 template <int kTile>
 void zero() {
-  tiles[kTile] = {};
+  tile_registers[kTile] = {};
 }
 
 template <int kTile>
 void load_tile(const void* from, int64_t stride) {
   for (int row = 0; row < 16; ++row) {
-    __builtin_memcpy(tiles[kTile].bytes[row], static_cast<const char*>(from) + row * stride, 64);
+    __builtin_memcpy(tile_registers[kTile].bytes[row],
+                     static_cast<const char*>(from) + row * stride, configured.row_bytes[kTile]);
   }
 }
 
 template <int kTile>
 void store_tile(void* to, int64_t stride) {
   for (int row = 0; row < 16; ++row) {
-    __builtin_memcpy(static_cast<char*>(to) + row * stride, tiles[kTile].bytes[row], 64);
+    __builtin_memcpy(static_cast<char*>(to) + row * stride, tile_registers[kTile].bytes[row],
+                     configured.row_bytes[kTile]);
   }
 }
 
@@ -49,18 +52,18 @@ template <int kC, int kA, int kB>
 void multiply_tiles() {
   float c[16][16];
   Bf16 a[16][32], b[16][32];
-  __builtin_memcpy(c, tiles[kC].bytes, sizeof c);
-  __builtin_memcpy(a, tiles[kA].bytes, sizeof a);
-  __builtin_memcpy(b, tiles[kB].bytes, sizeof b);
+  __builtin_memcpy(c, tile_registers[kC].bytes, sizeof c);
+  __builtin_memcpy(a, tile_registers[kA].bytes, sizeof a);
+  __builtin_memcpy(b, tile_registers[kB].bytes, sizeof b);
   for (int m = 0; m < 16; ++m) {
     for (int k = 0; k < 16; ++k) {
-      for (int n = 0; n < 16; ++n) {
+      for (int n = 0; n < configured.row_bytes[kC] / 4; ++n) {
         c[m][n] += to_float(a[m][2 * k]) * to_float(b[k][2 * n]);
         c[m][n] += to_float(a[m][2 * k + 1]) * to_float(b[k][2 * n + 1]);
       }
     }
   }
-  __builtin_memcpy(tiles[kC].bytes, c, sizeof c);
+  __builtin_memcpy(tile_registers[kC].bytes, c, sizeof c);
 }
 
 #else
