@@ -1,5 +1,6 @@
-// The products of AMX, their tiles emulated, against a double loop; a row alone has the bits it has
-// among others; what a tile may not read lies behind NaN.
+// The products and the attention of AMX, their tiles emulated, against a double loop; a row alone
+// has the bits it has among others; what a tile may not read, or a row not see, is NaN.
+#include <algorithm>
 #include <vector>
 
 #include "isa/kernels.h"
@@ -52,6 +53,7 @@ bool right(float got, const uint16_t* x, const uint16_t* w, int64_t width) {
     sum += product;
     magnitude += std::fabs(product);
   }
+  if (std::isinf(sum)) return got == static_cast<float>(sum);
   return std::fabs(got - sum) <= static_cast<double>(width) * magnitude / (1 << 24);
 }
 
@@ -63,6 +65,7 @@ void check(int64_t rows, int64_t width, int64_t outs) {
     if (i % stride >= width) weight[static_cast<std::size_t>(i)] = 0x7fc0;  // NaN
   }
   weight.resize(static_cast<std::size_t>(outs * stride - 3));  // ends with the last value
+  weight[static_cast<std::size_t>((outs - 1) * stride)] = 0x7f80;  // infinite
   const Floats out = run(x, weight, rows, width, outs);
   for (int64_t row = 0; row < rows; ++row) {
     const uint16_t* own = x.data() + row * width;
@@ -74,12 +77,91 @@ void check(int64_t rows, int64_t width, int64_t outs) {
   }
 }
 
+// Rows of a chain behind `committed` slots; the last sees them all and one for each row.
+struct Chain {
+  int64_t rows, head_dim, committed;
+  Bits q = noise(rows * head_dim, 1);
+  Bits k = noise(kSlots * head_dim, 2);
+  Bits v = noise(kSlots * head_dim, 3);
+
+  static constexpr int64_t kSlots = 192;
+  static constexpr float kScale = 0.25f;
+
+  int64_t length(int64_t row) const { return committed + row + 1; }
+  void hide_from(int64_t slot) {
+    for (Bits* bits : {&k, &v}) std::fill(bits->begin() + slot * head_dim, bits->end(), 0x7fc0);
+  }
+  // Rows [first, first + count), as rows of a tree whose every node hangs on the one before or of a
+  // chain.
+  Bits attend(int64_t first, int64_t count, bool as_tree) const {
+    Bits out(static_cast<std::size_t>(count * head_dim));
+    kangaroo::AttentionTile tile = {};
+    for (int64_t i = 0; i < count; ++i) {
+      const uint64_t path = (uint64_t{2} << (first + i)) - 1;
+      tile.rows[i] = {q.data() + (first + i) * head_dim, out.data() + i * head_dim,
+                      as_tree ? committed : length(first + i), as_tree ? path : 0};
+    }
+    tile.num_rows = static_cast<int>(count);
+    tile.k = k.data();
+    tile.v = v.data();
+    tile.slot_stride = tile.head_dim = head_dim;
+    tile.scale = kScale;
+    ::k.attend(tile);
+    return out;
+  }
+  // The result is rounded to 8 bits of itself; weights keep 16 bits, and what errors in float32 do
+  // to scores and sums of so few is less than 2^-14 of the weighted magnitudes.
+  bool right(int64_t row, int64_t at, uint16_t got) const {
+    std::vector<double> scores;
+    for (int64_t slot = 0; slot < length(row); ++slot) {
+      double score = 0.0;
+      for (int64_t d = 0; d < head_dim; ++d) {
+        score += double{testing::from_bfloat16(q[row * head_dim + d])} *
+                 testing::from_bfloat16(k[slot * head_dim + d]);
+      }
+      scores.push_back(kScale * score);
+    }
+    const double top = *std::max_element(scores.begin(), scores.end());
+    double total = 0.0, sum = 0.0, magnitude = 0.0;
+    for (int64_t slot = 0; slot < length(row); ++slot) {
+      const double weight = std::exp(scores[slot] - top);
+      const double value = testing::from_bfloat16(v[slot * head_dim + at]);
+      total += weight;
+      sum += weight * value;
+      magnitude += weight * std::fabs(value);
+    }
+    const double error = magnitude / total / (1 << 14), want = sum / total;
+    return std::fabs(testing::from_bfloat16(got) - want) <= error + (std::fabs(want) + error) / 256;
+  }
+};
+
+void check_attention(int64_t rows, int64_t head_dim, int64_t committed) {
+  Chain chain = {rows, head_dim, committed};
+  chain.hide_from(chain.length(rows - 1));
+  const Bits out = chain.attend(0, rows, false);
+  EXPECT(chain.attend(0, rows, true) == out);
+  for (int64_t i = 0; i < rows * head_dim; ++i)
+    EXPECT(chain.right(i / head_dim, i % head_dim, out[i]));
+  for (int64_t row = rows - 1; row >= 0; --row) {
+    chain.hide_from(chain.length(row));
+    const Bits alone(out.begin() + row * head_dim, out.begin() + (row + 1) * head_dim);
+    EXPECT(chain.attend(row, 1, false) == alone);
+    EXPECT(chain.attend(row, 1, true) == alone);
+  }
+}
+
 }  // namespace
 
 int main() {
   for (const int64_t rows : {1, 2, 8, 16, 17, 33}) {
     for (const int64_t width : {1, 31, 32, 64, 100}) {
       for (const int64_t outs : {1, 16, 17, 32, 50}) check(rows, width, outs);
+    }
+  }
+  for (const int64_t rows : {1, 3, 8, 16}) {
+    for (const int64_t head_dim : {15, 64, 80}) {
+      for (const int64_t committed : {0, 55, 63, 64, 120})
+        check_attention(rows, head_dim, committed);
     }
   }
   return testing::result();

@@ -154,14 +154,13 @@ void outputs(const Gemm& g, int64_t out, int64_t height, Edge& edge) {
   }
 }
 
-// Values [k, k + 32) of a row, zeros behind its end; normalised where there is a norm.
-KANGAROO_INLINE void lay_out(const Packing& p, const Bf16* x, float inverse, int64_t k, Bf16* to) {
-  const auto* norm = static_cast<const Bf16*>(p.norm);
-  const int64_t left = smaller(p.width - k, kStep);
+// Values [k, k + 32) of row i, zeros behind its end; normalised where there is a norm.
+KANGAROO_INLINE void lay_out(const PackedTile& t, int64_t i, int64_t k, Bf16* to) {
+  const int64_t left = smaller(t.width - k, kStep);
   if (left < kStep) __builtin_memset(to, 0, kStep * kItem);
   each_step(left, [&](int64_t at, int64_t lanes) {
-    Floats v = load_lanes(x + k + at, lanes);
-    if (norm) v = normed(v, inverse, norm + k + at, lanes);
+    Floats v = load_lanes(t.x[i] + k + at, lanes);
+    if (t.norm) v = normed(v, t.inverse[i], t.norm + k + at, lanes);
     store_lanes(to + at, v, lanes);
   });
 }
@@ -179,31 +178,37 @@ std::size_t tile_panel_bytes(int64_t num_rows, int64_t width) {
   return static_cast<std::size_t>(panel_place(rows, width) * kItem);
 }
 
+void tile_pack(const PackedTile& t, Bf16* to) {
+  alignas(64) Bf16 block[kRows][kStep] = {};  // of rows that are not there zeros
+  for (int64_t k = 0; k < t.width; k += kStep, to += kStep * t.height) {
+    const bool as_it_is = !t.norm && k + kStep <= t.width;
+    const void* from[kRows];
+    for (int64_t i = 0; i < kRows; ++i) {
+      from[i] = as_it_is && i < t.rows ? t.x[i] + k : block[i];
+    }
+    if (!as_it_is) {
+      for (int64_t i = 0; i < t.rows; ++i) lay_out(t, i, k, block[i]);
+    }
+    if (t.height == 1) {
+      __builtin_memcpy(to, from[0], kStep * kItem);
+    } else {
+      transpose(from, t.height, to);
+    }
+  }
+}
+
 void tile_pack(const Packing& p, int64_t begin, int64_t end) {
-  const int64_t height = tile_rows(p.num_rows);
-  alignas(64) Bf16 block[kRows][kStep] = {};  // no other row sees those that are not there
-  for (int64_t first = begin; first < end; first += height) {
-    const int64_t rows = smaller(end - first, height);
-    const Bf16* x[kRows];
-    float inverse[kRows];
-    for (int64_t i = 0; i < rows; ++i) {
-      x[i] = reinterpret_cast<const Bf16*>(p.x.at(first + i));
-      inverse[i] = p.norm ? inverse_rms(x[i], p.eps, p.width) : 0.0f;
+  PackedTile t;
+  t.norm = static_cast<const Bf16*>(p.norm);
+  t.height = tile_rows(p.num_rows);
+  t.width = p.width;
+  for (int64_t first = begin; first < end; first += t.height) {
+    t.rows = smaller(end - first, t.height);
+    for (int64_t i = 0; i < t.rows; ++i) {
+      t.x[i] = reinterpret_cast<const Bf16*>(p.x.at(first + i));
+      t.inverse[i] = p.norm ? inverse_rms(t.x[i], p.eps, p.width) : 0.0f;
     }
-    auto* to = reinterpret_cast<Bf16*>(p.panel) + panel_place(first, p.width);
-    for (int64_t k = 0; k < p.width; k += kStep, to += kStep * height) {
-      const bool as_it_is = !p.norm && k + kStep <= p.width;
-      const void* from[kRows];
-      for (int64_t i = 0; i < kRows; ++i) from[i] = as_it_is && i < rows ? x[i] + k : block[i];
-      if (!as_it_is) {
-        for (int64_t i = 0; i < rows; ++i) lay_out(p, x[i], inverse[i], k, block[i]);
-      }
-      if (height == 1) {
-        __builtin_memcpy(to, from[0], kStep * kItem);
-      } else {
-        transpose(from, height, to);
-      }
-    }
+    tile_pack(t, reinterpret_cast<Bf16*>(p.panel) + panel_place(first, p.width));
   }
 }
 

@@ -22,6 +22,16 @@ struct TileDot {
 int64_t tile_rows(int64_t num_rows);
 std::size_t tile_panel_bytes(int64_t num_rows, int64_t width);
 void tile_pack(const Packing& rows, int64_t begin, int64_t end);
+// One tile of a panel, of at most 16 rows: `rows` that are there among `height`.
+struct PackedTile {
+  const Bf16* x[TileDot::kRows];
+  float inverse[TileDot::kRows];  // of their root mean squares, where there is a norm
+  const Bf16* norm;               // or null
+  int64_t rows;
+  int64_t height;
+  int64_t width;
+};
+void tile_pack(const PackedTile& tile, Bf16* to);
 template <class Out>
 void tile_gemm(const Gemm& gemm);
 

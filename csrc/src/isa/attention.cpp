@@ -2,6 +2,9 @@
 
 #include <cstring>
 
+#ifdef KANGAROO_AMX
+#include "isa/amx_attention.h"
+#endif
 #include "isa/gemm.h"
 #include "kangaroo/tree_attention.h"
 
@@ -15,7 +18,7 @@ constexpr int kRowsTogether = kLanes == 16 ? 4 : 2;  // with four vectors each: 
 static_assert(kChunk == 64, "a chunk's visible slots are the bits of one word");
 
 struct Work {
-  alignas(64) float q[kMaxAttentionRows * kMaxWidth];  // scaled, laid out for the product
+  alignas(64) float q[kMaxAttentionRows * kMaxWidth];  // laid out for the product, and scaled
   float acc[kMaxAttentionRows * kMaxWidth];            // weighted sum of values so far
   float weights[kMaxAttentionRows * kChunk];
   float top[kMaxAttentionRows];    // largest score so far
@@ -136,8 +139,8 @@ int add_rows(Work& work, const AttentionTile& tile, const T* v, int r) {
 }
 
 // Rows share what all of a few see up to the first slot where they differ; then each goes alone.
-template <class T>
-void add_chunk(Work& work, const AttentionTile& tile, const T* v) {
+template <class Dot>
+void add_chunk(Work& work, const AttentionTile& tile, const typename Dot::Weight* v) {
   for (int r = 0; r < tile.num_rows;) r += add_rows<kRowsTogether>(work, tile, v, r);
 }
 
@@ -156,10 +159,65 @@ void score(Work& work, const AttentionTile& tile, int64_t chunk, uint64_t any) {
 }
 
 template <class Dot>
-void start(Work& work, const AttentionTile& tile) {
+void pack_queries(Work& work, const AttentionTile& tile) {
   for (int r = 0; r < tile.num_rows; ++r) {
     const PackedRow row = {tile.rows[r].q, nullptr, 0.0f, tile.scale, tile.head_dim};
     pack_row<Dot>(row, r, tile.num_rows, reinterpret_cast<char*>(work.q));
+  }
+}
+
+template <class Dot>
+void end_products() {}
+
+#ifdef KANGAROO_AMX
+
+TileQueries queries(const Work& work, const AttentionTile& tile) {
+  return {reinterpret_cast<const Bf16*>(work.q), tile.num_rows, tile.head_dim, tile.slot_stride};
+}
+
+template <>
+void pack_queries<TileDot>(Work& work, const AttentionTile& tile) {
+  PackedTile rows = {};
+  for (int r = 0; r < tile.num_rows; ++r) rows.x[r] = static_cast<const Bf16*>(tile.rows[r].q);
+  rows.rows = rows.height = tile.num_rows;
+  rows.width = tile.head_dim;
+  tile_pack(rows, reinterpret_cast<Bf16*>(work.q));
+  configure_attention(tile.num_rows);
+}
+
+template <>
+void end_products<TileDot>() {
+  release();
+}
+
+template <>
+void score<TileDot>(Work& work, const AttentionTile& tile, int64_t chunk, uint64_t any) {
+  const int64_t slots = (64 - __builtin_clzll(any) + 15) / 16 * 16;
+  tile_scores(queries(work, tile), static_cast<const Bf16*>(tile.k) + chunk * tile.slot_stride,
+              slots, tile.scale, work.weights, kChunk);
+}
+
+// A row that sees the whole chunk has it from tiles, in this chunk and beside any rows.
+template <>
+void add_chunk<TileDot>(Work& work, const AttentionTile& tile, const Bf16* v) {
+  uint32_t whole = 0;
+  for (int r = 0; r < tile.num_rows; ++r) {
+    if (work.visible[r] == ~uint64_t{0}) {
+      whole |= 1u << r;
+    } else {
+      add_rows<1>(work, tile, v, r);
+    }
+  }
+  if (!whole) return;
+  tile_values(queries(work, tile), v, work.weights, kChunk, whole, work.acc, kMaxWidth);
+}
+
+#endif
+
+template <class Dot>
+void start(Work& work, const AttentionTile& tile) {
+  pack_queries<Dot>(work, tile);
+  for (int r = 0; r < tile.num_rows; ++r) {
     for (int64_t d = 0; d < kMaxWidth && d < tile.head_dim + kLanes; ++d) {
       work.acc[r * kMaxWidth + d] = 0.0f;
     }
@@ -182,8 +240,8 @@ void walk(Work& work, const AttentionTile& tile, int64_t end) {
     for (int r = 0; r < tile.num_rows; ++r) {
       if (work.visible[r]) soften(work, r, width);
     }
-    add_chunk(work, tile,
-              static_cast<const typename Dot::Weight*>(tile.v) + chunk * tile.slot_stride);
+    add_chunk<Dot>(work, tile,
+                   static_cast<const typename Dot::Weight*>(tile.v) + chunk * tile.slot_stride);
   }
 }
 
@@ -240,7 +298,7 @@ void follow_path(const Work& work, const AttentionTile& tile, int r) {
     score<Dot>(alone, path, 0, alone.visible[0]);
     soften(alone, 0, width);
     gather(tile.v);
-    add_chunk(alone, path, static_cast<const T*>(copy));
+    add_chunk<Dot>(alone, path, copy);
   }
   finish<Dot>(alone, path);
 }
@@ -257,15 +315,21 @@ void attend(const AttentionTile& tile) {
     tree |= tile.rows[r].tree;
     if (tile.rows[r].prefix_len > longest) longest = tile.rows[r].prefix_len;
   }
-  if (!tree) {
+  if (tree) {
+    walk<Dot>(work, tile, longest / kChunk * kChunk);
+    for (int r = 0; r < tile.num_rows; ++r) follow_path<Dot>(work, tile, r);
+  } else {
     walk<Dot>(work, tile, longest);
-    return finish<Dot>(work, tile);
+    finish<Dot>(work, tile);
   }
-  walk<Dot>(work, tile, longest / kChunk * kChunk);
-  for (int r = 0; r < tile.num_rows; ++r) follow_path<Dot>(work, tile, r);
+  end_products<Dot>();
 }
 
 template void attend<FloatDot>(const AttentionTile&);
+#ifdef KANGAROO_AMX
+template void attend<TileDot>(const AttentionTile&);
+#else
 template void attend<WideDot>(const AttentionTile&);
+#endif
 
 }  // namespace kangaroo::KANGAROO_ISA

@@ -18,6 +18,9 @@ constexpr Layout layout_of = {rows_together, panel_bytes<Dot>, pack<Dot>};
 
 #ifdef KANGAROO_AMX
 constexpr Layout kTileLayout = {tile_rows, tile_panel_bytes, tile_pack};
+using AttentionDot = TileDot;
+#else
+using AttentionDot = WideDot;
 #endif
 
 extern const Kernels kKernels;
@@ -32,7 +35,7 @@ const Kernels kKernels = {
     {kOutputsTogether, layout_of<PairDot>, gemm<PairDot, Bf16>, gemm<PairDot, float>,
 #endif
      layout_of<WideDot>, gemm<WideByteDot, float>, rms_norm<Bf16>, rotate<Bf16>, silu_mul<Bf16>,
-     attend<WideDot>, argmax<Bf16>},
+     attend<AttentionDot>, argmax<Bf16>},
     softmax_part,
     exp_one,
     weigh,

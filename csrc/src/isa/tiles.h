@@ -5,7 +5,7 @@
 
 namespace kangaroo::KANGAROO_ISA {
 
-// Every tile has 16 rows, of so many bytes.
+// Of every tile the rows, 16 unless told otherwise, and the bytes of a row.
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
   uint8_t start_row = 0;
@@ -33,7 +33,7 @@ void zero() {
 
 template <int kTile>
 void load_tile(const void* from, int64_t stride) {
-  for (int row = 0; row < 16; ++row) {
+  for (int row = 0; row < configured.rows[kTile]; ++row) {
     __builtin_memcpy(tile_registers[kTile].bytes[row],
                      static_cast<const char*>(from) + row * stride, configured.row_bytes[kTile]);
   }
@@ -41,7 +41,7 @@ void load_tile(const void* from, int64_t stride) {
 
 template <int kTile>
 void store_tile(void* to, int64_t stride) {
-  for (int row = 0; row < 16; ++row) {
+  for (int row = 0; row < configured.rows[kTile]; ++row) {
     __builtin_memcpy(static_cast<char*>(to) + row * stride, tile_registers[kTile].bytes[row],
                      configured.row_bytes[kTile]);
   }
@@ -55,7 +55,7 @@ void multiply_tiles() {
   __builtin_memcpy(c, tile_registers[kC].bytes, sizeof c);
   __builtin_memcpy(a, tile_registers[kA].bytes, sizeof a);
   __builtin_memcpy(b, tile_registers[kB].bytes, sizeof b);
-  for (int m = 0; m < 16; ++m) {
+  for (int m = 0; m < configured.rows[kC]; ++m) {
     for (int k = 0; k < 16; ++k) {
       for (int n = 0; n < configured.row_bytes[kC] / 4; ++n) {
         c[m][n] += to_float(a[m][2 * k]) * to_float(b[k][2 * n]);

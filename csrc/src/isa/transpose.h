@@ -1,4 +1,4 @@
-// Rows and columns of 16 by 16 words of 32 bits exchanged.
+// What lies in memory rearranged: words of 32 bits transposed, elements of 16 bits interleaved.
 #pragma once
 
 #include "isa/simd.h"
@@ -45,7 +45,28 @@ KANGAROO_INLINE void transpose(const void* const (&from)[16], int64_t count, voi
   }
 }
 
+// low and high <- a[0], b[0], a[1], b[1], ... of 32 elements each.
+KANGAROO_INLINE void interleave(const Bf16* a, const Bf16* b, Bf16* low, Bf16* high) {
+  const __m512i first = _mm512_loadu_si512(a), second = _mm512_loadu_si512(b);
+  const __m512i even = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+  const __m512i odd = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+  // Within quarters first, whose halves then go to their places.
+  const __m512i lower = _mm512_unpacklo_epi16(first, second);
+  const __m512i upper = _mm512_unpackhi_epi16(first, second);
+  _mm512_storeu_si512(low, _mm512_permutex2var_epi64(lower, even, upper));
+  _mm512_storeu_si512(high, _mm512_permutex2var_epi64(lower, odd, upper));
+}
+
 #else
+
+KANGAROO_INLINE void interleave(const Bf16* a, const Bf16* b, Bf16* low, Bf16* high) {
+  for (int64_t i = 0; i < 16; ++i) {
+    low[2 * i] = a[i];
+    low[2 * i + 1] = b[i];
+    high[2 * i] = a[i + 16];
+    high[2 * i + 1] = b[i + 16];
+  }
+}
 
 KANGAROO_INLINE void transpose(const void* const (&from)[16], int64_t count, void* to) {
   for (int64_t i = 0; i < count; ++i) {
