@@ -3,8 +3,9 @@
 Three parts. `decode`: tiny-py on held-out Python, our loop beside llama.cpp, transformers and
 Kangaroo, everyone in turns on every prompt, prefill apart. `verify`: 8 rows against 1 through a
 layer of a Llama-3.2-1B. `bits`: the logits that every token was chosen from, speculation on against
-off. Prints PASS or FAIL for every bar and appends one JSON line; the exit code is 1 on a FAIL.
-Peers that are not installed are named; `pip install -e ".[bench]"` has them.
+off, in float32 and in bfloat16. Prints PASS or FAIL for every bar and appends one JSON line; the
+exit code is 1 on a FAIL. Peers that are not installed are named; `pip install -e ".[bench]"` has
+them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ PARTS = ("decode", "verify", "bits")
 NUM_HELD_OUT = 50  # every Python has as many files that are long enough
 PROMPT_LEN = 80
 VERIFY_TURNS = 20  # per repeat
+BITS_DTYPES = ("float32", "bfloat16")
 BUSY_LOAD = 0.5  # more runnable threads than that in the last minute were not ours
 FULL = {"prompts": 16, "tuning_prompts": 4, "new_tokens": 128, "repeats": 3, "bits_tokens": 50_000}
 QUICK = {"prompts": 2, "tuning_prompts": 0, "new_tokens": 48, "repeats": 1, "bits_tokens": 2048}
@@ -76,25 +79,32 @@ def verify(given: argparse.Namespace) -> tuple[list[Bar], dict[str, Any]]:
 
 
 def bits(given: argparse.Namespace) -> tuple[list[Bar], dict[str, Any]]:
-    """Speculation on against off."""
-    llms = native()
-    some = llms[ADAPTER_KINDS[0]]
-    room = some.model.config.max_seq_len - PROMPT_LEN
-    num_prompts, new_tokens = plan(NUM_HELD_OUT, len(llms) * len(RULES), given.bits_tokens, room)
-    prompts = held_out_prompts(some.tokenizer, num_prompts, PROMPT_LEN)
-    tally = compare(llms, prompts.values(), new_tokens)
-    print(
-        f"{tally.num_tokens} tokens by {len(llms)} adapters and {len(RULES)} rules against "
-        f"{tally.num_plain_tokens} without speculation: {tally.differing_bits} bits differ"
-    )
-    record = vars(tally) | {"num_prompts": num_prompts, "new_tokens": new_tokens, "rules": RULES}
-    return logit_bits.bars(tally, given.bits_tokens), record
+    """Speculation on against off, in each dtype."""
+    found: list[Bar] = []
+    record: dict[str, Any] = {}
+    for dtype in BITS_DTYPES:
+        llms = native(dtype)
+        some = llms[ADAPTER_KINDS[0]]
+        room = some.model.config.max_seq_len - PROMPT_LEN
+        settings = len(llms) * len(RULES)
+        num_prompts, new_tokens = plan(NUM_HELD_OUT, settings, given.bits_tokens, room)
+        prompts = held_out_prompts(some.tokenizer, num_prompts, PROMPT_LEN)
+        tally = compare(llms, prompts.values(), new_tokens)
+        print(
+            f"{dtype}: {tally.num_tokens} tokens by {len(llms)} adapters and {len(RULES)} rules "
+            f"against {tally.num_plain_tokens} without speculation: {tally.differing_bits} bits "
+            "differ"
+        )
+        record[dtype] = vars(tally) | {"num_prompts": num_prompts, "new_tokens": new_tokens}
+        bars = logit_bits.bars(tally, given.bits_tokens)
+        found += [replace(bar, name=f"{bar.name}, {dtype}") for bar in bars]
+    return found, record | {"rules": RULES}
 
 
-def native() -> dict[str, KangarooForCausalLM]:
+def native(dtype: str = "float32") -> dict[str, KangarooForCausalLM]:
     """tiny-py with each adapter, on the native backend."""
     return {
-        kind: KangarooForCausalLM.from_pretrained("tiny-py", kind, backend="native")
+        kind: KangarooForCausalLM.from_pretrained("tiny-py", kind, backend="native", dtype=dtype)
         for kind in ADAPTER_KINDS
     }
 

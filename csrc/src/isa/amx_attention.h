@@ -8,7 +8,7 @@
 
 namespace kangaroo::KANGAROO_ISA {
 
-// Of queries [head_dim], laid out by tile_pack_rows, and of one head's keys or values.
+// Queries [head_dim], laid out by tile_pack, for keys and values of one head.
 struct TileQueries {
   const Bf16* panel;
   int64_t num_rows;
