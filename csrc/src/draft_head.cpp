@@ -65,28 +65,21 @@ const char* packed_for(const kangaroo_draft_head& head, const kangaroo_states& h
 
 void head_logits(const kangaroo_draft_head& head, const kangaroo_states& h, const char* panel,
                  int64_t begin, int64_t count, const Rows& out) {
-  const int32_t* ids = head.token_ids;
   const TypedKernels& k = kernels(h.dtype);
-  const auto product = is_int8(head) ? k.int8_gemm : k.gemm_to_float;
   Gemm gemm = {};
   gemm.panel = panel;
   gemm.num_rows = h.batch * h.nodes;
   gemm.width = h.width;
   gemm.weight = head.weight.data;
   gemm.weight_stride = head.weight.row_stride;
+  gemm.ids = head.token_ids;
   gemm.scale = head.scale;
   gemm.residual = no_rows();
-  for (int64_t done = 0; done < count;) {  // a run of neighbouring ids at once
-    const int64_t first = ids ? ids[begin + done] : begin + done;
-    int64_t next = done + 1;
-    while (next < count && (!ids || ids[begin + next] == first + next - done)) ++next;
-    gemm.begin = first;
-    gemm.end = first + next - done;
-    gemm.out = out;
-    gemm.out.data += (done - first) * int64_t{sizeof(float)};
-    product(gemm);
-    done = next;
-  }
+  gemm.begin = begin;
+  gemm.end = begin + count;
+  gemm.out = out;
+  gemm.out.data -= begin * int64_t{sizeof(float)};
+  is_int8(head) ? k.int8_gemm(gemm) : k.gemm_to_float(gemm);
 }
 
 }  // namespace kangaroo

@@ -28,18 +28,23 @@ KANGAROO_INLINE TileConfig config_for(int64_t rows) {
   return config;
 }
 
-// One step of the weights of 16 outputs, where a tile may not be read straight from memory: behind
-// the end of k it has zeros, of outputs that are not there whatever it had.
+// One step of the weights of 16 outputs, where a tile may not be read straight from memory, or they
+// lie apart: behind the end of k it has zeros, of outputs that are not there whatever it had.
 struct Edge {
   alignas(64) Bf16 values[kOutputs][kStep] = {};
 
   const Bf16* fill(const Gemm& g, int64_t out, int64_t k) {
     const int64_t outs = smaller(g.end - out, kOutputs);
-    const int64_t left = smaller(g.width - k, kStep);
+    const int64_t left = g.width - k;
     for (int64_t j = 0; j < outs; ++j) {
-      const Bf16* from = static_cast<const Bf16*>(g.weight) + (out + j) * g.weight_stride + k;
-      if (left < kStep) __builtin_memset(values[j], 0, sizeof values[j]);
-      __builtin_memcpy(values[j], from, static_cast<std::size_t>(left * kItem));
+      const auto* from =
+          static_cast<const Bf16*>(g.weight) + g.weight_row(out + j) * g.weight_stride + k;
+      if (left >= kStep) {
+        __builtin_memcpy(values[j], from, sizeof values[j]);
+      } else {
+        __builtin_memset(values[j], 0, sizeof values[j]);
+        __builtin_memcpy(values[j], from, static_cast<std::size_t>(left * kItem));
+      }
     }
     return values[0];
   }
@@ -48,7 +53,7 @@ struct Edge {
 // Tile kA <- weights of outputs [out, out + 16), k of this step.
 template <int kA>
 KANGAROO_INLINE void load_weights(const Gemm& g, int64_t out, int64_t k, Edge& edge) {
-  if (out + kOutputs <= g.end && k + kStep <= g.width) {
+  if (!g.ids && out + kOutputs <= g.end && k + kStep <= g.width) {
     const Bf16* from = static_cast<const Bf16*>(g.weight) + out * g.weight_stride + k;
     load_tile<kA>(from, g.weight_stride * kItem);
   } else {

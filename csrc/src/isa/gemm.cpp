@@ -91,6 +91,11 @@ struct Parts<PairDot> {
 };
 #endif
 
+template <class Weight>
+KANGAROO_INLINE const Weight* weights_at(const Gemm& g, int64_t output) {
+  return static_cast<const Weight*>(g.weight) + g.weight_row(output) * g.weight_stride;
+}
+
 // A compiler left to itself loads every row again for every output, and the loads then bind.
 template <class Dot, int kRows, int kOuts>
 KANGAROO_INLINE void add_step(const typename Dot::Packed* x, const typename Dot::Weight* const* w,
@@ -134,7 +139,7 @@ KANGAROO_INLINE void finish(const Floats (&acc)[kOuts], const Gemm& g, const Pla
   Out* out = reinterpret_cast<Out*>(place.out) + first;
   if constexpr (sizeof(T) == sizeof(int8_t)) {
 #pragma GCC unroll 8
-    for (int j = 0; j < kOuts; ++j) keep(out + j, sums[j] * g.scale[first + j]);
+    for (int j = 0; j < kOuts; ++j) keep(out + j, sums[j] * g.scale[g.weight_row(first + j)]);
   } else {
     const auto* bias = static_cast<const T*>(g.bias);
     const auto* residual = reinterpret_cast<const T*>(place.residual);
@@ -202,8 +207,7 @@ void tiles(const Gemm& g, const Place* places, int64_t row, int64_t out, int64_t
       const Weight* w[kOuts];
 #pragma GCC unroll 8
       for (int j = 0; j < kOuts; ++j) {
-        w[j] = static_cast<const Weight*>(g.weight) + (out + t * kOuts + j) * g.weight_stride +
-               step * Dot::kStep;
+        w[j] = weights_at<Weight>(g, out + t * kOuts + j) + step * Dot::kStep;
       }
       Floats acc[kRows][kOuts] = {};
       if (step > 0) __builtin_memcpy(&acc, &sums[t], sizeof(acc));
@@ -234,7 +238,7 @@ void stream(const Gemm& g, const Place* places, int64_t row, int64_t out) {
   const int64_t whole = g.width / Dot::kStep * Dot::kStep;
   Floats acc[kRows][kOuts];
   for (int j = 0; j < kOuts; ++j) {
-    const Weight* w[1] = {static_cast<const Weight*>(g.weight) + (out + j) * g.weight_stride};
+    const Weight* w[1] = {weights_at<Weight>(g, out + j)};
     const auto* rows = x;
     Floats sums[kRows][1] = {};
     for (int64_t k = 0; k < whole; k += Dot::kStep) {

@@ -22,20 +22,24 @@ struct Rows {
 };
 
 // out[m, n] = residual[m, n] + (x[m] . weight[n] + bias[n]) for n in [begin, end); absent parts are
-// null. The rows of x were laid out by `pack` of the kernel's layout. Of int8 weights it is
-// out[m, n] = (x[m] . weight[n]) scale[n].
+// null. Where there are ids, weight[ids[n]] and scale[ids[n]] serve output n. The rows of x were
+// laid out by `pack` of the kernel's layout. Of int8 weights it is out[m, n] = (x[m] . weight[n])
+// scale[n].
 struct Gemm {
   const char* panel;
   int64_t num_rows;
   int64_t width;
   const void* weight;     // rows of [width]
   int64_t weight_stride;  // elements
+  const int32_t* ids;
   const void* bias;
   const float* scale;
   Rows residual;
   Rows out;
   int64_t begin;
   int64_t end;
+
+  int64_t weight_row(int64_t output) const { return ids ? ids[output] : output; }
 
   Gemm columns(int64_t from, int64_t to) const {
     Gemm part = *this;
