@@ -1,8 +1,9 @@
-"""README's table of GPU figures, from benchmarks/results: `python benchmarks/report.py [--check]`.
+"""README's tables of figures, from benchmarks/results: `python benchmarks/report.py [--check]`.
 
-Of every machine, model and dtype the newest run of benchmarks/decode.py counts, at a batch of one
-and the shortest context from 1024 tokens on. Where there is none, the table says so. `--check`
-changes nothing; its exit code is 1 if README is not what would be written.
+On a GPU the newest run of benchmarks/decode.py counts of every machine, model and dtype, at a batch
+of one and the shortest context from 1024 tokens on; where there is none, the table says so. On a
+CPU the newest race of benchmarks/cpu_decode.py counts of every machine. `--check` changes nothing;
+its exit code is 1 if README is not what would be written.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-START, END = "<!-- figures: decode -->", "<!-- figures end -->"
+END = "<!-- figures end -->"
 NOT_MEASURED = "not yet measured on a GPU"
 SHAPES = ("vicuna-7b", "llama-3.1-8b", "qwen3-8b", "llama-3.2-1b")
 STEPS = ("AR step", "draft step", "verify", "round")
@@ -31,6 +32,18 @@ HEAD = (
     "drafting, times AR",
     "others, times AR",
 )
+CPU_HEAD = ("machine", "decoder", "tokens/s", "speed-up", "tokens per verify pass")
+CPU_NAMES = {
+    "native": "autoregressive (`max_depth=0`)",
+    "llama.cpp": "llama.cpp",
+    "transformers": "transformers' `generate`",
+    "transformers compiled": "transformers' `generate`, compiled",
+    "paper": "`paper` adapter",
+    "deep_prefix": "`deep_prefix` adapter",
+    "lookup": "copies alone (`lookup=3`)",
+    "lookup, paper": "`paper` adapter and copies",
+    "lookup, deep_prefix": "`deep_prefix` adapter and copies",
+}
 Record = Mapping[str, Any]
 
 
@@ -102,21 +115,54 @@ def times(raced: Mapping[str, Record], names: Iterable[str]) -> str:
     return ", ".join(f"{name} {raced[name]['speedup_median']:.2f}" for name in names)
 
 
+def cpu_table(records: Iterable[Record]) -> list[str]:
+    """The lines of the CPUs' table: whole races, the newest of each machine."""
+    races = [r for r in records if "decode" in r and not r["arguments"]["quick"]]
+    by_machine = {(r["device"], r.get("isa"), r["threads"]): r for r in races}
+    found = [cells for race in by_machine.values() for cells in cpu_rows(race)]
+    return [line(CPU_HEAD), line(["---"] * len(CPU_HEAD)), *map(line, found)]
+
+
+def cpu_rows(race: Record) -> list[list[str]]:
+    """The cells of one race, in the order of CPU_NAMES."""
+    isa = f" ({race['isa']})" if race.get("isa") else ""
+    results = {result["name"]: result for result in race["decode"]["results"]}
+    chosen = race["decode"]["chosen"]
+    return [
+        [
+            f"{race['threads']} cores, {race['device']}{isa}",
+            f"{shown} ({chosen[name]})" if name in chosen else shown,
+            f"{results[name]['tokens_per_s']:.0f}",
+            f"{results[name]['speedup_median']:.2f}",
+            f"{ratio:.2f}" if (ratio := results[name]["compression_ratio"]) else "",
+        ]
+        for name, shown in CPU_NAMES.items()
+        if name in results
+    ]
+
+
+TABLES: Mapping[str, Callable[[Iterable[Record]], list[str]]] = {
+    "cpu_decode": cpu_table,
+    "decode": table,
+}
+
+
 def line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def updated(text: str, lines: Sequence[str]) -> str:
-    """`text` with these lines between its markers.
+def updated(text: str, name: str, lines: Sequence[str]) -> str:
+    """`text` with these lines between the markers of the table `name`.
 
     Raises:
         ValueError: not exactly one place for them.
     """
-    if text.count(START) != 1 or END not in text.split(START)[1]:
-        raise ValueError(f"README: expected one {START} and {END} behind it")
-    before, rest = text.split(START)
+    start = f"<!-- figures: {name} -->"
+    if text.count(start) != 1 or END not in text.split(start)[1]:
+        raise ValueError(f"README: expected one {start} and {END} behind it")
+    before, rest = text.split(start)
     behind = rest.split(END, 1)[1]
-    return before + "\n".join([START, *lines, END]) + behind
+    return before + "\n".join([start, *lines, END]) + behind
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -127,7 +173,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks/results")
     given = parser.parse_args(arguments)
     text = given.readme.read_text(encoding="utf-8")
-    new = updated(text, table(read(given.results / "decode.jsonl")))
+    new = text
+    for name, made in TABLES.items():
+        new = updated(new, name, made(read(given.results / f"{name}.jsonl")))
     if given.check:
         if new != text:
             print(f"{given.readme}: out of date; run: python benchmarks/report.py", file=sys.stderr)

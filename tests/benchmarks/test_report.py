@@ -1,4 +1,6 @@
-"""`benchmarks/report.py`: README has the newest figures of a GPU, or says that there are none."""
+"""`benchmarks/report.py`: README has the newest figures of each machine, and of a GPU it says where
+there are none.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,9 @@ from typing import Any
 import pytest
 
 from benchmarks import report
-from benchmarks.report import END, HEAD, NOT_MEASURED, START
+from benchmarks.report import CPU_HEAD, END, HEAD, NOT_MEASURED
 
+START, CPU_START = "<!-- figures: decode -->", "<!-- figures: cpu_decode -->"
 GPU = {"device": "NVIDIA H200", "driver": "570.1", "shape": "Vicuna-7B", "weights": "random"}
 GPU |= {"dtype": "bfloat16", "date": "2026-12-01T10:00:00+00:00"}
 
@@ -33,7 +36,8 @@ def contestant(name: str, speedup: float, **fields: Any) -> dict[str, Any]:
 
 
 def write(folder: Path, records: list[dict[str, Any]], between: str = "old\n") -> list[str]:
-    (folder / "README.md").write_text(f"before\n\n{START}\n{between}{END}\n\nbehind\n")
+    places = f"{CPU_START}\n{END}\n\n{START}\n{between}{END}"
+    (folder / "README.md").write_text(f"before\n\n{places}\n\nbehind\n")
     results = folder / "results"
     results.mkdir(exist_ok=True)
     lines = [json.dumps(record) + "\n" for record in records]
@@ -41,13 +45,13 @@ def write(folder: Path, records: list[dict[str, Any]], between: str = "old\n") -
     return ["--readme", str(folder / "README.md"), "--results", str(results)]
 
 
-def cells(folder: Path) -> list[list[str]]:
+def cells(folder: Path, start: str = START, columns: int = len(HEAD)) -> list[list[str]]:
     text = (folder / "README.md").read_text()
     assert text.startswith("before\n\n")
     assert text.endswith("\n\nbehind\n")
-    rows = text.split(START)[1].split(END)[0].strip().splitlines()
+    rows = text.split(start)[1].split(END)[0].strip().splitlines()
     found = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert {len(row) for row in found} == {len(HEAD)}
+    assert {len(row) for row in found} == {columns}
     return found[2:]
 
 
@@ -96,6 +100,43 @@ def test_the_newest_run_of_each_model_counts(tmp_path: Path) -> None:
     assert qwen[8:] == ["", "", ""]
 
 
+def race(date: str, device: str, tokens_per_s: float, **fields: Any) -> dict[str, Any]:
+    """A CPU's race, drafting at twice the speed of plain decoding."""
+    results = [
+        {"name": "deep_prefix", "tokens_per_s": 2 * tokens_per_s, "speedup_median": 2.004}
+        | {"compression_ratio": 3.5},
+        {"name": "native", "tokens_per_s": tokens_per_s, "speedup_median": 1.0}
+        | {"compression_ratio": 1.0},
+        {"name": "llama.cpp", "tokens_per_s": 90.4, "speedup_median": 0.904}
+        | {"compression_ratio": None},
+    ]
+    decode = {"results": results, "chosen": {"llama.cpp": "KV f16"}}
+    fields = {"arguments": {"quick": False}, "decode": decode} | fields
+    return {"date": date, "device": device, "threads": 2, "isa": "amx"} | fields
+
+
+def test_the_newest_whole_race_of_each_cpu_counts(tmp_path: Path) -> None:
+    arguments = write(tmp_path, [])
+    records = [
+        race("2026-11-24", "Xeon", 70.0),
+        race("2026-11-25", "EPYC", 50.0, isa=None),
+        race("2026-11-26", "Xeon", 100.0),
+        race("2026-11-27", "Xeon", 1.0, arguments={"quick": True}),
+        {"date": "2026-11-28", "device": "Xeon", "bits": {}},
+    ]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (tmp_path / "results/cpu_decode.jsonl").write_text(lines)
+    assert report.main(arguments) == 0
+    rows = cells(tmp_path, CPU_START, len(CPU_HEAD))
+    xeon, epyc = "2 cores, Xeon (amx)", "2 cores, EPYC"
+    assert rows[:3] == [
+        [xeon, "autoregressive (`max_depth=0`)", "100", "1.00", "1.00"],
+        [xeon, "llama.cpp (KV f16)", "90", "0.90", ""],
+        [xeon, "`deep_prefix` adapter", "200", "2.00", "3.50"],
+    ]
+    assert [row[0] for row in rows[3:]] == [epyc] * 3
+
+
 def test_check_says_whether_readme_is_what_would_be_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,4 +152,4 @@ def test_check_says_whether_readme_is_what_would_be_written(
 @pytest.mark.parametrize("text", ["", START, f"{END} {START}", f"{START} {END} {START} {END}"])
 def test_a_readme_without_one_place_for_the_table_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected one"):
-        report.updated(text, [])
+        report.updated(text, "decode", [])
