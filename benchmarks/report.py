@@ -2,8 +2,8 @@
 
 On a GPU the newest run of benchmarks/decode.py counts of every machine, model and dtype, at a batch
 of one and the shortest context from 1024 tokens on; where there is none, the table says so. On a
-CPU the newest race of benchmarks/cpu_decode.py counts of every machine. `--check` changes nothing;
-its exit code is 1 if README is not what would be written.
+CPU the newest race of benchmarks/cpu_decode.py counts of every processor. `--check` changes
+nothing; its exit code is 1 if README is not what would be written.
 """
 
 from __future__ import annotations
@@ -43,6 +43,14 @@ CPU_NAMES = {
     "lookup": "copies alone (`lookup=3`)",
     "lookup, paper": "`paper` adapter and copies",
     "lookup, deep_prefix": "`deep_prefix` adapter and copies",
+}
+# What the kernels of float32, in which the race is run, are made of.
+FLOAT32_VECTORS = {
+    "amx": "AVX-512",
+    "avx512_bf16": "AVX-512",
+    "avx512": "AVX-512",
+    "avx2": "AVX2",
+    "portable": "portable",
 }
 Record = Mapping[str, Any]
 
@@ -116,22 +124,23 @@ def times(raced: Mapping[str, Record], names: Iterable[str]) -> str:
 
 
 def cpu_table(records: Iterable[Record]) -> list[str]:
-    """The lines of the CPUs' table: whole races, the newest of each machine."""
+    """The lines of the CPUs' table: the newest race of each processor, short ones left out."""
     races = [r for r in records if "decode" in r and not r["arguments"]["quick"]]
-    by_machine = {(r["device"], r.get("isa"), r["threads"]): r for r in races}
-    found = [cells for race in by_machine.values() for cells in cpu_rows(race)]
+    by_processor = {(r["device"], r["threads"]): r for r in races}
+    found = [cells for race in by_processor.values() for cells in cpu_rows(race)]
     return [line(CPU_HEAD), line(["---"] * len(CPU_HEAD)), *map(line, found)]
 
 
 def cpu_rows(race: Record) -> list[list[str]]:
     """The cells of one race, in the order of CPU_NAMES."""
-    isa = f" ({race['isa']})" if race.get("isa") else ""
+    isa = race.get("isa")  # older records have none
+    vectors = f" ({FLOAT32_VECTORS[isa]})" if isa else ""
     results = {result["name"]: result for result in race["decode"]["results"]}
-    chosen = race["decode"]["chosen"]
+    options = race["decode"]["chosen"]
     return [
         [
-            f"{race['threads']} cores, {race['device']}{isa}",
-            f"{shown} ({chosen[name]})" if name in chosen else shown,
+            f"{race['threads']} cores, {race['device']}{vectors}",
+            f"{shown} ({options[name]})" if name in options else shown,
             f"{results[name]['tokens_per_s']:.0f}",
             f"{results[name]['speedup_median']:.2f}",
             f"{ratio:.2f}" if (ratio := results[name]["compression_ratio"]) else "",
@@ -158,10 +167,10 @@ def updated(text: str, name: str, lines: Sequence[str]) -> str:
         ValueError: not exactly one place for them.
     """
     start = f"<!-- figures: {name} -->"
-    if text.count(start) != 1 or END not in text.split(start)[1]:
+    before, _, rest = text.partition(start)
+    old, end, behind = rest.partition(END)
+    if text.count(start) != 1 or not end or "<!-- figures:" in old:
         raise ValueError(f"README: expected one {start} and {END} behind it")
-    before, rest = text.split(start)
-    behind = rest.split(END, 1)[1]
     return before + "\n".join([start, *lines, END]) + behind
 
 

@@ -91,7 +91,7 @@ kangaroo_status kangaroo_select_isa(const char* isa) {
   for (const Kernels* table : kTables) {
     if (std::strcmp(table->isa, isa) != 0) continue;
     if (!runs(isa)) {
-      invalid("select_isa: this processor has no %s", isa);
+      invalid("select_isa: this processor, or its system, has no %s", isa);
       return KANGAROO_UNSUPPORTED;
     }
     chosen().store(table, std::memory_order_relaxed);

@@ -8,7 +8,7 @@
 namespace kangaroo {
 
 // Logits are summed in blocks of this many tokens, at absolute multiples, and combined in order.
-constexpr int64_t kHeadBlock = 240;  // a multiple of every tile width of the GEMM
+constexpr int64_t kHeadBlock = 192;  // a multiple of every outputs_together
 
 inline int64_t num_ids(const kangaroo_draft_head& head) {
   return head.token_ids ? head.num_ids : head.weight.rows;

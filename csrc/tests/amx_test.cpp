@@ -6,16 +6,21 @@
 #include "isa/kernels.h"
 #include "testing.h"
 
-namespace kangaroo::amx_emulated {
+namespace kangaroo {
+namespace amx_beside_portable {
 extern const Kernels kKernels;
 }
+namespace amx_beside_avx512 {
+extern const Kernels kKernels;
+}
+}  // namespace kangaroo
 
 namespace {
 
 using Bits = std::vector<uint16_t>;
 using Floats = std::vector<float>;
 
-const kangaroo::TypedKernels& k = kangaroo::amx_emulated::kKernels.of_bfloat16;
+const kangaroo::TypedKernels* k = nullptr;
 
 Bits noise(int64_t count, unsigned seed) {
   const testing::Tensor values = testing::noise(KANGAROO_BFLOAT16, count, seed);
@@ -24,25 +29,37 @@ Bits noise(int64_t count, unsigned seed) {
   return bits;
 }
 
+// Products of rows of [width] that were laid out; weights lie three values further apart.
+struct Product {
+  const Bits& x;
+  const Bits& weight;
+  int64_t rows, width, outs;
+  std::vector<char> panel =
+      std::vector<char>(k->layout.panel_bytes(rows, width) + 64, '\xff');  // NaN
+  Floats out = Floats(static_cast<std::size_t>(rows * outs), NAN);
+
+  kangaroo::Gemm gemm(const Bits* norm = nullptr) {
+    char* const aligned = panel.data() + (64 - reinterpret_cast<std::uintptr_t>(panel.data()) % 64);
+    char* const data = reinterpret_cast<char*>(const_cast<uint16_t*>(x.data()));
+    const kangaroo::Rows own = {data, rows, 0, width * 2};
+    k->layout.pack({own, norm ? norm->data() : nullptr, 1e-6f, rows, width, aligned}, 0, rows);
+    kangaroo::Gemm g = {};
+    g.panel = aligned;
+    g.num_rows = rows;
+    g.width = width;
+    g.weight = weight.data();
+    g.weight_stride = width + 3;
+    g.residual = {nullptr, 1, 0, 0};
+    g.out = {reinterpret_cast<char*>(out.data()), rows, 0, outs * 4};
+    g.end = outs;
+    return g;
+  }
+};
+
 Floats run(const Bits& x, const Bits& weight, int64_t rows, int64_t width, int64_t outs) {
-  std::vector<char> panel(k.layout.panel_bytes(rows, width) + 64, static_cast<char>(0xff));  // NaN
-  char* const aligned = panel.data() + (64 - reinterpret_cast<std::uintptr_t>(panel.data()) % 64);
-  char* const data = reinterpret_cast<char*>(const_cast<uint16_t*>(x.data()));
-  const kangaroo::Packing packing = {
-      {data, rows, 0, width * 2}, nullptr, 0.0f, rows, width, aligned};
-  k.layout.pack(packing, 0, rows);
-  Floats out(static_cast<std::size_t>(rows * outs), NAN);
-  kangaroo::Gemm gemm = {};
-  gemm.panel = aligned;
-  gemm.num_rows = rows;
-  gemm.width = width;
-  gemm.weight = weight.data();
-  gemm.weight_stride = width + 3;
-  gemm.residual = {nullptr, 1, 0, 0};
-  gemm.out = {reinterpret_cast<char*>(out.data()), rows, 0, outs * 4};
-  gemm.end = outs;
-  k.gemm_to_float(gemm);
-  return out;
+  Product product = {x, weight, rows, width, outs};
+  k->gemm_to_float(product.gemm());
+  return product.out;
 }
 
 // One sum of `width` products in order: off by at most width 2^-24 of their magnitudes.
@@ -79,6 +96,43 @@ void check(int64_t rows, int64_t width, int64_t outs) {
   }
 }
 
+// Some outputs in another order, from the second on, have the bits of all; what is added to them,
+// and the rounding, is what it says. A norm is that of rows normalised before.
+void check_rest(int64_t rows, int64_t width, int64_t outs) {
+  const Bits x = noise(rows * width, 1), weight = noise(outs * (width + 3), 2);
+  const Bits bias = noise(outs, 3), residual = noise(rows * outs, 4), norm = noise(width, 5);
+  const Floats all = run(x, weight, rows, width, outs);
+  std::vector<int32_t> ids;
+  for (int64_t j = 0; j < outs; ++j) ids.push_back(static_cast<int32_t>((j * 7 + 3) % outs));
+  Product some = {x, weight, rows, width, outs};
+  kangaroo::Gemm gemm = some.gemm();
+  gemm.ids = ids.data();
+  gemm.begin = 1;
+  k->gemm_to_float(gemm);
+  Product added = {x, weight, rows, width, outs};
+  gemm = added.gemm();
+  gemm.bias = bias.data();
+  char* const more = reinterpret_cast<char*>(const_cast<uint16_t*>(residual.data()));
+  gemm.residual = {more, rows, 0, outs * 2};
+  Bits kept(static_cast<std::size_t>(rows * outs));
+  gemm.out = {reinterpret_cast<char*>(kept.data()), rows, 0, outs * 2};
+  k->gemm(gemm);
+  Bits normed(x.size());
+  for (int64_t row = 0; row < rows; ++row) {
+    k->rms_norm(x.data() + row * width, norm.data(), 1e-6f, width, normed.data() + row * width);
+  }
+  Product behind = {x, weight, rows, width, outs};
+  k->gemm_to_float(behind.gemm(&norm));
+  EXPECT(behind.out == run(normed, weight, rows, width, outs));
+  for (int64_t i = 0; i < rows * outs; ++i) {
+    const int64_t row = i / outs * outs, j = i % outs;
+    EXPECT(j == 0 ? std::isnan(some.out[i]) : some.out[i] == all[row + ids[j]]);
+    const float sum =
+        testing::from_bfloat16(residual[i]) + (all[i] + testing::from_bfloat16(bias[j]));
+    EXPECT(kept[i] == testing::to_bfloat16(sum));
+  }
+}
+
 // Rows of a chain behind `committed` slots; the last sees them all and one for each row.
 struct Chain {
   int64_t rows, head_dim, committed;
@@ -108,7 +162,7 @@ struct Chain {
     tile.v = v.data();
     tile.slot_stride = tile.head_dim = head_dim;
     tile.scale = kScale;
-    ::k.attend(tile);
+    ::k->attend(tile);
     return out;
   }
   // The result is rounded to 8 bits of itself; weights keep 16 bits, and what errors in float32 do
@@ -152,19 +206,33 @@ void check_attention(int64_t rows, int64_t head_dim, int64_t committed) {
   }
 }
 
-}  // namespace
-
-int main() {
+void check_all(const kangaroo::Kernels& kernels) {
+  k = &kernels.of_bfloat16;
   for (const int64_t rows : {1, 2, 8, 16, 17, 33}) {
     for (const int64_t width : {1, 31, 32, 64, 100}) {
-      for (const int64_t outs : {1, 16, 17, 32, 50}) check(rows, width, outs);
+      for (const int64_t outs : {1, 16, 17, 32, 40, 50, 100}) check(rows, width, outs);
+      check_rest(rows, width, 100);
     }
   }
   for (const int64_t rows : {1, 3, 8, 16}) {
-    for (const int64_t head_dim : {15, 64, 80}) {
-      for (const int64_t committed : {0, 55, 63, 64, 120})
+    for (const int64_t head_dim : {15, 64, 80, 256}) {
+      for (const int64_t committed : {0, 55, 63, 64, 120}) {
         check_attention(rows, head_dim, committed);
+      }
     }
   }
+}
+
+}  // namespace
+
+int main() {
+#ifdef AMX_BESIDE_PORTABLE
+  check_all(kangaroo::amx_beside_portable::kKernels);
+#endif
+#ifdef AMX_BESIDE_AVX512
+  if (kangaroo_select_isa("avx512") == KANGAROO_OK) {
+    check_all(kangaroo::amx_beside_avx512::kKernels);
+  }
+#endif
   return testing::result();
 }

@@ -95,8 +95,9 @@ Tensor run(const Inputs& in, int64_t first, int64_t count, int32_t threads, bool
 
 // Scores are products over head_dim, and exp turns their absolute errors into relative ones of the
 // weights; e^x itself is right within 2 ulp, subtracting the largest score rounds once, and every
-// chunk of slots scales what came before it. Weights and weighted values are added slot by slot,
-// and the quotient has the errors of both sums.
+// chunk of slots scales what came before it. Weights and weighted values are added slot by slot
+// (by AMX with 16 bits of a weight, right within 2^-17), and the quotient has the errors of both
+// sums.
 void attend(const Inputs& in, int64_t b, int64_t node, int64_t head, Exact* out) {
   const int64_t d = in.head_dim, from = (b * in.num_nodes + node) * in.row_width + head * d;
   std::vector<double> scores(static_cast<std::size_t>(kSlots), -INFINITY);

@@ -128,7 +128,7 @@ def test_the_newest_whole_race_of_each_cpu_counts(tmp_path: Path) -> None:
     (tmp_path / "results/cpu_decode.jsonl").write_text(lines)
     assert report.main(arguments) == 0
     rows = cells(tmp_path, CPU_START, len(CPU_HEAD))
-    xeon, epyc = "2 cores, Xeon (amx)", "2 cores, EPYC"
+    xeon, epyc = "2 cores, Xeon (AVX-512)", "2 cores, EPYC"
     assert rows[:3] == [
         [xeon, "autoregressive (`max_depth=0`)", "100", "1.00", "1.00"],
         [xeon, "llama.cpp (KV f16)", "90", "0.90", ""],
@@ -149,7 +149,16 @@ def test_check_says_whether_readme_is_what_would_be_written(
     assert report.main([*arguments, "--check"]) == 0
 
 
-@pytest.mark.parametrize("text", ["", START, f"{END} {START}", f"{START} {END} {START} {END}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        START,
+        f"{END} {START}",
+        f"{START} {END} {START} {END}",
+        f"{START} {CPU_START} {END}",
+    ],
+)
 def test_a_readme_without_one_place_for_the_table_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected one"):
         report.updated(text, "decode", [])

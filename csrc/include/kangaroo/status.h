@@ -27,9 +27,10 @@ const char* kangaroo_version(void);
    Valid until the next such call of the thread; never NULL. */
 const char* kangaroo_last_error(void);
 
-/* Instruction set that serves this process: "amx", "avx512_bf16", "avx512", "avx2" or "portable". By
-   default the best that was compiled in, that the processor has and, of tiles, that the system
-   lets this process use. */
+/* Instruction set that serves this process: "amx", "avx512_bf16", "avx512", "avx2" or "portable".
+   By default the best that was compiled in and that the processor has. Tiles need the system's
+   leave, which the first call asks for: no stack for signals may be smaller than
+   getauxval(AT_MINSIGSTKSZ) then, and where one is, the next best serves. */
 const char* kangaroo_isa(void);
 
 /* Instruction sets compiled in, the best first, separated by commas. */

@@ -15,8 +15,9 @@ struct TileDot {
   static constexpr int64_t kStep = 32;  // of k
   static constexpr int64_t kRows = 16;
   static constexpr int64_t kOutputs = 16;
-  static constexpr int64_t kOutputsTogether = 2 * kOutputs;
 };
+
+constexpr int64_t kTileOutputsTogether = 2 * TileDot::kOutputs;
 
 // Rows of a tile, the same for all tiles of so many rows.
 int64_t tile_rows(int64_t num_rows);

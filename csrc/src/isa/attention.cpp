@@ -14,11 +14,12 @@ namespace {
 constexpr int64_t kChunk = KANGAROO_KV_CHUNK;
 constexpr uint64_t kLaneMask = (uint64_t{1} << kLanes) - 1;
 constexpr int kMaxWidth = KANGAROO_MAX_HEAD_DIM;
+constexpr int64_t kSlotsTogether = 16;               // scores come in whole vectors, and tiles
 constexpr int kRowsTogether = kLanes == 16 ? 4 : 2;  // with four vectors each: sums in registers
 static_assert(kChunk == 64, "a chunk's visible slots are the bits of one word");
 
 struct Work {
-  alignas(64) float q[kMaxAttentionRows * kMaxWidth];  // laid out for the product, and scaled
+  alignas(64) float q[kMaxAttentionRows * kMaxWidth];  // laid out for the product
   float acc[kMaxAttentionRows * kMaxWidth];            // weighted sum of values so far
   float weights[kMaxAttentionRows * kChunk];
   float top[kMaxAttentionRows];    // largest score so far
@@ -171,9 +172,7 @@ void end_products() {}
 
 #ifdef KANGAROO_AMX
 
-TileQueries queries(const Work& work, const AttentionTile& tile) {
-  return {reinterpret_cast<const Bf16*>(work.q), tile.num_rows, tile.head_dim, tile.slot_stride};
-}
+static_assert(kMaxAttentionRows <= TileDot::kRows, "one tile has all rows");
 
 template <>
 void pack_queries<TileDot>(Work& work, const AttentionTile& tile) {
@@ -192,9 +191,9 @@ void end_products<TileDot>() {
 
 template <>
 void score<TileDot>(Work& work, const AttentionTile& tile, int64_t chunk, uint64_t any) {
-  const int64_t slots = (64 - __builtin_clzll(any) + 15) / 16 * 16;
-  tile_scores(queries(work, tile), static_cast<const Bf16*>(tile.k) + chunk * tile.slot_stride,
-              slots, tile.scale, work.weights, kChunk);
+  const int64_t slots = (64 - __builtin_clzll(any) + kSlotsTogether - 1) / kSlotsTogether;
+  tile_scores(tile, reinterpret_cast<const Bf16*>(work.q), chunk, slots * kSlotsTogether,
+              work.weights, kChunk);
 }
 
 // A row that sees the whole chunk has it from tiles, in this chunk and beside any rows.
@@ -204,12 +203,11 @@ void add_chunk<TileDot>(Work& work, const AttentionTile& tile, const Bf16* v) {
   for (int r = 0; r < tile.num_rows; ++r) {
     if (work.visible[r] == ~uint64_t{0}) {
       whole |= 1u << r;
-    } else {
+    } else if (work.visible[r]) {
       add_rows<1>(work, tile, v, r);
     }
   }
-  if (!whole) return;
-  tile_values(queries(work, tile), v, work.weights, kChunk, whole, work.acc, kMaxWidth);
+  if (whole) tile_values(tile, v, work.weights, kChunk, whole, work.acc, kMaxWidth);
 }
 
 #endif
@@ -293,7 +291,7 @@ void follow_path(const Work& work, const AttentionTile& tile, int r) {
       slots[num_slots++] = row.prefix_len + __builtin_ctzll(tree);
     }
     alone.visible[0] = low_bits(num_slots);
-    while (num_slots % kLanes) slots[num_slots++] = slots[0];  // scores come in whole vectors
+    while (num_slots % kSlotsTogether) slots[num_slots++] = slots[0];
     gather(tile.k);
     score<Dot>(alone, path, 0, alone.visible[0]);
     soften(alone, 0, width);

@@ -6,7 +6,7 @@
 
 namespace kangaroo::KANGAROO_ISA {
 
-// Dot multiplies a float32 query by the keys.
+// Dot says how queries are multiplied by keys, and what keys and values are.
 template <class Dot>
 void attend(const AttentionTile& tile);
 

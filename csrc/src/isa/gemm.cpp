@@ -187,7 +187,7 @@ KANGAROO_INLINE void add_rest(const typename Dot::Packed* x,
 
 // The tile of rows from `row` on times kTiles tiles of kOuts outputs from `out` on, `block` steps
 // of k at a time, which the tiles then find in the L1 cache. The outputs after these are `next`
-// elements on.
+// elements on, or anywhere where that is 0.
 template <class Dot, class Out, int kRows, int kOuts, int kTiles>
 void tiles(const Gemm& g, const Place* places, int64_t row, int64_t out, int64_t block,
            int64_t next) {
@@ -262,7 +262,7 @@ void outputs(const Gemm& g, int64_t row, int64_t begin, int64_t end) {
   const int64_t steps = g.width / Dot::kStep;
   const int64_t tile_bytes = kOuts * g.weight_stride * kItem;
   const int64_t far = tile_bytes > 0 ? (kPrefetchBytes + tile_bytes - 1) / tile_bytes : 0;
-  const int64_t next = far * kOuts * g.weight_stride;  // whole tiles, so that lines meet rows
+  const int64_t next = g.ids ? 0 : far * kOuts * g.weight_stride;  // whole tiles: lines meet rows
   Place places[kRows];
   for (int i = 0; i < kRows; ++i) places[i] = place_of(g, row + i);
   int64_t out = begin;
@@ -271,7 +271,7 @@ void outputs(const Gemm& g, int64_t row, int64_t begin, int64_t end) {
   }
   if (steps > kBlock) {
     constexpr int64_t kGroup = kTilesPerBlock * kOuts;
-    const int64_t group = kGroup * g.weight_stride;
+    const int64_t group = g.ids ? 0 : kGroup * g.weight_stride;
     for (; out + kGroup <= end; out += kGroup) {
       tiles<Dot, Out, kRows, kOuts, kTilesPerBlock>(g, places, row, out, kBlock, group);
     }

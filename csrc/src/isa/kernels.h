@@ -98,8 +98,8 @@ struct RaceKey {
   uint64_t seed;
 };
 
-// How rows lie in a panel: the bytes of so many, and rows [begin, end) of it, both multiples of
-// how many share lines of the cache, or the end.
+// How rows lie in a panel: the bytes of so many, and rows [begin, end) of it. Both are multiples of
+// rows_together, or the end: so many are laid out at once.
 struct Layout {
   int64_t (*rows_together)(int64_t num_rows);
   std::size_t (*panel_bytes)(int64_t num_rows, int64_t width);

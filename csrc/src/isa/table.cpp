@@ -30,7 +30,7 @@ const Kernels kKernels = {
      layout_of<FloatDot>, gemm<ByteDot, float>, rms_norm<float>, rotate<float>, silu_mul<float>,
      attend<FloatDot>, argmax<float>},
 #ifdef KANGAROO_AMX
-    {TileDot::kOutputsTogether, kTileLayout, tile_gemm<Bf16>, tile_gemm<float>,
+    {kTileOutputsTogether, kTileLayout, tile_gemm<Bf16>, tile_gemm<float>,
 #else
     {kOutputsTogether, layout_of<PairDot>, gemm<PairDot, Bf16>, gemm<PairDot, float>,
 #endif

@@ -1,4 +1,4 @@
-// The five AMX instructions that products need; without the hardware, what they do, in C++.
+// The AMX instructions that products need; without the hardware, what they do, in C++.
 #pragma once
 
 #include "isa/simd.h"
@@ -33,6 +33,7 @@ void zero() {
 
 template <int kTile>
 void load_tile(const void* from, int64_t stride) {
+  tile_registers[kTile] = {};
   for (int row = 0; row < configured.rows[kTile]; ++row) {
     __builtin_memcpy(tile_registers[kTile].bytes[row],
                      static_cast<const char*>(from) + row * stride, configured.row_bytes[kTile]);
@@ -50,6 +51,11 @@ void store_tile(void* to, int64_t stride) {
 // c[m, n] += a[m, 2 k] b[k, 2 n] + a[m, 2 k + 1] b[k, 2 n + 1], in order of k.
 template <int kC, int kA, int kB>
 void multiply_tiles() {
+  if (configured.rows[kC] != configured.rows[kA] ||
+      configured.row_bytes[kA] != 4 * configured.rows[kB] ||
+      configured.row_bytes[kC] != configured.row_bytes[kB]) {
+    __builtin_trap();  // as the processor does
+  }
   float c[16][16];
   Bf16 a[16][32], b[16][32];
   __builtin_memcpy(c, tile_registers[kC].bytes, sizeof c);
