@@ -32,6 +32,7 @@ from benchmarks.verify_rows import verify_bars
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS
 from kangaroo.evals.prompts import held_out_prompts
+from kangaroo_kernels.native import C as native_core
 
 PARTS = ("decode", "verify", "bits")
 NUM_HELD_OUT = 50  # every Python has as many files that are long enough
@@ -47,6 +48,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=PARTS, help="default: all three")
+    parser.add_argument("--isa", help="instruction set; default: the processor's best")
     parser.add_argument("--quick", action="store_true", help="small defaults, no torch.compile")
     for name, default in FULL.items():
         option = f"--{name.replace('_', '-')}"
@@ -113,6 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print, append."""
     given = parse(arguments)
     torch.set_num_threads(given.threads)
+    if given.isa is not None:
+        native_core.select_isa(given.isa)
     logging.disable_progress_bar()
     record = machine(torch.device("cpu")) | {
         "benchmark": "cpu_decode",

@@ -20,6 +20,7 @@ from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS
 from kangaroo.evals import bits
 from kangaroo.evals.recording import Recording
+from kangaroo_kernels import native
 from tests.engines import kernel_set, load, make_adapter, make_prompt
 from tests.factories import make_checkpoint
 
@@ -189,6 +190,26 @@ def test_a_line_is_appended_and_the_exit_code_is_that_of_the_bars(
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["bars"][0]["verdict"] for line in lines] == ["PASS", "FAIL"]
     assert lines[0].keys() >= {"commit", "device", "torch", "threads", "arguments", "verify"}
+
+
+def test_the_instructions_that_are_asked_for_serve_and_are_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel_set("native", TINY_PY.heads.head_dim)
+    seen: list[str] = []
+
+    def part(given: Any) -> tuple[list[Bar], dict[str, Any]]:
+        seen.append(native.C.build_info()["isa"])
+        return [], {}
+
+    monkeypatch.setattr(cpu_decode, "verify", part)
+    out, before = tmp_path / "cpu_decode.jsonl", native.C.build_info()["isa"]
+    try:
+        options = ["--only", "verify", "--isa", "portable", "--threads", "1"]
+        cpu_decode.main([*options, "--out", str(out)])
+    finally:
+        native.C.select_isa(before)
+    assert [*seen, json.loads(out.read_text())["isa"]] == ["portable"] * 2
 
 
 @needs_llama_cpp
