@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from kangaroo.config import AdapterConfig, DrafterConfig, MedusaConfig, ModelConfig
 
-# A row more in a pass, over the pass: 8 rows cost a CPU 1.5 to 1.7 of what one costs
-# (benchmarks/verify_rows.py); where weights come from a GPU's memory rows are free.
+# A row more in a pass, over the pass: 8 rows cost a CPU 1.05 (AMX, AVX-512 and weights from memory)
+# to 1.7 of what one costs (benchmarks/verify_rows.py), and it is the dear ones that have to be
+# borne; where weights come from a GPU's memory rows are free.
 CPU_ROW_COST = 0.08
 
 
