@@ -37,7 +37,7 @@ CPU_NAMES = {
     "native": "autoregressive (`max_depth=0`)",
     "llama.cpp": "llama.cpp",
     "transformers": "transformers' `generate`",
-    "transformers compiled": "transformers' `generate`, compiled",
+    "transformers compiled": "transformers' `generate`, static cache, compiled",
     "paper": "`paper` adapter",
     "deep_prefix": "`deep_prefix` adapter",
     "lookup": "copies alone (`lookup=3`)",
