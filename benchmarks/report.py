@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-END = "<!-- figures end -->"
 NOT_MEASURED = "not yet measured on a GPU"
 SHAPES = ("vicuna-7b", "llama-3.1-8b", "qwen3-8b", "llama-3.2-1b")
 STEPS = ("AR step", "draft step", "verify", "round")
@@ -160,18 +159,18 @@ def line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def updated(text: str, name: str, lines: Sequence[str]) -> str:
-    """`text` with these lines between the markers of the table `name`.
+def updated(text: str, kind: str, name: str, lines: Sequence[str]) -> str:
+    """`text` with these lines between the markers of the table `name`, one of a kind of tables.
 
     Raises:
         ValueError: not exactly one place for them.
     """
-    start = f"<!-- figures: {name} -->"
+    start, end = f"<!-- {kind}: {name} -->", f"<!-- {kind} end -->"
     before, _, rest = text.partition(start)
-    old, end, behind = rest.partition(END)
-    if text.count(start) != 1 or not end or "<!-- figures:" in old:
-        raise ValueError(f"README: expected one {start} and {END} behind it")
-    return before + "\n".join([start, *lines, END]) + behind
+    old, found, behind = rest.partition(end)
+    if text.count(start) != 1 or not found or f"<!-- {kind}:" in old:
+        raise ValueError(f"expected one {start} and {end} behind it")
+    return before + "\n".join([start, *lines, end]) + behind
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -184,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
     text = given.readme.read_text(encoding="utf-8")
     new = text
     for name, made in TABLES.items():
-        new = updated(new, name, made(read(given.results / f"{name}.jsonl")))
+        new = updated(new, "figures", name, made(read(given.results / f"{name}.jsonl")))
     if given.check:
         if new != text:
             print(f"{given.readme}: out of date; run: python benchmarks/report.py", file=sys.stderr)

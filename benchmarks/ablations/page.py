@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.ablations.judging import KINDS, QUARTERS
 from benchmarks.ablations.rows import Settings
 from benchmarks.ablations.tables import BOTH, PAPER, STREAM, TABLES, TREE
-from benchmarks.report import line
+from benchmarks.report import line, updated
 
 Records = Sequence[Mapping[str, Any]]
 Found = Mapping[str, Records]  # by the row's name
@@ -187,9 +187,5 @@ def write_page(
     )
     every = tables(found) | {"drafters": drafters(race), "settings": [given]}
     for name, lines in every.items():
-        start, end = f"<!-- ablation: {name} -->", "<!-- ablation end -->"
-        if text.count(start) != 1 or end not in text.split(start)[1]:
-            raise ValueError(f"{page}: expected one {start} and {end} behind it")
-        before, rest = text.split(start)
-        text = before + "\n".join([start, *lines, ""]) + end + rest.split(end, 1)[1]
+        text = updated(text, "ablation", name, lines)
     page.write_text(text, encoding="utf-8")

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from benchmarks import report
-from benchmarks.report import CPU_HEAD, END, HEAD, NOT_MEASURED
+from benchmarks.report import CPU_HEAD, HEAD, NOT_MEASURED
 
 START, CPU_START = "<!-- figures: decode -->", "<!-- figures: cpu_decode -->"
+END = "<!-- figures end -->"
 GPU = {"device": "NVIDIA H200", "driver": "570.1", "shape": "Vicuna-7B", "weights": "random"}
 GPU |= {"dtype": "bfloat16", "date": "2026-12-01T10:00:00+00:00"}
 
@@ -161,4 +162,4 @@ def test_check_says_whether_readme_is_what_would_be_written(
 )
 def test_a_readme_without_one_place_for_the_table_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected one"):
-        report.updated(text, "decode", [])
+        report.updated(text, "figures", "decode", [])
