@@ -226,10 +226,8 @@ void check_all(const kangaroo::Kernels& kernels) {
 }  // namespace
 
 int main() {
-#ifdef AMX_BESIDE_PORTABLE
   check_all(kangaroo::amx_beside_portable::kKernels);
-#endif
-#ifdef AMX_BESIDE_AVX512
+#ifdef BESIDE_avx512
   if (kangaroo_select_isa("avx512") == KANGAROO_OK) {
     check_all(kangaroo::amx_beside_avx512::kKernels);
   }

@@ -159,8 +159,9 @@ void score(Work& work, const AttentionTile& tile, int64_t chunk, uint64_t any) {
   gemm<Dot, float>(scores);
 }
 
+// Lays out the queries. Products are between this and `end_products`, of one tile at a time.
 template <class Dot>
-void pack_queries(Work& work, const AttentionTile& tile) {
+void begin_products(Work& work, const AttentionTile& tile) {
   for (int r = 0; r < tile.num_rows; ++r) {
     const PackedRow row = {tile.rows[r].q, nullptr, 0.0f, tile.scale, tile.head_dim};
     pack_row<Dot>(row, r, tile.num_rows, reinterpret_cast<char*>(work.q));
@@ -175,7 +176,7 @@ void end_products() {}
 static_assert(kMaxAttentionRows <= TileDot::kRows, "one tile has all rows");
 
 template <>
-void pack_queries<TileDot>(Work& work, const AttentionTile& tile) {
+void begin_products<TileDot>(Work& work, const AttentionTile& tile) {
   PackedTile rows = {};
   for (int r = 0; r < tile.num_rows; ++r) rows.x[r] = static_cast<const Bf16*>(tile.rows[r].q);
   rows.rows = rows.height = tile.num_rows;
@@ -214,7 +215,7 @@ void add_chunk<TileDot>(Work& work, const AttentionTile& tile, const Bf16* v) {
 
 template <class Dot>
 void start(Work& work, const AttentionTile& tile) {
-  pack_queries<Dot>(work, tile);
+  begin_products<Dot>(work, tile);
   for (int r = 0; r < tile.num_rows; ++r) {
     for (int64_t d = 0; d < kMaxWidth && d < tile.head_dim + kLanes; ++d) {
       work.acc[r * kMaxWidth + d] = 0.0f;
