@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
+from kangaroo.config import ADAPTER_KINDS, MAX_TREE_NODES, AdapterKind, DraftConfig
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.batch import Batch
@@ -205,6 +205,15 @@ def test_a_consumer_that_leaves_early_costs_the_next_one_nothing(model: Llama) -
         rounds.close()  # type: ignore[attr-defined]
         assert not graphs.busy
         assert_same(decode(graphs, request_of(model, 9, 50)), expected, plain.config)
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_a_longer_text_than_the_one_before(model: Llama, draft: dict[str, Any]) -> None:
+    """Caches that are kept have room for its tokens, but not for the nodes behind them."""
+    plain, graphs = decoders(model, "paper", confidence=0.0, **draft)
+    for lengths in ((1, MAX_TREE_NODES - 1), (40, 2 * MAX_TREE_NODES - 45)):
+        expected = decode(plain, request_of(model, *lengths))
+        assert_same(decode(graphs, request_of(model, *lengths)), expected, plain.config)
 
 
 @pytest.mark.parametrize("draft", DRAFTS)

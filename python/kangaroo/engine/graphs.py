@@ -7,6 +7,7 @@ from operator import is_
 
 import torch
 
+from kangaroo.config import MAX_TREE_NODES
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.copying import CopyingDrafter
 from kangaroo.draft.device import DeviceDrafter
@@ -97,7 +98,7 @@ class GraphDecoder(Decoder):
     def new_state(self, batch: int, num_slots: int) -> DecodeState:
         """See Decoder; the caches of the last call, where they are large enough."""
         spare, self._spare = self._spare, None
-        if spare is None or (batch, num_slots) > (1, spare.shallow_kv.num_slots):
+        if spare is None or batch > 1 or spare.shallow_kv.num_slots < num_slots + MAX_TREE_NODES:
             return super().new_state(batch, num_slots)
         spare.requests.clear()
         spare.unwritten = []
