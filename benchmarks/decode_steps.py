@@ -16,6 +16,7 @@ from benchmarks.launches import launches_of
 from benchmarks.subjects import Subject
 from benchmarks.traffic import Counter, Traffic
 from kangaroo.config import DraftConfig
+from kangaroo.draft.device import DeviceDrafter
 from kangaroo.draft.tree import DraftTree, tensors
 from kangaroo.draft.whole import chain_drafter
 from kangaroo.engine.capture import captured_rounds
@@ -57,6 +58,7 @@ class Rig:
         device = model.weights.norm.device
         self.count = Counter(model.config, adapter.config, model.weights.norm.itemsize)
         self.head = DraftHead(model.weights.lm_head)
+        self.captured = DeviceDrafter(model, adapter, config, head=self.head)
         self.root = torch.zeros(case.batch, 1, dtype=torch.int64, device=device)
         self.trees = chains(case.batch, case.depth + 1)
         self.accepted = tensors(self.trees, device)
@@ -105,11 +107,16 @@ class Rig:
         return self.decoder.verify(self.state, trees)
 
     def accept(self) -> object:
-        """Which nodes are kept, and what the adapter learns of all of them."""
+        """Which nodes are kept, and what the adapter learns of all of them; where a graph is
+        captured, as captured rounds do it.
+        """
         self.state.forget_nodes()
         verdict = self.subject.model.kernels.verify_tree(self.logits, *self.accepted)
-        successors = [tree.tokens for tree in self.trees]
-        self.decoder.drafter.verified(self.state, self.trees, self.h_deep, successors)
+        if self.root.is_cuda:
+            self.captured.refresh(self.state, self.h_deep, self.accepted[0])
+        else:
+            successors = [tree.tokens for tree in self.trees]
+            self.decoder.drafter.verified(self.state, self.trees, self.h_deep, successors)
         return verdict
 
     def steps(self) -> list[Step]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.models import Sweep
+from kangaroo_kernels import UnsupportedError
 
 CPU_ROTATION_BYTES = 256 * 2**20  # several times any last-level cache of a workstation
 MAX_COPIES = 4096
@@ -157,11 +158,16 @@ def able(
 def measure(
     case: Case, implementations: Mapping[str, Call], setting: Setting, copy_gb_per_s: float
 ) -> list[dict[str, Any]]:
-    """All implementations and peers in turns on the same copies: one figure per implementation."""
+    """All implementations and peers in turns on the same copies: one figure per implementation
+    that takes the case.
+    """
     copies = [case.copy() for _ in range(case.num_copies(setting.rotation_bytes))]
-    ours = {
-        name: setting.prepare(partial(case.run, op), copies) for name, op in implementations.items()
-    }
+    ours, refused = {}, {}
+    for name, op in implementations.items():
+        try:
+            ours[name] = setting.prepare(partial(case.run, op), copies)
+        except UnsupportedError as refusal:
+            refused[name] = str(refusal)
     theirs, failed = able(case.peers, copies, setting)
     taken: dict[str, list[float]] = {name: [] for name in (*ours, *theirs)}
     for _ in range(setting.repeats):
@@ -189,6 +195,7 @@ def measure(
                 "percent_of_copy": round(100 * gb_per_s / copy_gb_per_s, 2),
                 "peers_p50_us": peers_us,
                 "failed_peers": failed,
+                "refused": refused,
             }
         )
     return figures

@@ -15,8 +15,9 @@ def cases(setting: Setting) -> Iterator[Case]:
     for max_nodes, depth in ((16, 6), (64, 8)):
         inner = widths(max_nodes, depth)
         places, last = 1 + sum(inner), inner[-1]
-        cpu = torch.device("cpu")
-        bed, trees = Seedbed.empty(1, places, K, cpu), DraftTrees.of_roots(1, max_nodes, 0.0, cpu)
+        device = setting.device
+        bed = Seedbed.empty(1, places, K, device)
+        trees = DraftTrees.of_roots(1, max_nodes, 0.0, device)
         bed.paths.copy_(torch.rand(1, places).sort(descending=True).values)
         bed.waiting.copy_(torch.rand(1, places, K))
         rows, tokens = torch.randn(1, last, 50).softmax(-1).topk(K)

@@ -75,6 +75,7 @@ def shown(figure: dict[str, Any]) -> str:
     shape = " ".join(f"{key}={size}" for key, size in figure["shape"].items())
     beside = [f"{name} x{us / figure['p50_us']:.2f}" for name, us in figure["peers_p50_us"].items()]
     beside += [f"{name} failed" for name in figure["failed_peers"]]
+    beside += [f"{name} refuses" for name in figure["refused"]]
     return (
         f"{figure['case']:24} {shape:36} {figure['backend']:10} {figure['p50_us']:9.1f} us "
         f"{figure['percent_of_copy']:6.1f} %{' ' if figure['cold'] else '*'} {', '.join(beside)}"

@@ -46,6 +46,7 @@ def _commit_path_kernel(
         root = tl.minimum(tl.load(seqlens_ptr + sequence) + length, limit)
         behind = tl.maximum(root - LAG, 0)
         front = exit_states_ptr + sequence * num_rows * width
+        tl.debug_barrier()  # all warps have seen the length before one of them writes it
         for start in range(0, width, BLOCK):
             column = start + tl.arange(0, BLOCK)
             state = tl.load(front + (leaf + 1) * width + column, mask=column < width)

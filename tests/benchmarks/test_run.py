@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.harness import Case, Setting, able, measure
 from benchmarks.models import SWEEPS
-from kangaroo_kernels import Target
+from kangaroo_kernels import Target, UnsupportedError
 from kangaroo_kernels.kernel_set import IMPLS, Backend, load_impl
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +70,16 @@ def test_a_peer_that_fails_is_named_with_its_words() -> None:
     assert list(samples) == ["sound"]
     assert samples["sound"]() > 0
     assert failed == {"broken": "RuntimeError: no kernel for this shape"}
+
+
+def test_an_implementation_may_refuse_a_case() -> None:
+    def refuses(op: str, *_: Tensor) -> None:
+        if op == "narrow":
+            raise UnsupportedError("too wide")
+
+    case = Case("wide", {"N": 1}, 4, (torch.ones(1),), refuses)
+    [figure] = measure(case, {"narrow": "narrow", "wide": "wide"}, SETTING, copy_gb_per_s=10.0)
+    assert (figure["backend"], figure["refused"]) == ("wide", {"narrow": "too wide"})
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

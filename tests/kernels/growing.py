@@ -29,14 +29,14 @@ class Bed:
         cls, roots: Sequence[int], max_nodes: int, num_places: int, k: int, threshold: float = 0.0
     ) -> Bed:
         """Roots at these positions; their tokens are 7, 8, ..."""
-        batch, cpu = len(roots), torch.device("cpu")
-        trees = DraftTrees.of_roots(batch, max_nodes, threshold, cpu)
+        batch, device = len(roots), torch.get_default_device()
+        trees = DraftTrees.of_roots(batch, max_nodes, threshold, device)
         nodes = trees.nodes
         for x in (nodes.tokens, nodes.positions, trees.parents, trees.ancestors):
             x.random_(100)  # what an earlier tree may have left
         nodes.tokens[:, 0] = torch.arange(batch) + 7
         nodes.positions[:, 0] = torch.tensor(roots)
-        return cls(Seedbed.empty(batch, num_places, k, cpu), trees)
+        return cls(Seedbed.empty(batch, num_places, k, device), trees)
 
     @property
     def flat(self) -> tuple[Tensor, ...]:

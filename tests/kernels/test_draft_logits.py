@@ -12,7 +12,7 @@ from kangaroo_kernels.draft_logits import DraftLogits
 from kangaroo_kernels.kernel_set import Backend, Target, load_impl
 from kangaroo_kernels.testing import Budget
 from tests.kernels import laws
-from tests.kernels.heads import EPS, EXACT, QUANTIZED, Ranked, native_may_refuse
+from tests.kernels.heads import EPS, EXACT, QUANTIZED, Ranked, cpp_may_refuse
 from tests.kernels.test_top1_confidence import make_inputs
 
 SHAPES = [(40, 37), (193, 16), (192, 1000), (65, 130)]  # C, V
@@ -44,7 +44,7 @@ def test_error_budget(
 @pytest.mark.parametrize("kind", QUANTIZED)
 def test_quantized_heads(draft_logits: DraftLogits, dtype: torch.dtype, kind: str) -> None:
     """Within the budget of the quantized weights' own logits; or refused, by name."""
-    with native_may_refuse(draft_logits):
+    with cpp_may_refuse(draft_logits):
         check_budget(draft_logits, dtype, (193, 130), kind)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from kangaroo.engine.graphs import MAX_EOS
 from tests.kernels.toy_rounds import Toy, greedy
 
 MODES = ("conditional", "nested", "early_return")
@@ -135,7 +136,7 @@ def test_the_toy_is_greedy(num_steps: int) -> None:
 @pytest.mark.parametrize("num_steps", [0, 1, 3, 6])
 @pytest.mark.parametrize("mode", MODES)
 def test_every_mode_is_greedy(extension: Any, mode: str, num_steps: int, ahead: int) -> None:
-    eos_ids = greedy(ROOTS[2], 30)[13:]
+    eos_ids = greedy(ROOTS[2], 30)[-MAX_EOS:]
     decoder = Decoder(extension, mode, num_steps, ahead, eos_ids)
     decoder.capture()
     budgets = (41, 1, 50)

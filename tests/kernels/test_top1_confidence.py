@@ -15,7 +15,7 @@ from kangaroo_kernels import testing
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
 from kangaroo_kernels.top1_confidence import Top1Confidence
 from tests.kernels import laws
-from tests.kernels.heads import EPS, EXACT, QUANTIZED, Ranked, make_head, native_may_refuse
+from tests.kernels.heads import EPS, EXACT, QUANTIZED, Ranked, cpp_may_refuse, make_head
 
 SHAPES = [(40, 37), (193, 3), (192, 4096), (65, 130), (1, 1)]  # C, V
 # B, N; the last so that the largest error of so few numbers is not luck
@@ -70,7 +70,7 @@ def test_error_budget(
 @pytest.mark.parametrize("kind", QUANTIZED)
 def test_quantized_heads(top1_confidence: Top1Confidence, dtype: torch.dtype, kind: str) -> None:
     """Within the budget of the quantized weights' own logits; or refused, by name."""
-    with native_may_refuse(top1_confidence):
+    with cpp_may_refuse(top1_confidence):
         check_budget(top1_confidence, dtype, (193, 130), kind, [(1, 3), (3, 17)])
 
 

@@ -12,7 +12,7 @@ from kangaroo_kernels import testing
 from kangaroo_kernels.draft_head import MAX_K, DraftHead
 from kangaroo_kernels.topk_confidence import TopkConfidence
 from tests.kernels import laws
-from tests.kernels.heads import EPS, EXACT, QUANTIZED, Ranked, native_may_refuse
+from tests.kernels.heads import EPS, EXACT, QUANTIZED, Ranked, cpp_may_refuse
 from tests.kernels.test_top1_confidence import make_inputs
 
 SHAPES = [(40, 37), (193, 16), (192, 4096), (65, 130)]  # C, V
@@ -61,7 +61,7 @@ def test_error_budget(
 @pytest.mark.parametrize("kind", QUANTIZED)
 def test_quantized_heads(topk_confidence: TopkConfidence, dtype: torch.dtype, kind: str) -> None:
     """Within the budget of the quantized weights' own logits; or refused, by name."""
-    with native_may_refuse(topk_confidence):
+    with cpp_may_refuse(topk_confidence):
         check_budget(topk_confidence, dtype, (40, 130), kind, 4, batches=[(1, 3), (3, 17)])
 
 
