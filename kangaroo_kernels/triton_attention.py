@@ -20,9 +20,16 @@ from kangaroo_kernels import triton_math
 from kangaroo_kernels.kernel_set import Target
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.tree_attention import KV_CHUNK
-from kangaroo_kernels.triton_math import COUNTS, ROW_TILE, exact_dot, pad_to_power_of_2
+from kangaroo_kernels.triton_math import (
+    COUNTS,
+    ROW_TILE,
+    after_previous,
+    exact_dot,
+    launching,
+    pad_to_power_of_2,
+)
 
-SPLIT = 4 * KV_CHUNK  # slots
+SPLIT = 2 * KV_CHUNK  # slots: the fewer, the more programs share a short context
 COMBINE = 16  # splits at a time
 MAX_HEAD_DIM = 256
 
@@ -59,6 +66,7 @@ def _split_kernel(
     CHUNK: tl.constexpr,
     TREE: tl.constexpr,
 ):
+    after_previous()
     sequence = tl.program_id(1) // H_KV
     kv_head = tl.program_id(1) % H_KV
     committed = tl.load(seqlens_ptr + sequence)
@@ -193,6 +201,7 @@ def _combine_kernel(
     TREE: tl.constexpr,
 ):
     """One row: its splits in order."""
+    after_previous()
     row = tl.program_id(0).to(tl.int64)
     node = row // H_Q
     committed = tl.load(seqlens_ptr + node // num_nodes)
@@ -245,11 +254,11 @@ def attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale:
         q, k_cache, v_cache, nodes.cache_seqlens, nodes.ancestors, acc, top, mass, scale,
         nodes.first_node, num_nodes, num_slots, num_splits, num_tiles, H_KV=h_kv, GROUP=group,
         D=head_dim, BLOCK_D=block_d, ROWS=ROW_TILE, SPLIT=SPLIT, CHUNK=KV_CHUNK, TREE=is_tree,
-        num_warps=4, num_stages=2, enable_fp_fusion=True,
+        num_warps=4, num_stages=3 if head_dim <= 128 else 2, **launching(),
     )  # fmt: skip
     _combine_kernel[(num_rows,)](
         acc, top, mass, out, nodes.cache_seqlens, nodes.ancestors, nodes.first_node, num_nodes,
         num_splits, H_Q=h_q, D=head_dim, BLOCK_D=block_d, SPLIT=SPLIT, BLOCK=COMBINE, TREE=is_tree,
-        num_warps=4, enable_fp_fusion=True,
+        num_warps=4, **launching(),
     )  # fmt: skip
     return out

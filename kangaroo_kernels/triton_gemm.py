@@ -13,30 +13,53 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.triton_math import COUNTS, ROW_TILE, pad_to_power_of_2, sums_of_products
+from kangaroo_kernels.triton_math import (
+    COUNTS,
+    ROW_TILE,
+    after_previous,
+    launching,
+    pad_to_power_of_2,
+    sums_of_products,
+)
 
 WAVE = 256  # programs: about two for each multiprocessor of a large GPU
 
 
+# Rows of the weight in a tile -> columns at once, and stages: what a program has in flight must
+# hide the memory's latency, and fit a multiprocessor twice.
+STEPS = {16: (256, 4), 32: (128, 4), 64: (64, 6), 128: (128, 3)}
+
+
 @dataclass(frozen=True)
 class Tiling:
-    """How a weight's shape is cut. Never a function of the number of rows: bits depend on it."""
+    """How a weight's shape is cut. Never a function of the number of rows: bits depend on it.
+
+    Attributes:
+        block_n: outputs of a program; of a gate and its up one.
+        num_warps: each multiplies 8 or more of the tile's rows: more warps would read the same
+            numbers again, and shared memory is the limit.
+    """
 
     block_n: int
     block_k: int
     split_k: int
+    num_warps: int
+    num_stages: int
 
     @classmethod
-    def of(cls, num_out: int, width: int, itemsize: int) -> Tiling:
-        """As wide as leaves a wave of programs; where the narrowest tiles are too few, the sums
-        over columns are split. Narrow tiles of 16-bit weights are longer: what a program has in
-        flight must hide the memory's latency.
+    def of(cls, num_out: int, width: int, itemsize: int, *, gated: bool = False) -> Tiling:
+        """As wide as leaves a wave of programs, of gates and ups half a wave; where the narrowest
+        tiles are too few, the sums over columns are split.
         """
-        block_n = next((n for n in (64, 32) if num_out >= n * WAVE), 16)
-        longest = 256 if (block_n, itemsize) == (16, 2) else 128
-        block_k = min(longest, pad_to_power_of_2(width, 16))
+        least = WAVE // 2 if gated else WAVE
+        block_n = next((n for n in (64, 32) if num_out >= n * least), 16)
+        num_rows, is_wide = 2 * block_n if gated else block_n, itemsize > 2
+        longest, num_stages = STEPS[num_rows]
+        block_k = min(longest, 128 if is_wide else 256, pad_to_power_of_2(width, 16))
         enough = WAVE // -(-num_out // block_n)
-        return cls(block_n, block_k, max(1, min(8, enough, width // (4 * block_k))))
+        split_k = 1 if gated else max(1, min(8, enough, width // (4 * block_k)))
+        num_warps = 2 if num_rows == 16 and not is_wide else 4
+        return cls(block_n, block_k, split_k, num_warps, num_stages)
 
 
 @dataclass(frozen=True)
@@ -87,6 +110,7 @@ def _product_kernel(
     BLOCK_K: tl.constexpr,
     SPLIT_K: tl.constexpr,
 ):
+    after_previous()
     HAS_NORM: tl.constexpr = norm_ptr is not None
     # Tiles of rows stand side by side in the grid: all but the first find the weights in L2.
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -140,6 +164,7 @@ def _sum_splits_kernel(
     BLOCK_N: tl.constexpr,
 ):
     """The partial sums of one row in the order of the splits, and what stands behind."""
+    after_previous()
     row = tl.program_id(0) + tl.arange(0, 1)
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     live = (column < num_out)[None, :]
@@ -167,8 +192,8 @@ def product(x: Tensor, weight: Tensor, around: Epilogue, out: Tensor) -> None:
     num_rows = x.shape[:-1].numel()
     if num_rows == 0:
         return
-    tiling = Tiling.of(num_out, width, weight.itemsize)
-    split_k = 1 if around.gated else tiling.split_k
+    tiling = Tiling.of(num_out, width, weight.itemsize, gated=around.gated)
+    split_k = tiling.split_k
     part = squares = None
     if split_k > 1:
         part = x.new_empty(split_k, num_rows, num_out, dtype=torch.float32)
@@ -178,11 +203,12 @@ def product(x: Tensor, weight: Tensor, around: Epilogue, out: Tensor) -> None:
     _product_kernel[grid](
         x, weight, norm, bias, residual, out, part, squares, num_rows, around.eps,
         width=width, num_out=num_out, GATED=around.gated, ROWS=ROW_TILE, BLOCK_N=tiling.block_n,
-        BLOCK_K=tiling.block_k, SPLIT_K=split_k, num_warps=4, num_stages=4, enable_fp_fusion=True,
+        BLOCK_K=tiling.block_k, SPLIT_K=split_k, num_warps=tiling.num_warps,
+        num_stages=tiling.num_stages, **launching(),
     )  # fmt: skip
     if part is not None:
         _sum_splits_kernel[(num_rows, triton.cdiv(num_out, 512))](
             part, squares, bias, residual, out, num_rows, around.eps, width=width, num_out=num_out,
             HAS_NORM=norm is not None, SPLIT_K=split_k, BLOCK_N=512, num_warps=4,
-            enable_fp_fusion=True,
+            **launching(),
         )  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+from triton.language.target_info import cuda_capability_geq
 
 from kangaroo_kernels.kernel_set import Target
 
@@ -31,6 +33,8 @@ COUNTS = (
     "batch",
 )
 
+OWN = tl.constexpr(8)  # neighbours that a thread certainly holds: their sum asks no other
+
 # Rows are computed in tiles of exactly one tensor-core instruction's height, however few there are.
 ROW_TILE = 16
 
@@ -49,6 +53,23 @@ def unsupported(target: Target) -> str | None:
     if capability < MIN_CAPABILITY:
         return f"needs compute capability {MIN_CAPABILITY}, not {capability}"
     return None
+
+
+def launching(*, fp_fusion: bool = True) -> dict[str, bool]:
+    """Options of every launch. Where the GPU can (programmatic dependent launch), the kernel may be
+    scheduled before the one in front of it has ended: it begins with `after_previous`.
+    """
+    return {"enable_fp_fusion": fp_fusion, "launch_pdl": bool(cuda_capability_geq(9))}
+
+
+@triton.jit
+def after_previous():
+    """The first line of every kernel that is launched: the next one may be scheduled, and what the
+    previous one, and all in front of it, have written is there.
+    """
+    if cuda_capability_geq(9):
+        gdc_launch_dependents()
+        gdc_wait()
 
 
 def pad_to_power_of_2(size: int, least: int = 1) -> int:
@@ -90,29 +111,34 @@ def sums_of_products(
     Returns ([rows, weight rows], sums of squares of x [rows]).
     """
     acc = tl.zeros((row.shape[0], weight_row.shape[0]), tl.float32)
-    squares = tl.zeros((row.shape[0],), tl.float32)
+    squares = tl.zeros((row.shape[0], BLOCK_K // OWN), tl.float32)
     for k in range(k_start, k_stop, BLOCK_K):
         column = k + tl.arange(0, BLOCK_K)
-        inside = column < width
+        x_live, weight_here = row_live[:, None], weight_live[None, :]
+        if width % BLOCK_K != 0:
+            x_live &= (column < width)[None, :]
+            weight_here &= (column < width)[:, None]
         x = tl.load(
-            x_ptr + row[:, None].to(tl.int64) * width + column[None, :],
-            mask=row_live[:, None] & inside[None, :],
-            other=0.0,
+            x_ptr + row[:, None].to(tl.int64) * width + column[None, :], mask=x_live, other=0.0
         )
         weight = tl.load(
             weight_ptr + weight_row[None, :].to(tl.int64) * weight_stride + column[:, None],
-            mask=weight_live[None, :] & inside[:, None],
+            mask=weight_here,
             other=0.0,
         )
         if HAS_NORM:
             wide = x.to(tl.float32)
-            squares += tl.sum(wide * wide, axis=1)
-            norm = tl.load(norm_ptr + column, mask=inside, other=0.0).to(tl.float32)
+            squares += tl.sum((wide * wide).reshape(row.shape[0], BLOCK_K // OWN, OWN), axis=2)
             if x.dtype == tl.float16:
+                norm = tl.load(norm_ptr + column, mask=column < width, other=0.0).to(tl.float32)
                 weight = (weight.to(tl.float32) * norm[:, None]).to(x.dtype)
             else:
-                x = (wide * norm[None, :]).to(x.dtype)
+                # Once for every row, so that the compiler fetches it ahead, as it does x.
+                norm = tl.load(
+                    norm_ptr + 0 * row[:, None] + column[None, :], mask=x_live, other=0.0
+                )
+                x = (wide * norm.to(tl.float32)).to(x.dtype)
         if weight.dtype != x.dtype:
             weight = weight.to(tl.float32).to(x.dtype)  # exact: one byte each
         acc = exact_dot(x, weight, acc)
-    return acc, squares
+    return acc, tl.sum(squares, axis=1)

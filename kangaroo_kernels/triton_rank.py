@@ -16,7 +16,14 @@ from torch import Tensor
 from kangaroo_kernels.checks import require_chain, require_head, require_like, sizes
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
 from kangaroo_kernels.kernel_set import UnsupportedError
-from kangaroo_kernels.triton_math import COUNTS, ROW_TILE, pad_to_power_of_2, sums_of_products
+from kangaroo_kernels.triton_math import (
+    COUNTS,
+    ROW_TILE,
+    after_previous,
+    launching,
+    pad_to_power_of_2,
+    sums_of_products,
+)
 
 BLOCK_V = 64
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # finite, in float32
@@ -75,6 +82,7 @@ def _score_kernel(
     BLOCK_V: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
+    after_previous()
     tile = tl.program_id(1)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_live = row < num_rows
@@ -138,6 +146,7 @@ def _merge_kernel(
     BLOCK: tl.constexpr,
 ):
     """A token below 0 is none: its confidence is 0, and in a chain token 0 stands for it."""
+    after_previous()
     row = tl.program_id(0).to(tl.int64)
     tile = tl.arange(0, BLOCK)
     live = tile < num_tiles
@@ -240,8 +249,8 @@ def rank_tokens(
         _score_kernel[(triton.cdiv(num_rows, ROW_TILE), num_tiles)](
             h, norm_weight, *head, top, token, mass, num_rows, eps, head.num_ids, width=width,
             vocab=len(head.weight), K=k, ROWS=ROW_TILE, BLOCK_V=BLOCK_V,
-            BLOCK_K=min(128, pad_to_power_of_2(width, 16)), num_warps=4, num_stages=4,
-            enable_fp_fusion=True,
+            BLOCK_K=min(64, pad_to_power_of_2(width, 16)), num_warps=4, num_stages=6,
+            **launching(),
         )  # fmt: skip
     return merge_best(top, token, mass, len(head.weight) - 1, chain)
 
@@ -260,6 +269,6 @@ def merge_best(
         _merge_kernel[(batch * num_nodes,)](
             top, token, mass, best, confidence, *(chain or [None] * 5), num_tiles, last_token,
             num_nodes, 0 if chain is None else chain.tokens.shape[1], K=k,
-            BLOCK=pad_to_power_of_2(num_tiles), num_warps=8, enable_fp_fusion=True,
+            BLOCK=pad_to_power_of_2(num_tiles), num_warps=8, **launching(),
         )  # fmt: skip
     return best, confidence

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kangaroo_kernels.triton_math import COUNTS
+from kangaroo_kernels.triton_math import COUNTS, after_previous
 from kangaroo_kernels.triton_rank import LOWEST
 
 WIDE = 4096  # logits that are read at once, and that are gathered at most
@@ -162,6 +162,7 @@ def threshold_kernel(
     PIVOTS: tl.constexpr,
 ):
     """One program per row."""
+    after_previous()
     row = tl.program_id(0).to(tl.int64)
     logits = logits_ptr + row * num_ids
     most = tl.full((WIDE,), float("-inf"), tl.float32)

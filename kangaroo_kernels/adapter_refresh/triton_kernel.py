@@ -8,7 +8,14 @@ from kangaroo_kernels.adapter_weights import RefreshWeights
 from kangaroo_kernels.checks import require_like, sizes
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.triton_gemm import Tiling
-from kangaroo_kernels.triton_math import COUNTS, ROW_TILE, sums_of_products, unsupported
+from kangaroo_kernels.triton_math import (
+    COUNTS,
+    ROW_TILE,
+    after_previous,
+    launching,
+    sums_of_products,
+    unsupported,
+)
 from kangaroo_kernels.triton_rope import check_places, interleaved, place_heads
 
 __all__ = ["adapter_refresh", "unsupported"]
@@ -41,6 +48,7 @@ def _adapter_refresh_kernel(
     ROWS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
+    after_previous()
     tiles: tl.constexpr = tl.cdiv(D // 2, PAIRS)
     head = tl.program_id(1) // tiles
     first = tl.program_id(1) % tiles * PAIRS
@@ -110,6 +118,6 @@ def adapter_refresh(
         *states, *weights, k_cache, v_cache, rope,
         nodes.positions, nodes.cache_seqlens, nodes.first_node, num_nodes, num_rows, num_slots,
         rope.shape[1], eps, width=width, H_KV=h_kv, D=head_dim, PAIRS=pairs, ROWS=ROW_TILE,
-        BLOCK_K=tiling.block_k, num_warps=4, num_stages=4,
-        enable_fp_fusion=True,
+        BLOCK_K=tiling.block_k, num_warps=4, num_stages=tiling.num_stages,
+        **launching(),
     )  # fmt: skip

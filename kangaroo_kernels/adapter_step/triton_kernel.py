@@ -12,7 +12,13 @@ from kangaroo_kernels.checks import require_cache, require_like, sizes
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.triton_attention import attend, unsupported
 from kangaroo_kernels.triton_gemm import Epilogue, Tiling, product
-from kangaroo_kernels.triton_math import COUNTS, ROW_TILE, sums_of_products
+from kangaroo_kernels.triton_math import (
+    COUNTS,
+    ROW_TILE,
+    after_previous,
+    launching,
+    sums_of_products,
+)
 from kangaroo_kernels.triton_rope import check_places, interleaved, place_heads
 
 __all__ = ["adapter_step", "unsupported"]
@@ -43,6 +49,7 @@ def _project_and_append_kernel(
     ROWS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
+    after_previous()
     tiles: tl.constexpr = tl.cdiv(D // 2, PAIRS)
     head = tl.program_id(1) // tiles
     first = tl.program_id(1) % tiles * PAIRS
@@ -100,8 +107,8 @@ def adapter_step(
         h, weights.input_norm, weights.qkv, q, k_cache, v_cache, rope, nodes.positions,
         nodes.cache_seqlens, nodes.first_node, num_nodes, num_rows, num_slots, rope.shape[1], eps,
         width=width, H_Q=h_q, H_KV=h_kv, D=head_dim, PAIRS=pairs, ROWS=ROW_TILE,
-        BLOCK_K=tiling.block_k, num_warps=4, num_stages=4,
-        enable_fp_fusion=True,
+        BLOCK_K=tiling.block_k, num_warps=tiling.num_warps, num_stages=tiling.num_stages,
+        **launching(),
     )  # fmt: skip
     heads = attend(q, k_cache, v_cache, nodes, head_dim**-0.5)
     out = torch.empty_like(h)

@@ -8,7 +8,7 @@ from torch import Tensor
 from kangaroo_kernels.checks import require, require_chain, sizes
 from kangaroo_kernels.draft_head import DraftChain
 from kangaroo_kernels.nodes import SlotPlaces
-from kangaroo_kernels.triton_math import COUNTS, unsupported
+from kangaroo_kernels.triton_math import COUNTS, after_previous, launching, unsupported
 from kangaroo_kernels.verify_tree import Verdict
 
 __all__ = ["commit_path", "unsupported"]
@@ -38,6 +38,7 @@ def _commit_path_kernel(
     width: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    after_previous()
     sequence = tl.program_id(0).to(tl.int64)
     if tl.load(done_ptr + sequence) == 0:
         length = tl.minimum(tl.maximum(tl.load(path_len_ptr + sequence), 1), num_nodes)
@@ -93,5 +94,5 @@ def commit_path(
     _commit_path_kernel[(batch,)](
         *verdict, chain.tokens, chain.positions, exit_states, *places[0],
         *places[1], done, num_nodes, chain.tokens.shape[1], num_rows, num_positions, limit, LAG=lag,
-        width=width, BLOCK=BLOCK, num_warps=4, enable_fp_fusion=True,
+        width=width, BLOCK=BLOCK, num_warps=4, **launching(),
     )  # fmt: skip

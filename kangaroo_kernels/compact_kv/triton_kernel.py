@@ -8,7 +8,13 @@ import triton.language as tl
 from torch import Tensor
 
 from kangaroo_kernels.checks import require, require_planes, require_within, sizes
-from kangaroo_kernels.triton_math import COUNTS, pad_to_power_of_2, unsupported
+from kangaroo_kernels.triton_math import (
+    COUNTS,
+    after_previous,
+    launching,
+    pad_to_power_of_2,
+    unsupported,
+)
 
 __all__ = ["compact_kv", "unsupported"]
 
@@ -50,6 +56,7 @@ def _compact_kv_kernel(
     BLOCK_J: tl.constexpr,
     BLOCK_W: tl.constexpr,
 ):
+    after_previous()
     unit = tl.program_id(0)
     paths = (path_ptr, path_len_ptr, seqlens_ptr, path_stride, batch)
     if unit < stop0:
@@ -123,7 +130,7 @@ def _launch(
         *four, path, path_len, cache_seqlens, path_stride, batch,
         *stops, *heads, *slots, *planes, *widths,
         BLOCK_J=pad_to_power_of_2(path_stride), BLOCK_W=BLOCK_W, num_warps=4,
-        enable_fp_fusion=True,
+        **launching(),
     )  # fmt: skip
 
 

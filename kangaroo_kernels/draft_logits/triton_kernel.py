@@ -8,7 +8,14 @@ import triton.language as tl
 from torch import Tensor
 
 from kangaroo_kernels.draft_head import DraftHead
-from kangaroo_kernels.triton_math import COUNTS, ROW_TILE, pad_to_power_of_2, unsupported
+from kangaroo_kernels.triton_math import (
+    COUNTS,
+    ROW_TILE,
+    after_previous,
+    launching,
+    pad_to_power_of_2,
+    unsupported,
+)
 from kangaroo_kernels.triton_rank import BLOCK_V, require_ranked, tile_logits
 
 __all__ = ["draft_logits", "unsupported"]
@@ -31,6 +38,7 @@ def _draft_logits_kernel(
     BLOCK_V: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
+    after_previous()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_live = row < num_rows
     column = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
@@ -52,7 +60,7 @@ def draft_logits(h: Tensor, head: DraftHead, norm_weight: Tensor, eps: float) ->
     _draft_logits_kernel[grid](
         h, norm_weight, *head, out, num_rows, eps, head.num_ids, width=width,
         vocab=len(head.weight), ROWS=ROW_TILE, BLOCK_V=BLOCK_V,
-        BLOCK_K=min(128, pad_to_power_of_2(width, 16)), num_warps=4, num_stages=4,
-        enable_fp_fusion=True,
+        BLOCK_K=min(64, pad_to_power_of_2(width, 16)), num_warps=4, num_stages=6,
+        **launching(),
     )  # fmt: skip
     return out

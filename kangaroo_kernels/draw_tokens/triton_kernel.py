@@ -17,7 +17,7 @@ from kangaroo_kernels.checks import (
 )
 from kangaroo_kernels.draft_head import MAX_K, DraftChain
 from kangaroo_kernels.draws import RACE, Draws
-from kangaroo_kernels.triton_math import COUNTS, unsupported
+from kangaroo_kernels.triton_math import COUNTS, after_previous, launching, unsupported
 from kangaroo_kernels.triton_rank import keep_best, merge_best
 from kangaroo_kernels.triton_threshold import (
     PIVOTS,
@@ -29,7 +29,7 @@ from kangaroo_kernels.triton_threshold import (
 
 __all__ = ["draw_tokens", "unsupported"]
 
-TILES, BLOCK = 16, 64  # of a program, and the logits of each: lists of the best are per tile
+TILES, BLOCK = 8, 128  # of a program, and the logits of each: lists of the best are per tile
 LAST_TOKEN = 2**31 - 1
 LOWEST = tl.constexpr(-1.7976931348623157e308)  # finite, in float64
 PURPOSE = tl.constexpr(RACE)
@@ -70,6 +70,7 @@ def _race_kernel(
     BLOCK: tl.constexpr,
 ):
     """One program for TILES tiles of a row."""
+    after_previous()
     row = tl.program_id(0).to(tl.int64)
     tile = tl.program_id(1) * TILES + tl.arange(0, TILES)
     column = tile[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
@@ -126,12 +127,12 @@ def draw_tokens(
     if num_rows > 0:
         threshold_kernel[(num_rows,)](
             logits, draws.temperature, draws.top_k, draws.top_p, scratch, largest, least, num_nodes,
-            num_ids, WIDE=WIDE, BLOCK=SEARCHED, PIVOTS=PIVOTS, num_warps=16, enable_fp_fusion=True,
+            num_ids, WIDE=WIDE, BLOCK=SEARCHED, PIVOTS=PIVOTS, num_warps=16, **launching(),
         )  # fmt: skip
         _race_kernel[(num_rows, triton.cdiv(num_tiles, TILES))](
             logits, token_ids, positions, draws.temperature, draws.min_p, draws.seed,
             draws.sequence, largest, least, top, token, mass, num_nodes, num_ids, num_tiles, K=k,
-            TILES=TILES, BLOCK=BLOCK, num_warps=4, enable_fp_fusion=True,
+            TILES=TILES, BLOCK=BLOCK, num_warps=4, **launching(),
         )  # fmt: skip
     return merge_best(top, token, mass, LAST_TOKEN, chain)
 

@@ -6,7 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kangaroo_kernels.checks import require, require_within, sizes
-from kangaroo_kernels.triton_math import pad_to_power_of_2, unsupported
+from kangaroo_kernels.triton_math import after_previous, launching, pad_to_power_of_2, unsupported
 
 __all__ = ["embedding", "unsupported"]
 
@@ -15,6 +15,7 @@ __all__ = ["embedding", "unsupported"]
 def _embedding_kernel(
     tokens_ptr, weight_ptr, out_ptr, vocab, width: tl.constexpr, BLOCK: tl.constexpr
 ):
+    after_previous()
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     inside = column < width
@@ -34,6 +35,6 @@ def embedding(tokens: Tensor, weight: Tensor) -> Tensor:
     if out.numel():
         _embedding_kernel[(batch * num_nodes,)](
             tokens, weight, out, vocab, width=width, BLOCK=pad_to_power_of_2(width), num_warps=4,
-            enable_fp_fusion=True,
+            **launching(),
         )  # fmt: skip
     return out

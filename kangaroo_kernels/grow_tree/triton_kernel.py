@@ -6,7 +6,13 @@ from torch import Tensor
 
 from kangaroo_kernels.checks import require_growth
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed
-from kangaroo_kernels.triton_math import COUNTS, pad_to_power_of_2, unsupported
+from kangaroo_kernels.triton_math import (
+    COUNTS,
+    after_previous,
+    launching,
+    pad_to_power_of_2,
+    unsupported,
+)
 
 __all__ = ["grow_tree", "unsupported"]
 
@@ -44,6 +50,7 @@ def _grow_tree_kernel(
     RANKS: tl.constexpr,
     NODES: tl.constexpr,
 ):
+    after_previous()
     b = tl.program_id(0).to(tl.int64)
     if tl.load(stopped_ptr + b) == 0:
         _grow(
@@ -259,5 +266,5 @@ def grow_tree(
         tokens, probabilities, *seedbed, *trees.nodes, trees.parents, trees.ancestors, first,
         num_new, width, passes_left, MAX_NODES=max_nodes, P=num_places, K=k, SHARPNESS=sharpness,
         PLACES=places, RANKS=ranks, NODES=pad_to_power_of_2(max_nodes),
-        num_warps=4 if places * ranks <= 256 else 16, enable_fp_fusion=False,
+        num_warps=4 if places * ranks <= 256 else 16, **launching(fp_fusion=False),
     )  # fmt: skip

@@ -5,13 +5,14 @@ import triton.language as tl
 from torch import Tensor
 
 from kangaroo_kernels.checks import require
-from kangaroo_kernels.triton_math import pad_to_power_of_2, unsupported
+from kangaroo_kernels.triton_math import after_previous, launching, pad_to_power_of_2, unsupported
 
 __all__ = ["rms_norm", "unsupported"]
 
 
 @triton.jit
 def _rms_norm_kernel(x_ptr, weight_ptr, out_ptr, eps, width: tl.constexpr, BLOCK: tl.constexpr):
+    after_previous()
     column = tl.arange(0, BLOCK)
     inside = column < width
     place = tl.program_id(0).to(tl.int64) * width + column
@@ -29,6 +30,6 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     if x.numel():
         block = pad_to_power_of_2(width)
         _rms_norm_kernel[(x.numel() // width,)](
-            x, weight, out, eps, width=width, BLOCK=block, num_warps=4, enable_fp_fusion=True
+            x, weight, out, eps, width=width, BLOCK=block, num_warps=4, **launching()
         )
     return out

@@ -6,7 +6,13 @@ from torch import Tensor
 
 from kangaroo_kernels.checks import require_like, sizes
 from kangaroo_kernels.nodes import NodeBatch
-from kangaroo_kernels.triton_math import COUNTS, pad_to_power_of_2, unsupported
+from kangaroo_kernels.triton_math import (
+    COUNTS,
+    after_previous,
+    launching,
+    pad_to_power_of_2,
+    unsupported,
+)
 from kangaroo_kernels.triton_rope import check_places, place_heads
 
 __all__ = ["rope_append_kv", "unsupported"]
@@ -33,6 +39,7 @@ def _rope_append_kv_kernel(
     D: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    after_previous()
     row = tl.program_id(0) + tl.arange(0, 1)
     head = tl.program_id(1)
     pair = tl.arange(0, BLOCK)
@@ -93,6 +100,6 @@ def rope_append_kv(
         _rope_append_kv_kernel[(batch * num_nodes, h_q + 2 * h_kv)](
             qkv, q, k_cache, v_cache, rope, nodes.positions, nodes.cache_seqlens, q_norm, k_norm,
             nodes.first_node, num_nodes, num_slots, rope.shape[1], eps, H_Q=h_q, H_KV=h_kv,
-            D=head_dim, BLOCK=pad_to_power_of_2(head_dim // 2), num_warps=1, enable_fp_fusion=True,
+            D=head_dim, BLOCK=pad_to_power_of_2(head_dim // 2), num_warps=1, **launching(),
         )  # fmt: skip
     return q

@@ -8,7 +8,14 @@ import triton.language as tl
 from torch import Tensor
 
 from kangaroo_kernels.checks import require, require_within, sizes, verdict_like
-from kangaroo_kernels.triton_math import COUNTS, DTYPES, pad_to_power_of_2, unsupported
+from kangaroo_kernels.triton_math import (
+    COUNTS,
+    DTYPES,
+    after_previous,
+    launching,
+    pad_to_power_of_2,
+    unsupported,
+)
 from kangaroo_kernels.verify_tree import Verdict
 
 __all__ = ["unsupported", "verify_tree"]
@@ -18,6 +25,7 @@ BLOCK_V = 4096
 
 @triton.jit(do_not_specialize=COUNTS)
 def _argmax_kernel(logits_ptr, top_ptr, token_ptr, vocab, BLOCK_V: tl.constexpr):
+    after_previous()
     row = tl.program_id(0).to(tl.int64)
     tile = tl.program_id(1)
     token = tile * BLOCK_V + tl.arange(0, BLOCK_V)
@@ -46,6 +54,7 @@ def _walk_kernel(
     BLOCK: tl.constexpr,
 ):
     """Parents come before their children, so one pass in order walks the tree."""
+    after_previous()
     sequence = tl.program_id(0).to(tl.int64)
     tile = tl.arange(0, BLOCK)
     last = tl.zeros((), tl.int64)
@@ -117,13 +126,13 @@ def verify_tree(
         top = logits.new_empty(batch * width, num_tiles, dtype=torch.float32)
         choice = logits.new_empty(batch * width, num_tiles, dtype=torch.int32)
         _argmax_kernel[(batch * width, num_tiles)](
-            logits, top, choice, vocab, BLOCK_V=BLOCK_V, num_warps=4, enable_fp_fusion=True
+            logits, top, choice, vocab, BLOCK_V=BLOCK_V, num_warps=4, **launching()
         )
     else:
         require("choices", choices, (batch, width), torch.int64, logits.device)
         require_within("choices", choices, -1, vocab)
     _walk_kernel[(batch,)](
         top, choice, tokens, parents, num_nodes, *verdict, successors, width, num_tiles, vocab,
-        BLOCK=pad_to_power_of_2(num_tiles), num_warps=1, enable_fp_fusion=True,
+        BLOCK=pad_to_power_of_2(num_tiles), num_warps=1, **launching(),
     )  # fmt: skip
     return verdict
