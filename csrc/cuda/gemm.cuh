@@ -47,8 +47,10 @@ struct Tile {
   static constexpr int kGroups = kWarpN / kMmaOuts;
   static constexpr int kHalves = 2;  // units of a chunk that a lane needs of every row
   static constexpr int kChunk = 4 * kHalves * kUnit<T>;
-  static constexpr int kBlocks = kAligned && kRowTiles == 1 ? 2 : 1;  // of a multiprocessor
-  static constexpr int kStages = kWarpN == 16 ? 4 : 3;
+  // A third block, of a third of shared memory: room for the kernel behind to load its first
+  // weights while two of this one still run.
+  static constexpr int kBlocks = kAligned && kRowTiles == 1 ? (sizeof(T) == 2 ? 3 : 2) : 1;
+  static constexpr int kStages = kWarpN == 16 ? 4 : kBlocks == 3 ? 2 : 3;
   static constexpr int kStageUnits = kGroups * kHalves * kWarpSize;  // of a warp
   static constexpr int kPartialStride = kTileN + kMmaOuts;           // warps' stores: no conflicts
   static constexpr int kRingBytes = 16 * kStages * kGemmWarps * kStageUnits;
