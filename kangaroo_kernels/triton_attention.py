@@ -254,7 +254,7 @@ def attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale:
         q, k_cache, v_cache, nodes.cache_seqlens, nodes.ancestors, acc, top, mass, scale,
         nodes.first_node, num_nodes, num_slots, num_splits, num_tiles, H_KV=h_kv, GROUP=group,
         D=head_dim, BLOCK_D=block_d, ROWS=ROW_TILE, SPLIT=SPLIT, CHUNK=KV_CHUNK, TREE=is_tree,
-        num_warps=4, num_stages=3 if head_dim <= 128 else 2, **launching(),
+        num_warps=4, num_stages=2, **launching(),
     )  # fmt: skip
     _combine_kernel[(num_rows,)](
         acc, top, mass, out, nodes.cache_seqlens, nodes.ancestors, nodes.first_node, num_nodes,

@@ -17,10 +17,12 @@ from kangaroo_kernels.triton_math import (
     COUNTS,
     ROW_TILE,
     after_previous,
+    fetch_ahead,
     launching,
     pad_to_power_of_2,
     sums_of_products,
 )
+from kangaroo_kernels.triton_norm import normalized
 
 WAVE = 256  # programs: about two for each multiprocessor of a large GPU
 
@@ -94,14 +96,11 @@ def _store_rows(acc, row, column, live, bias_ptr, residual_ptr, out_ptr, num_out
 def _product_kernel(
     x_ptr,
     weight_ptr,
-    norm_ptr,
     bias_ptr,
     residual_ptr,
     out_ptr,
     part_ptr,  # [SPLIT_K, M, O] float32, or None: the sum is not split
-    squares_ptr,  # [SPLIT_K, M] float32
     num_rows,
-    eps,
     width: tl.constexpr,
     num_out: tl.constexpr,
     GATED: tl.constexpr,
@@ -110,8 +109,6 @@ def _product_kernel(
     BLOCK_K: tl.constexpr,
     SPLIT_K: tl.constexpr,
 ):
-    after_previous()
-    HAS_NORM: tl.constexpr = norm_ptr is not None
     # Tiles of rows stand side by side in the grid: all but the first find the weights in L2.
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_live = row < num_rows
@@ -129,13 +126,12 @@ def _product_kernel(
     else:
         known = column < num_out
         weight_row = column
-    acc, squares = sums_of_products(
-        x_ptr, norm_ptr, weight_ptr, row, row_live, weight_row, known, k_start, k_stop,
-        width, width, HAS_NORM, BLOCK_K,
-    )  # fmt: skip
+    fetch_ahead(weight_ptr, weight_row, known, k_start, width, BLOCK_K)
+    after_previous()
+    acc = sums_of_products(
+        x_ptr, weight_ptr, row, row_live, weight_row, known, k_start, k_stop, width, BLOCK_K
+    )
     if part_ptr is None:
-        if HAS_NORM:
-            acc = acc * tl.rsqrt(squares / width + eps)[:, None]
         if GATED:
             gate, up = tl.split(acc.reshape(ROWS, BLOCK_N, 2))
             acc = gate / (1.0 + tl.exp(-gate)) * up
@@ -143,23 +139,16 @@ def _product_kernel(
     else:
         part_row = split.to(tl.int64) * num_rows + row
         tl.store(part_ptr + part_row[:, None] * num_out + column[None, :], acc, mask=live)
-        if HAS_NORM:
-            if tl.program_id(1) == 0:
-                tl.store(squares_ptr + part_row, squares, mask=row_live)
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def _sum_splits_kernel(
     part_ptr,
-    squares_ptr,
     bias_ptr,
     residual_ptr,
     out_ptr,
     num_rows,
-    eps,
-    width: tl.constexpr,
     num_out: tl.constexpr,
-    HAS_NORM: tl.constexpr,
     SPLIT_K: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
@@ -169,16 +158,11 @@ def _sum_splits_kernel(
     column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     live = (column < num_out)[None, :]
     acc = tl.zeros((1, BLOCK_N), tl.float32)
-    squares = tl.zeros((1,), tl.float32)
     for split in tl.static_range(SPLIT_K):
         part_row = tl.full((1,), split, tl.int64) * num_rows + row
         acc += tl.load(
             part_ptr + part_row[:, None] * num_out + column[None, :], mask=live, other=0.0
         )
-        if HAS_NORM:
-            squares += tl.load(squares_ptr + part_row)
-    if HAS_NORM:
-        acc = acc * tl.rsqrt(squares / width + eps)[:, None]
     _store_rows(acc, row, column, live, bias_ptr, residual_ptr, out_ptr, num_out)
 
 
@@ -186,29 +170,27 @@ def product(x: Tensor, weight: Tensor, around: Epilogue, out: Tensor) -> None:
     """out <- residual + f(rms_norm(x) W^T) + bias: x [..., C], out [..., O]; f is the gate, or
     nothing.
 
-    One launch, or two where the sum is split. Checks nothing.
+    One launch; one more with a norm, and one where the sum is split. Checks nothing.
     """
     width, num_out = x.shape[-1], out.shape[-1]
     num_rows = x.shape[:-1].numel()
     if num_rows == 0:
         return
+    if around.norm_weight is not None:
+        x = normalized(x, around.norm_weight, around.eps)
     tiling = Tiling.of(num_out, width, weight.itemsize, gated=around.gated)
-    split_k = tiling.split_k
-    part = squares = None
+    split_k, part = tiling.split_k, None
     if split_k > 1:
         part = x.new_empty(split_k, num_rows, num_out, dtype=torch.float32)
-        squares = x.new_empty(split_k, num_rows, dtype=torch.float32)
-    norm, bias, residual = around.norm_weight, around.bias, around.residual
     grid = (triton.cdiv(num_rows, ROW_TILE), triton.cdiv(num_out, tiling.block_n), split_k)
+    behind = around.bias, around.residual, out
     _product_kernel[grid](
-        x, weight, norm, bias, residual, out, part, squares, num_rows, around.eps,
-        width=width, num_out=num_out, GATED=around.gated, ROWS=ROW_TILE, BLOCK_N=tiling.block_n,
-        BLOCK_K=tiling.block_k, SPLIT_K=split_k, num_warps=tiling.num_warps,
-        num_stages=tiling.num_stages, **launching(),
+        x, weight, *behind, part, num_rows, width=width, num_out=num_out, GATED=around.gated,
+        ROWS=ROW_TILE, BLOCK_N=tiling.block_n, BLOCK_K=tiling.block_k, SPLIT_K=split_k,
+        num_warps=tiling.num_warps, num_stages=tiling.num_stages, **launching(),
     )  # fmt: skip
     if part is not None:
         _sum_splits_kernel[(num_rows, triton.cdiv(num_out, 512))](
-            part, squares, bias, residual, out, num_rows, around.eps, width=width, num_out=num_out,
-            HAS_NORM=norm is not None, SPLIT_K=split_k, BLOCK_N=512, num_warps=4,
+            part, *behind, num_rows, num_out=num_out, SPLIT_K=split_k, BLOCK_N=512, num_warps=4,
             **launching(),
         )  # fmt: skip

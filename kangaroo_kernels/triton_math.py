@@ -33,7 +33,7 @@ COUNTS = (
     "batch",
 )
 
-OWN = tl.constexpr(8)  # neighbours that a thread certainly holds: their sum asks no other
+FETCHED = tl.constexpr(2)  # steps of a product that a program has under way
 
 # Rows are computed in tiles of exactly one tensor-core instruction's height, however few there are.
 ROW_TILE = 16
@@ -64,12 +64,13 @@ def launching(*, fp_fusion: bool = True) -> dict[str, bool]:
 
 @triton.jit
 def after_previous():
-    """The first line of every kernel that is launched: the next one may be scheduled, and what the
-    previous one, and all in front of it, have written is there.
+    """Every kernel begins with this: what the previous one, and all in front of it, have written is
+    there, and the next one may be scheduled. In this order, or the one behind that would be, too,
+    and blocks that wait would take the places of those that work.
     """
     if cuda_capability_geq(9):
-        gdc_launch_dependents()
         gdc_wait()
+        gdc_launch_dependents()
 
 
 def pad_to_power_of_2(size: int, least: int = 1) -> int:
@@ -87,9 +88,27 @@ def exact_dot(a, b, acc):
 
 
 @triton.jit
+def fetch_ahead(
+    weight_ptr, weight_row, weight_live, k_start, width: tl.constexpr, BLOCK_K: tl.constexpr
+):
+    """Call the first columns of rows of a weight to L2. No kernel writes it, so that this may stand
+    in front of `after_previous`: memory has work while the previous kernel ends.
+    """
+    if cuda_capability_geq(9):
+        LINE: tl.constexpr = 1024 // weight_ptr.dtype.element_ty.primitive_bitwidth
+        row = tl.where(weight_live, weight_row, 0).to(tl.int64)
+        column = k_start + tl.arange(0, FETCHED * BLOCK_K // LINE) * LINE
+        column = tl.minimum(column, width - 1)
+        place = weight_ptr + row[:, None] * width + column[None, :]
+        tl.inline_asm_elementwise(
+            "prefetch.global.L2 [$1]; mov.b32 $0, 0;", "=r,l", [place.to(tl.int64)],
+            dtype=tl.int32, is_pure=False, pack=1,
+        )  # fmt: skip
+
+
+@triton.jit
 def sums_of_products(
     x_ptr,
-    norm_ptr,
     weight_ptr,
     row,
     row_live,
@@ -98,20 +117,12 @@ def sums_of_products(
     k_start,
     k_stop,
     width: tl.constexpr,
-    weight_stride: tl.constexpr,
-    HAS_NORM: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Rows of x times rows of the weight over columns [k_start, k_stop), in float32.
-
-    The order of summation depends on BLOCK_K and the bounds alone. With HAS_NORM the columns are
-    multiplied by the norm's weight; its scale, by row, is left to the caller. In float16 it is the
-    weight that is multiplied, for a row that is not yet scaled may overflow.
-
-    Returns ([rows, weight rows], sums of squares of x [rows]).
+    """Rows of x times rows of the weight over columns [k_start, k_stop): [rows, weight rows] in
+    float32. The order of summation depends on BLOCK_K and the bounds alone.
     """
     acc = tl.zeros((row.shape[0], weight_row.shape[0]), tl.float32)
-    squares = tl.zeros((row.shape[0], BLOCK_K // OWN), tl.float32)
     for k in range(k_start, k_stop, BLOCK_K):
         column = k + tl.arange(0, BLOCK_K)
         x_live, weight_here = row_live[:, None], weight_live[None, :]
@@ -122,23 +133,11 @@ def sums_of_products(
             x_ptr + row[:, None].to(tl.int64) * width + column[None, :], mask=x_live, other=0.0
         )
         weight = tl.load(
-            weight_ptr + weight_row[None, :].to(tl.int64) * weight_stride + column[:, None],
+            weight_ptr + weight_row[None, :].to(tl.int64) * width + column[:, None],
             mask=weight_here,
             other=0.0,
         )
-        if HAS_NORM:
-            wide = x.to(tl.float32)
-            squares += tl.sum((wide * wide).reshape(row.shape[0], BLOCK_K // OWN, OWN), axis=2)
-            if x.dtype == tl.float16:
-                norm = tl.load(norm_ptr + column, mask=column < width, other=0.0).to(tl.float32)
-                weight = (weight.to(tl.float32) * norm[:, None]).to(x.dtype)
-            else:
-                # Once for every row, so that the compiler fetches it ahead, as it does x.
-                norm = tl.load(
-                    norm_ptr + 0 * row[:, None] + column[None, :], mask=x_live, other=0.0
-                )
-                x = (wide * norm.to(tl.float32)).to(x.dtype)
         if weight.dtype != x.dtype:
             weight = weight.to(tl.float32).to(x.dtype)  # exact: one byte each
         acc = exact_dot(x, weight, acc)
-    return acc, tl.sum(squares, axis=1)
+    return acc

@@ -1,9 +1,9 @@
-"""The k best tokens of the vocabulary in two launches, shared by top1_confidence and
+"""The k best tokens of the vocabulary in three launches, shared by top1_confidence and
 topk_confidence; and what draft_logits and draw_tokens share with them.
 
-A program of the first multiplies a tile of the head and keeps the tile's k best and its part of the
-softmax's sum: logits live in registers only. A program of the second merges the sorted lists of one
-row, and appends to the row's chain of drafts.
+The first is the norm. A program of the second multiplies a tile of the head and keeps the tile's k
+best and its part of the softmax's sum: logits live in registers only. One of the third merges the
+sorted lists of one row, and appends to the row's chain of drafts.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from kangaroo_kernels.triton_math import (
     COUNTS,
     ROW_TILE,
     after_previous,
+    fetch_ahead,
     launching,
     pad_to_power_of_2,
     sums_of_products,
 )
+from kangaroo_kernels.triton_norm import normalized
 
 BLOCK_V = 64
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # finite, in float32
@@ -33,7 +35,6 @@ FLOAT8_CAPABILITY = (8, 9)
 @triton.jit
 def tile_logits(
     h_ptr,
-    norm_ptr,
     weight_ptr,
     scale_ptr,
     ids_ptr,
@@ -41,31 +42,31 @@ def tile_logits(
     row_live,
     column,
     num_ids,
-    eps,
     width: tl.constexpr,
     vocab: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Logits [rows, columns] of rows of h, float32; the columns' tokens, and which are any."""
+    """Logits [rows, columns] of normalized rows of h, float32; the columns' tokens, and which are
+    any. A kernel begins with this.
+    """
     token = column
     known = column < num_ids
     if ids_ptr is not None:
         token = tl.load(ids_ptr + column, mask=known, other=0)
         known &= (token >= 0) & (token < vocab)  # memory stays whole
-    logits, squares = sums_of_products(
-        h_ptr, norm_ptr, weight_ptr, row, row_live, token, known, 0, width, width, width, True,
-        BLOCK_K,
-    )  # fmt: skip
+    fetch_ahead(weight_ptr, token, known, 0, width, BLOCK_K)
+    after_previous()
+    logits = sums_of_products(
+        h_ptr, weight_ptr, row, row_live, token, known, 0, width, width, BLOCK_K
+    )
     if scale_ptr is not None:
         logits *= tl.load(scale_ptr + token, mask=known, other=0.0)[None, :]
-    logits *= tl.rsqrt(squares / width + eps)[:, None]
     return logits, token, known
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def _score_kernel(
     h_ptr,
-    norm_ptr,
     weight_ptr,
     scale_ptr,
     ids_ptr,
@@ -73,7 +74,6 @@ def _score_kernel(
     token_ptr,  # [M, tiles, K] int32: whose they are
     mass_ptr,  # [M, tiles] float32: sum of exp(logit - largest)
     num_rows,
-    eps,
     num_ids,
     width: tl.constexpr,
     vocab: tl.constexpr,
@@ -82,14 +82,13 @@ def _score_kernel(
     BLOCK_V: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    after_previous()
     tile = tl.program_id(1)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_live = row < num_rows
     column = tile * BLOCK_V + tl.arange(0, BLOCK_V)
     logits, token, known = tile_logits(
-        h_ptr, norm_ptr, weight_ptr, scale_ptr, ids_ptr, row, row_live, column, num_ids, eps, width,
-        vocab, BLOCK_K,
+        h_ptr, weight_ptr, scale_ptr, ids_ptr, row, row_live, column, num_ids, width, vocab,
+        BLOCK_K,
     )  # fmt: skip
     # The lowest finite number ranks below all others, and -inf is what may not be drafted, or was.
     logits = tl.where(logits > LOWEST, logits, LOWEST)
@@ -247,8 +246,8 @@ def rank_tokens(
     mass = h.new_empty(batch, num_nodes, num_tiles, dtype=torch.float32)
     if num_rows > 0:
         _score_kernel[(triton.cdiv(num_rows, ROW_TILE), num_tiles)](
-            h, norm_weight, *head, top, token, mass, num_rows, eps, head.num_ids, width=width,
-            vocab=len(head.weight), K=k, ROWS=ROW_TILE, BLOCK_V=BLOCK_V,
+            normalized(h, norm_weight, eps), *head, top, token, mass, num_rows, head.num_ids,
+            width=width, vocab=len(head.weight), K=k, ROWS=ROW_TILE, BLOCK_V=BLOCK_V,
             BLOCK_K=min(64, pad_to_power_of_2(width, 16)), num_warps=4, num_stages=6,
             **launching(),
         )  # fmt: skip

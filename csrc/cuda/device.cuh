@@ -6,7 +6,6 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
-#include <type_traits>
 
 #include "error.h"
 #include "kangaroo/tensor.h"
@@ -42,28 +41,6 @@ __device__ __forceinline__ __half narrow<__half>(float value) {
 template <class T>
 __device__ __forceinline__ float rounded(float value) {
   return wide(narrow<T>(value));
-}
-
-// Two numbers in a word.
-template <class T>
-__device__ __forceinline__ unsigned narrow_pair(float low, float high);
-template <>
-__device__ __forceinline__ unsigned narrow_pair<__nv_bfloat16>(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return reinterpret_cast<const unsigned&>(pair);
-}
-template <>
-__device__ __forceinline__ unsigned narrow_pair<__half>(float low, float high) {
-  const __half2 pair = __floats2half2_rn(low, high);
-  return reinterpret_cast<const unsigned&>(pair);
-}
-
-template <class T>
-__device__ __forceinline__ unsigned multiplied(unsigned pair, unsigned other) {
-  using Pair = std::conditional_t<std::is_same_v<T, __half>, __half2, __nv_bfloat162>;
-  const Pair product =
-      __hmul2(reinterpret_cast<const Pair&>(pair), reinterpret_cast<const Pair&>(other));
-  return reinterpret_cast<const unsigned&>(product);
 }
 
 // The numbers of 16 bytes.
@@ -140,22 +117,20 @@ __device__ __forceinline__ float warp_sum(float value) {
   return value;
 }
 
-// Rows of a view [batch, nodes, width], counted through in 31 bits: the division is short.
+// Rows of a view [batch, nodes, width], counted through.
 struct Rows {
   const void* data;
-  unsigned nodes;
-  int64_t batch_stride, node_stride;
+  int64_t nodes, batch_stride, node_stride;
 
   template <class T>
-  __device__ __forceinline__ T* at(int row) const {
-    const unsigned number = static_cast<unsigned>(row);
-    return static_cast<T*>(const_cast<void*>(data)) + number / nodes * batch_stride +
-           number % nodes * node_stride;
+  __device__ __forceinline__ T* at(int64_t row) const {
+    return static_cast<T*>(const_cast<void*>(data)) + row / nodes * batch_stride +
+           row % nodes * node_stride;
   }
 };
 
 inline Rows rows_of(const kangaroo_states& s) {
-  return {s.data, static_cast<unsigned>(s.nodes), s.batch_stride, s.node_stride};
+  return {s.data, s.nodes, s.batch_stride, s.node_stride};
 }
 
 __host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -184,7 +159,7 @@ struct Blocks {
 };
 
 // Launches so that the kernel may start before the one in front of it has ended: it calls
-// wait_for_previous_kernel before it touches what is not constant.
+// after_previous_kernel before it touches what is not constant.
 template <class... Params, class... Args>
 cudaError_t launch(void (*kernel)(Params...), const Blocks& blocks, cudaStream_t stream,
                    const Args&... args) {

@@ -1,79 +1,98 @@
-// RMSNorm in front of a product. Every block has it of its own rows, behind its first loads of the
-// weight: a launch of its own would take longer than that second reading of few rows.
+// RMSNorm in front of a product, once for all of its blocks: rows go to a workspace.
 #pragma once
 
+#include <string>
+
+#include "check.h"
 #include "device.cuh"
 
 namespace kangaroo {
 
+constexpr int kNormThreads = 256;
+
 struct Norm {
-  const void* weight;  // [width]; NULL: no norm
+  Rows x;
+  bool aligned;
+  const void* weight;
   float eps;
+  int64_t width;
+  void* out;  // [rows, padded width], 0 behind the width
 };
 
-// 1 / RMS of rows `first` to `first + live` of x, to the first of `squares` [kWarps, kRows] in
-// shared memory. The whole block sums each row, in an order that depends on the width alone.
-template <class T, int kWarps, int kRows>
-__device__ __forceinline__ void inverse_rms_of_rows(const Rows& x, int first, int live, int width,
-                                                    float eps, bool aligned, float* squares) {
-  constexpr int kTogether = 4;  // rows whose loads are under way at once
-  const int thread = static_cast<int>(threadIdx.x);
-  for (int row = 0; row < live; row += kTogether) {
-    const T* rows[kTogether];
-    float sums[kTogether] = {};
-#pragma unroll
-    for (int i = 0; i < kTogether; ++i) {
-      rows[i] = x.at<const T>(first + (row + i < live ? row + i : row));
-    }
-    for (int column = thread * kUnit<T>; column < width; column += kWarps * kWarpSize * kUnit<T>) {
-      uint4 units[kTogether];
-#pragma unroll
-      for (int i = 0; i < kTogether; ++i) {
-        units[i] = load_unit(rows[i] + column, row + i < live ? width - column : 0, aligned);
-      }
-#pragma unroll
-      for (int i = 0; i < kTogether; ++i) {
-        float values[kUnit<T>];
-        widen<T>(units[i], values);
-#pragma unroll
-        for (int k = 0; k < kUnit<T>; ++k) sums[i] = fmaf(values[k], values[k], sums[i]);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kTogether; ++i) {
-      if (row + i >= live) break;
-      const float sum = warp_sum(sums[i]);
-      if (thread % kWarpSize == 0) squares[thread / kWarpSize * kRows + row + i] = sum;
-    }
-  }
-  __syncthreads();
-  if (thread < live) {
-    float sum = 0.0f;
-#pragma unroll
-    for (int warp = 0; warp < kWarps; ++warp) sum += squares[warp * kRows + thread];
-    squares[thread] = inverse_rms(sum, width, eps);
-  }
-  __syncthreads();
-}
-
-// A word of a row, rounded where PyTorch rounds. Two numbers of 16 bits have a product of so few
-// bits that a multiplication of their own type rounds it as float32 and then that type would.
-template <class T>
-__device__ __forceinline__ unsigned normalized_word(unsigned x, float inverse, unsigned weight) {
-  const float low = wide_part<T>(x, 0) * inverse;
-  if constexpr (sizeof(T) == 4) {
-    return bits_of(low * wide_part<T>(weight, 0));
-  } else {
-    return multiplied<T>(narrow_pair<T>(low, wide_part<T>(x, 1) * inverse), weight);
-  }
+constexpr int64_t padded(int64_t width, int64_t item_bytes) {
+  return ceil_div(width * item_bytes, 16) * 16 / item_bytes;
 }
 
 template <class T>
-__device__ __forceinline__ void normalize(uint4& x, float inverse, const uint4& weight) {
-  x.x = normalized_word<T>(x.x, inverse, weight.x);
-  x.y = normalized_word<T>(x.y, inverse, weight.y);
-  x.z = normalized_word<T>(x.z, inverse, weight.z);
-  x.w = normalized_word<T>(x.w, inverse, weight.w);
+__global__ void __launch_bounds__(kNormThreads) _norm_kernel(const __grid_constant__ Norm n) {
+  after_previous_kernel();
+  auto* const squares_of_warps = shared_memory<float>();
+  const T* const x = n.x.at<const T>(blockIdx.x);
+  const auto* const weight = static_cast<const T*>(n.weight);
+  const bool weight_aligned = n.aligned && aligned_to_16(weight);
+  const auto thread = static_cast<int64_t>(threadIdx.x);
+  const int64_t units = ceil_div(n.width, kUnit<T>);
+  float squares = 0.0f;
+  for (int64_t unit = thread; unit < units; unit += kNormThreads) {
+    const int64_t column = unit * kUnit<T>;
+    float values[kUnit<T>];
+    widen<T>(load_unit(x + column, n.width - column, n.aligned), values);
+#pragma unroll
+    for (int i = 0; i < kUnit<T>; ++i) squares = fmaf(values[i], values[i], squares);
+  }
+  squares = warp_sum(squares);
+  if (thread % kWarpSize == 0) squares_of_warps[thread / kWarpSize] = squares;
+  __syncthreads();
+  float sum = 0.0f;
+  for (int warp = 0; warp < kNormThreads / kWarpSize; ++warp) sum += squares_of_warps[warp];
+  const float inverse = inverse_rms(sum, n.width, n.eps);
+  auto* const out = static_cast<uint4*>(n.out) + blockIdx.x * units;
+  for (int64_t unit = thread; unit < units; unit += kNormThreads) {
+    const int64_t column = unit * kUnit<T>;
+    float values[kUnit<T>], factors[kUnit<T>];
+    widen<T>(load_unit(x + column, n.width - column, n.aligned), values);
+    widen<T>(load_unit(weight + column, n.width - column, weight_aligned), factors);
+    T results[kUnit<T>];
+#pragma unroll
+    for (int i = 0; i < kUnit<T>; ++i) {
+      results[i] = narrow<T>(rounded<T>(values[i] * inverse) * factors[i]);
+    }
+    out[unit] = packed(results);
+  }
+}
+
+inline int64_t norm_bytes(const kangaroo_states& x) {
+  return x.batch * x.nodes * padded(x.width, size_of(x.dtype)) * size_of(x.dtype);
+}
+
+// Rows and widths whose workspace has a size, and a launch its blocks.
+inline void check_rows(Check& check, const std::string& name, const kangaroo_states& x) {
+  constexpr int64_t kMost = 1 << 28;
+  check.gpu_dtype(name.c_str(), x.dtype);
+  check.states(name.c_str(), x);
+  check.within((name + ".width").c_str(), x.width, 0, kMost);
+  check.within((name + ".batch").c_str(), x.batch, 0, kMost);
+  check.within((name + ".nodes").c_str(), x.nodes, 0, kMost);
+  if (check.ok()) check.within((name + ": batch times nodes").c_str(), x.batch * x.nodes, 0, kMost);
+}
+
+inline kangaroo_status check_workspace(const char* op, const void* workspace, int64_t bytes) {
+  if (bytes == 0 || (workspace && aligned_to_16(workspace))) return KANGAROO_OK;
+  return invalid("%s: workspace: expected an address aligned to 16 bytes, got %p", op, workspace);
+}
+
+// Workspace <- the normalized rows of x, which are returned.
+template <class T>
+cudaError_t normalize(const kangaroo_states& x, const void* weight, float eps, void* workspace,
+                      cudaStream_t stream, Rows* rows) {
+  const bool nodes = x.nodes <= 1 || x.node_stride % kUnit<T> == 0;
+  const bool batch = x.batch <= 1 || x.batch_stride % kUnit<T> == 0;
+  const bool aligned = nodes && batch && aligned_to_16(x.data) && x.width % kUnit<T> == 0;
+  const Norm norm = {rows_of(x), aligned, weight, eps, x.width, workspace};
+  *rows = {workspace, x.batch * x.nodes, 0, padded(x.width, sizeof(T))};
+  const Blocks blocks = {x.width == 0 ? 0 : x.batch * x.nodes, kNormThreads,
+                         kNormThreads / kWarpSize * static_cast<int>(sizeof(float))};
+  return launch(_norm_kernel<T>, blocks, stream, norm);
 }
 
 }  // namespace kangaroo

@@ -1,9 +1,10 @@
-// top1_confidence: final norm, head, and of the logits the best token and how sure it is. Two
-// launches; a block of the first keeps of its logits the best one and their part of the softmax's
-// sum, a block of the second puts one row together and appends to its chain.
-#include "checks.h"
+// top1_confidence: final norm, head, and of the logits the best token and how sure it is. Three
+// launches; a block of the second keeps of its logits the best one and their part of the softmax's
+// sum, a block of the third puts one row together and appends to its chain.
+#include "check.h"
 #include "gemm.cuh"
 #include "kangaroo/cuda.h"
+#include "norm.cuh"
 #include "rank.cuh"
 
 namespace kangaroo {
@@ -18,7 +19,7 @@ constexpr float kLowest = -3.402823466e+38f;  // finite, in float32
 // Outs of a block, by the size of an element.
 constexpr int tokens_of_block(int64_t item_bytes) { return item_bytes == 4 ? 16 : 64; }
 
-// What the first launch leaves to the second, [num_rows, num_tiles].
+// What the second launch leaves to the third, [num_rows, num_tiles].
 struct Found {
   uint64_t* best;  // the largest logit and where it stands among those that may be drafted
   float* mass;     // sum of exp(logit - largest)
@@ -28,10 +29,10 @@ struct Found {
 template <class Tile>
 __global__ void __launch_bounds__(kGemmThreads, Tile::kBlocks)
     _score_kernel(const __grid_constant__ Product p, const __grid_constant__ Found found) {
-  let_next_kernel_start();
-  const int first_row = static_cast<int>(blockIdx.x % p.row_blocks) * Tile::kRows;
+  const int64_t first_row = blockIdx.x % p.row_blocks * Tile::kRows;
   const int64_t tile = blockIdx.x / p.row_blocks;
-  const float* const partials = multiply<Tile>(p, first_row, tile, [] {});
+  const int64_t first_out = tile * Tile::kTileN;
+  const float* const partials = multiply<Tile>(p, first_row, first_out);
   const int lane = static_cast<int>(threadIdx.x) % kWarpSize;
   for (int row = static_cast<int>(threadIdx.x) / kWarpSize; row < Tile::kRows; row += kGemmWarps) {
     if (first_row + row >= p.num_rows) return;
@@ -41,12 +42,12 @@ __global__ void __launch_bounds__(kGemmThreads, Tile::kBlocks)
 #pragma unroll
     for (int i = 0; i < kOuts; ++i) {
       const int out = i * kWarpSize + lane;
+      const int64_t place = first_out + out;
       ranks[i] = 0;
-      if (out >= Tile::kTileN || weight_row<Tile>(p, tile, out) < 0) continue;
+      if (out >= Tile::kTileN || weight_row(p, place) < 0) continue;
       // What is no number, or -inf, ranks below all others.
       const float logit = sum_of<Tile>(partials, row, out);
-      const auto place = static_cast<unsigned>(tile * Tile::kTileN + out);
-      ranks[i] = ranked(logit > kLowest ? logit : kLowest, place);
+      ranks[i] = ranked(logit > kLowest ? logit : kLowest, static_cast<unsigned>(place));
       best = larger(best, ranks[i]);
     }
     best = warp_largest(best);
@@ -89,8 +90,7 @@ __device__ void append(const kangaroo_draft_chain& c, int64_t b, int64_t token, 
 }
 
 __global__ void __launch_bounds__(kMergeThreads) _merge_kernel(const __grid_constant__ Merge m) {
-  let_next_kernel_start();
-  wait_for_previous_kernel();
+  after_previous_kernel();
   auto* const best_of_warps = shared_memory<uint64_t>();
   auto* const mass_of_warps = reinterpret_cast<float*>(best_of_warps + kMergeWarps);
   const auto thread = static_cast<int>(threadIdx.x);
@@ -126,21 +126,22 @@ __global__ void __launch_bounds__(kMergeThreads) _merge_kernel(const __grid_cons
 
 int64_t num_out(const Params& p) { return p.head.token_ids ? p.head.num_ids : p.head.weight.rows; }
 
-// What was found, each in whole units of 16 bytes.
+// Normalized rows, then what was found, each in whole units of 16 bytes.
 struct Layout {
-  int64_t tiles, mass, bytes;
+  int64_t tiles, best, mass, bytes;
 
   explicit Layout(const Params& p) {
     tiles = ceil_div(num_out(p), tokens_of_block(size_of(p.h.dtype)));
     const int64_t found = p.h.batch * p.h.nodes * tiles;
-    mass = ceil_div(found, 2) * 16;
+    best = norm_bytes(p.h);
+    mass = best + ceil_div(found, 2) * 16;
     bytes = mass + ceil_div(found, 4) * 16;
   }
 };
 
 template <class Tile>
 cudaError_t run_tiles(Product p, const Found& found, cudaStream_t stream) {
-  p.row_blocks = static_cast<unsigned>(ceil_div(p.num_rows, Tile::kRows));
+  p.row_blocks = ceil_div(p.num_rows, Tile::kRows);
   const Blocks blocks = {p.row_blocks * found.num_tiles, kGemmThreads, Tile::kSharedBytes};
   return launch(_score_kernel<Tile>, blocks, stream, p, found);
 }
@@ -158,23 +159,25 @@ cudaError_t run_scores(const Product& p, const Found& found, cudaStream_t stream
 
 template <class T>
 cudaError_t run(const Params& p, void* workspace, cudaStream_t stream) {
-  const auto num_rows = static_cast<int>(p.h.batch * p.h.nodes);
-  if (num_rows == 0) return cudaSuccess;
   const Layout layout(p);
   auto* const bytes = static_cast<char*>(workspace);
-  const Found found = {reinterpret_cast<uint64_t*>(bytes),
+  const int64_t num_rows = p.h.batch * p.h.nodes;
+  const Found found = {reinterpret_cast<uint64_t*>(bytes + layout.best),
                        reinterpret_cast<float*>(bytes + layout.mass), layout.tiles};
-  Product product = {};
-  product.x = rows_of(p.h);
-  product.num_rows = num_rows;
-  product.width = static_cast<int>(p.h.width);
-  product.norm = {p.norm.data, p.eps};
-  product.weight = p.head.weight.data;
-  product.weight_stride = p.head.weight.row_stride;
-  product.num_weights = p.head.weight.rows;
-  product.ids = p.head.token_ids;
-  product.num_out = num_out(p);
-  const cudaError_t error = run_scores<T>(product, found, stream);
+  Rows rows = {};
+  cudaError_t error = normalize<T>(p.h, p.norm.data, p.eps, workspace, stream, &rows);
+  if (error != cudaSuccess || num_rows == 0) return error;
+  const kangaroo_matrix& weight = p.head.weight;
+  const Product product = {rows,
+                           num_rows,
+                           weight.data,
+                           weight.row_stride,
+                           weight.rows,
+                           p.h.width,
+                           p.head.token_ids,
+                           num_out(p),
+                           1};
+  error = run_scores<T>(product, found, stream);
   if (error != cudaSuccess) return error;
   Merge merge = {found,     p.head.token_ids,   p.tokens, p.confidence,
                  p.h.nodes, p.chain != nullptr, {}};

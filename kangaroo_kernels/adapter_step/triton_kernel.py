@@ -1,5 +1,5 @@
-"""adapter_step in Triton, four launches: norm, projection, rotation and append; attention (two);
-output projection and residual (a fifth in models so small that its sum is split).
+"""adapter_step in Triton, five launches: norm; projection, rotation and append; attention (two);
+output projection and residual (a sixth in models so small that its sum is split).
 """
 
 import torch
@@ -16,9 +16,11 @@ from kangaroo_kernels.triton_math import (
     COUNTS,
     ROW_TILE,
     after_previous,
+    fetch_ahead,
     launching,
     sums_of_products,
 )
+from kangaroo_kernels.triton_norm import normalized
 from kangaroo_kernels.triton_rope import check_places, interleaved, place_heads
 
 __all__ = ["adapter_step", "unsupported"]
@@ -27,7 +29,6 @@ __all__ = ["adapter_step", "unsupported"]
 @triton.jit(do_not_specialize=COUNTS)
 def _project_and_append_kernel(
     h_ptr,
-    norm_ptr,
     weight_ptr,
     q_ptr,
     k_cache_ptr,
@@ -40,7 +41,6 @@ def _project_and_append_kernel(
     num_rows,
     num_slots,
     num_positions,
-    eps,
     width: tl.constexpr,
     H_Q: tl.constexpr,
     H_KV: tl.constexpr,
@@ -49,18 +49,18 @@ def _project_and_append_kernel(
     ROWS: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    after_previous()
     tiles: tl.constexpr = tl.cdiv(D // 2, PAIRS)
     head = tl.program_id(1) // tiles
     first = tl.program_id(1) % tiles * PAIRS
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_live = row < num_rows
     weight_row, known = interleaved(first, tl.arange(0, 2 * PAIRS), D)
-    acc, squares = sums_of_products(
-        h_ptr, norm_ptr, weight_ptr, row, row_live, head * D + weight_row, known, 0, width,
-        width, width, True, BLOCK_K,
-    )  # fmt: skip
-    acc = acc * tl.rsqrt(squares / width + eps)[:, None]
+    weight_row += head * D
+    fetch_ahead(weight_ptr, weight_row, known, 0, width, BLOCK_K)
+    after_previous()
+    acc = sums_of_products(
+        h_ptr, weight_ptr, row, row_live, weight_row, known, 0, width, width, BLOCK_K
+    )
     a, b = tl.split(acc.reshape(ROWS, PAIRS, 2))
     pair = first + tl.arange(0, PAIRS)
     place_heads(
@@ -103,9 +103,10 @@ def adapter_step(
     num_rows, tiling = batch * num_nodes, Tiling.of(len(weights.qkv), width, h.itemsize)
     pairs = tiling.block_n // 2
     grid = (triton.cdiv(num_rows, ROW_TILE), (h_q + 2 * h_kv) * triton.cdiv(head_dim // 2, pairs))
+    rows = normalized(h, weights.input_norm, eps)
     _project_and_append_kernel[grid](
-        h, weights.input_norm, weights.qkv, q, k_cache, v_cache, rope, nodes.positions,
-        nodes.cache_seqlens, nodes.first_node, num_nodes, num_rows, num_slots, rope.shape[1], eps,
+        rows, weights.qkv, q, k_cache, v_cache, rope, nodes.positions, nodes.cache_seqlens,
+        nodes.first_node, num_nodes, num_rows, num_slots, rope.shape[1],
         width=width, H_Q=h_q, H_KV=h_kv, D=head_dim, PAIRS=pairs, ROWS=ROW_TILE,
         BLOCK_K=tiling.block_k, num_warps=tiling.num_warps, num_stages=tiling.num_stages,
         **launching(),

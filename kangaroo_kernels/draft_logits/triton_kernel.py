@@ -11,11 +11,11 @@ from kangaroo_kernels.draft_head import DraftHead
 from kangaroo_kernels.triton_math import (
     COUNTS,
     ROW_TILE,
-    after_previous,
     launching,
     pad_to_power_of_2,
     unsupported,
 )
+from kangaroo_kernels.triton_norm import normalized
 from kangaroo_kernels.triton_rank import BLOCK_V, require_ranked, tile_logits
 
 __all__ = ["draft_logits", "unsupported"]
@@ -24,13 +24,11 @@ __all__ = ["draft_logits", "unsupported"]
 @triton.jit(do_not_specialize=COUNTS)
 def _draft_logits_kernel(
     h_ptr,
-    norm_ptr,
     weight_ptr,
     scale_ptr,
     ids_ptr,
     out_ptr,  # [M, R] float32
     num_rows,
-    eps,
     num_ids,
     width: tl.constexpr,
     vocab: tl.constexpr,
@@ -38,13 +36,12 @@ def _draft_logits_kernel(
     BLOCK_V: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    after_previous()
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_live = row < num_rows
     column = tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
     logits, _, _ = tile_logits(
-        h_ptr, norm_ptr, weight_ptr, scale_ptr, ids_ptr, row, row_live, column, num_ids, eps,
-        width, vocab, BLOCK_K,
+        h_ptr, weight_ptr, scale_ptr, ids_ptr, row, row_live, column, num_ids, width, vocab,
+        BLOCK_K,
     )  # fmt: skip
     place = row[:, None].to(tl.int64) * num_ids + column[None, :]
     tl.store(out_ptr + place, logits, mask=row_live[:, None] & (column < num_ids)[None, :])
@@ -58,7 +55,7 @@ def draft_logits(h: Tensor, head: DraftHead, norm_weight: Tensor, eps: float) ->
         return out
     grid = triton.cdiv(num_rows, ROW_TILE), triton.cdiv(head.num_ids, BLOCK_V)
     _draft_logits_kernel[grid](
-        h, norm_weight, *head, out, num_rows, eps, head.num_ids, width=width,
+        normalized(h, norm_weight, eps), *head, out, num_rows, head.num_ids, width=width,
         vocab=len(head.weight), ROWS=ROW_TILE, BLOCK_V=BLOCK_V,
         BLOCK_K=min(64, pad_to_power_of_2(width, 16)), num_warps=4, num_stages=6,
         **launching(),

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels.checks import require_linear
-from kangaroo_kernels.cuda_core import number_of, start_of, stream_of, unsupported
+from kangaroo_kernels.cuda_core import allocator, number_of, start_of, stream_of, unsupported
 from kangaroo_kernels.native import C
 
 __all__ = ["linear", "unsupported"]
@@ -30,6 +30,7 @@ def linear(
             *x.shape,
             len(weight),
             eps,
+            allocator(x.device),
             stream_of(x),
         )
     return out

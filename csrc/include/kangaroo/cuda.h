@@ -21,9 +21,11 @@ extern "C" {
 
 /* Bytes of device memory, aligned to 16, that the op needs as `workspace`: as they are, and for the
  * time of the call alone. Negative where the parameters are refused. */
+int64_t kangaroo_linear_cuda_workspace(const kangaroo_linear_params* params);
 int64_t kangaroo_top1_confidence_cuda_workspace(const kangaroo_top1_confidence_params* params);
 
-kangaroo_status kangaroo_linear_cuda(const kangaroo_linear_params* params, void* stream);
+kangaroo_status kangaroo_linear_cuda(const kangaroo_linear_params* params, void* workspace,
+                                     void* stream);
 kangaroo_status kangaroo_top1_confidence_cuda(const kangaroo_top1_confidence_params* params,
                                               void* workspace, void* stream);
 kangaroo_status kangaroo_rope_append_kv_cuda(const kangaroo_rope_append_kv_params* params,

@@ -32,17 +32,3 @@ inline __half __float2half_rn(float value) {
   // A carry out of the fraction is a carry into the exponent.
   return {static_cast<uint16_t>(sign | ((static_cast<unsigned>(exponent + 24) << 10) + steps))};
 }
-
-struct __half2 {
-  __half x, y;
-};
-
-inline __half2 __floats2half2_rn(float x, float y) {
-  return {__float2half_rn(x), __float2half_rn(y)};
-}
-
-// In float32 the products are exact.
-inline __half2 __hmul2(__half2 a, __half2 b) {
-  return __floats2half2_rn(__half2float(a.x) * __half2float(b.x),
-                           __half2float(a.y) * __half2float(b.y));
-}
