@@ -74,7 +74,10 @@ def append(record: dict[str, Any], out: Path) -> None:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Where and with what a figure was taken."""
+    """Where and with what a figure was taken; of a copy without history KANGAROO_COMMIT says of what
+    it is a copy.
+    """
+    told = os.environ.get("KANGAROO_COMMIT")
     name, driver = platform.processor(), None
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
@@ -84,8 +87,8 @@ def machine(device: torch.device) -> dict[str, Any]:
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         name = lines[0].split(":", 1)[1].strip() if lines else name
     return {
-        "commit": git("rev-parse", "--verify", "--quiet", "HEAD") or None,
-        "dirty": bool(git("status", "--porcelain")),
+        "commit": told or git("rev-parse", "--verify", "--quiet", "HEAD") or None,
+        "dirty": not told and bool(git("status", "--porcelain")),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": name,
         "driver": driver,

@@ -182,6 +182,16 @@ def _ancestor(ancestors, step, num_tree_nodes):
     return node
 
 
+@triton.jit
+def _partial(acc_ptr, top_ptr, mass_ptr, row, split, num_splits, stop, dim, D: tl.constexpr):
+    """What the splits in front of `stop` have left: maxima, sums and values of a row."""
+    place, live = row * num_splits + split, split < stop
+    top = tl.load(top_ptr + place, mask=live, other=float("-inf"))
+    mass = tl.load(mass_ptr + place, mask=live, other=0.0)
+    inside = live[:, None] & (dim < D)[None, :]
+    return top, mass, tl.load(acc_ptr + place[:, None] * D + dim[None, :], mask=inside, other=0.0)
+
+
 @triton.jit(do_not_specialize=COUNTS)
 def _combine_kernel(
     acc_ptr,
@@ -200,36 +210,36 @@ def _combine_kernel(
     BLOCK: tl.constexpr,
     TREE: tl.constexpr,
 ):
-    """One row: its splits in order."""
+    """One row: its splits in order. The first are read before it is known how many there are, for
+    it is the wait for memory that this takes.
+    """
     after_previous()
     row = tl.program_id(0).to(tl.int64)
     node = row // H_Q
+    lane, dim = tl.arange(0, BLOCK), tl.arange(0, BLOCK_D)
+    top, first_mass, first_part = _partial(
+        acc_ptr, top_ptr, mass_ptr, row, lane, num_splits, num_splits, dim, D
+    )
     committed = tl.load(seqlens_ptr + node // num_nodes)
     chain_len = (first_node + node % num_nodes + 1).to(tl.int32)
     _, path_len = _path_to(ancestors_ptr, node, chain_len, TREE)
     used = tl.minimum(tl.cdiv(committed + path_len, SPLIT), num_splits)
-    lane = tl.arange(0, BLOCK)
-    top = tl.full((BLOCK,), float("-inf"), tl.float32)
-    for start in range(0, used, BLOCK):
+    live = lane < used
+    top = tl.where(live, top, float("-inf"))
+    highest = tl.max(top, axis=0)
+    for start in range(BLOCK, used, BLOCK):
         split = start + lane
         here = tl.load(top_ptr + row * num_splits + split, mask=split < used, other=float("-inf"))
-        top = tl.maximum(top, here)
-    highest = tl.max(top, axis=0)
-    dim = tl.arange(0, BLOCK_D)
-    acc = tl.zeros((BLOCK_D,), tl.float32)
-    mass = tl.zeros((), tl.float32)
-    for start in range(0, used, BLOCK):
-        split = start + lane
-        place = row * num_splits + split
-        live = split < used
-        here = tl.load(top_ptr + place, mask=live, other=float("-inf"))
-        weight = tl.exp(here - highest)
-        mass += tl.sum(weight * tl.load(mass_ptr + place, mask=live, other=0.0), axis=0)
-        part = tl.load(
-            acc_ptr + place[:, None] * D + dim[None, :],
-            mask=live[:, None] & (dim < D)[None, :],
-            other=0.0,
+        highest = tl.maximum(highest, tl.max(here, axis=0))
+    weight = tl.exp(top - highest)
+    mass = tl.sum(weight * tl.where(live, first_mass, 0.0), axis=0)
+    acc = tl.sum(weight[:, None] * tl.where(live[:, None], first_part, 0.0), axis=0)
+    for start in range(BLOCK, used, BLOCK):
+        here, more, part = _partial(
+            acc_ptr, top_ptr, mass_ptr, row, start + lane, num_splits, used, dim, D
         )
+        weight = tl.exp(here - highest)
+        mass += tl.sum(weight * more, axis=0)
         acc += tl.sum(weight[:, None] * part, axis=0)
     out = (acc / mass).to(out_ptr.dtype.element_ty)
     tl.store(out_ptr + row * D + dim, out, mask=dim < D)

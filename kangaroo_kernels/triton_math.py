@@ -33,8 +33,6 @@ COUNTS = (
     "batch",
 )
 
-FETCHED = tl.constexpr(2)  # steps of a product that a program has under way
-
 # Rows are computed in tiles of exactly one tensor-core instruction's height, however few there are.
 ROW_TILE = 16
 
@@ -89,15 +87,16 @@ def exact_dot(a, b, acc):
 
 @triton.jit
 def fetch_ahead(
-    weight_ptr, weight_row, weight_live, k_start, width: tl.constexpr, BLOCK_K: tl.constexpr
+    weight_ptr, weight_row, weight_live, k_start, width: tl.constexpr, COLUMNS: tl.constexpr
 ):
-    """Call the first columns of rows of a weight to L2. No kernel writes it, so that this may stand
-    in front of `after_previous`: memory has work while the previous kernel ends.
+    """Call columns of rows of a weight, from `k_start` on, to L2. No kernel writes it, so that this
+    may stand in front of `after_previous`: memory has work while the previous kernel ends.
     """
     if cuda_capability_geq(9):
         LINE: tl.constexpr = 1024 // weight_ptr.dtype.element_ty.primitive_bitwidth
         row = tl.where(weight_live, weight_row, 0).to(tl.int64)
-        column = k_start + tl.arange(0, FETCHED * BLOCK_K // LINE) * LINE
+        NUM_LINES: tl.constexpr = (COLUMNS + LINE - 1) // LINE
+        column = k_start + tl.arange(0, NUM_LINES) * LINE
         column = tl.minimum(column, width - 1)
         place = weight_ptr + row[:, None] * width + column[None, :]
         tl.inline_asm_elementwise(

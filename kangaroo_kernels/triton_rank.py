@@ -54,7 +54,7 @@ def tile_logits(
     if ids_ptr is not None:
         token = tl.load(ids_ptr + column, mask=known, other=0)
         known &= (token >= 0) & (token < vocab)  # memory stays whole
-    fetch_ahead(weight_ptr, token, known, 0, width, BLOCK_K)
+    fetch_ahead(weight_ptr, token, known, 0, width, 2 * BLOCK_K)
     after_previous()
     logits = sums_of_products(
         h_ptr, weight_ptr, row, row_live, token, known, 0, width, width, BLOCK_K
@@ -248,7 +248,7 @@ def rank_tokens(
         _score_kernel[(triton.cdiv(num_rows, ROW_TILE), num_tiles)](
             normalized(h, norm_weight, eps), *head, top, token, mass, num_rows, head.num_ids,
             width=width, vocab=len(head.weight), K=k, ROWS=ROW_TILE, BLOCK_V=BLOCK_V,
-            BLOCK_K=min(64, pad_to_power_of_2(width, 16)), num_warps=4, num_stages=6,
+            BLOCK_K=min(256, pad_to_power_of_2(width, 16)), num_warps=4, num_stages=3,
             **launching(),
         )  # fmt: skip
     return merge_best(top, token, mass, len(head.weight) - 1, chain)

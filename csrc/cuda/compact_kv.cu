@@ -69,7 +69,8 @@ __device__ void move(const Cache& cache, const Paths& paths, int64_t item) {
 
 __global__ void __launch_bounds__(kThreads)
     _compact_kv_kernel(const __grid_constant__ Caches caches, const __grid_constant__ Paths paths) {
-  after_previous_kernel();
+  let_next_kernel_start();
+  wait_for_previous_kernel();
   const int64_t block = blockIdx.x;
   int mine = 0;
   while (mine + 1 < caches.count && block >= caches.cache[mine + 1].first_block) ++mine;

@@ -159,7 +159,7 @@ struct Blocks {
 };
 
 // Launches so that the kernel may start before the one in front of it has ended: it calls
-// after_previous_kernel before it touches what is not constant.
+// wait_for_previous_kernel before it touches what is not constant.
 template <class... Params, class... Args>
 cudaError_t launch(void (*kernel)(Params...), const Blocks& blocks, cudaStream_t stream,
                    const Args&... args) {

@@ -51,14 +51,12 @@ struct Tile {
   static constexpr int kGroups = kWarpN / kMmaOuts;
   static constexpr int kHalves = 2;  // units of a chunk that a lane needs of every row
   static constexpr int kChunk = 4 * kHalves * kUnit<T>;
-  // A third block, of a third of shared memory: room for the kernel behind to load its first
-  // weights while two of this one still run.
-  static constexpr int kBlocks = kAligned && kRowTiles == 1 ? (sizeof(T) == 2 ? 3 : 2) : 1;
-  static constexpr int kStages = kWarpN == 16 ? 4 : kBlocks == 3 ? 2 : 3;
+  static constexpr int kStages = kWarpN == 16 ? 4 : 3;
   static constexpr int kStageUnits = kGroups * kHalves * kWarpSize;  // of a warp
   static constexpr int kPartialStride = kTileN + kMmaOuts;           // warps' stores: no conflicts
   static constexpr int kRingBytes = 16 * kStages * kGemmWarps * kStageUnits;
   static constexpr int kPartialBytes = 4 * kWarpsK * kRows * kPartialStride;
+  static constexpr int kBlocks = kAligned && kRowTiles == 1 ? 2 : 1;  // of a multiprocessor
   static constexpr int kSharedBytes = kRingBytes > kPartialBytes ? kRingBytes : kPartialBytes;
 };
 
@@ -274,7 +272,7 @@ __device__ __forceinline__ const float* multiply(const Product& p, int64_t first
   for (int stage = 0; stage < Tile::kStages; ++stage) {
     weights.load(warp_k + stage * Tile::kWarpsK, stage, lane, p.width);
   }
-  after_previous_kernel();  // x is another kernel's result, the weights are not
+  wait_for_previous_kernel();  // x is another kernel's result, the weights are not
   std::conditional_t<kIsFloat<typename Tile::T>, PlainSums<Tile>, Sums<Tile>> sums(p, first_row,
                                                                                    lane);
   int stage = 0;

@@ -20,6 +20,7 @@ template <class Tile>
 __global__ void __launch_bounds__(kGemmThreads, Tile::kBlocks)
     _linear_kernel(const __grid_constant__ Product p, const __grid_constant__ Behind behind) {
   using T = typename Tile::T;
+  let_next_kernel_start();
   const int64_t first_row = blockIdx.x % p.row_blocks * Tile::kRows;
   const int64_t first_out = blockIdx.x / p.row_blocks * Tile::kTileN;
   const float* const partials = multiply<Tile>(p, first_row, first_out);

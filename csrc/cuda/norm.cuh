@@ -25,7 +25,8 @@ constexpr int64_t padded(int64_t width, int64_t item_bytes) {
 
 template <class T>
 __global__ void __launch_bounds__(kNormThreads) _norm_kernel(const __grid_constant__ Norm n) {
-  after_previous_kernel();
+  let_next_kernel_start();
+  wait_for_previous_kernel();
   auto* const squares_of_warps = shared_memory<float>();
   const T* const x = n.x.at<const T>(blockIdx.x);
   const auto* const weight = static_cast<const T*>(n.weight);

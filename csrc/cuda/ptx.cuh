@@ -21,12 +21,17 @@ __device__ __forceinline__ T* shared_memory() {
 
 // Programmatic dependent launch: until here a kernel may overlap the one in front, whose results
 // are not there yet, and which may still read what this one is going to write. Every thread calls
-// it, so that a kernel's end is also the end of all those in front of it. Only then may the kernel
-// behind be scheduled: asked for earlier, the one behind that would follow, and another, and blocks
-// that wait would take the places of those that work.
-__device__ __forceinline__ void after_previous_kernel() {
+// it, so that a kernel's end is also the end of all those in front of it.
+__device__ __forceinline__ void wait_for_previous_kernel() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// The kernel behind may start once all blocks have called this. What it may touch before it waits
+// does not depend on this one, so the first line of a kernel is the place.
+__device__ __forceinline__ void let_next_kernel_start() {
+#if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }

@@ -43,7 +43,8 @@ __device__ void place(const Params& p, const T* head, const T* norm, int64_t pos
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     _rope_append_kv_kernel(const __grid_constant__ Params p) {
-  after_previous_kernel();
+  let_next_kernel_start();
+  wait_for_previous_kernel();
   const int64_t heads = p.q.heads + 2 * p.kv.heads;
   const int64_t item = int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarpSize;
   if (item >= p.qkv.batch * p.qkv.nodes * heads) return;

@@ -29,6 +29,7 @@ struct Found {
 template <class Tile>
 __global__ void __launch_bounds__(kGemmThreads, Tile::kBlocks)
     _score_kernel(const __grid_constant__ Product p, const __grid_constant__ Found found) {
+  let_next_kernel_start();
   const int64_t first_row = blockIdx.x % p.row_blocks * Tile::kRows;
   const int64_t tile = blockIdx.x / p.row_blocks;
   const int64_t first_out = tile * Tile::kTileN;
@@ -90,7 +91,8 @@ __device__ void append(const kangaroo_draft_chain& c, int64_t b, int64_t token, 
 }
 
 __global__ void __launch_bounds__(kMergeThreads) _merge_kernel(const __grid_constant__ Merge m) {
-  after_previous_kernel();
+  let_next_kernel_start();
+  wait_for_previous_kernel();
   auto* const best_of_warps = shared_memory<uint64_t>();
   auto* const mass_of_warps = reinterpret_cast<float*>(best_of_warps + kMergeWarps);
   const auto thread = static_cast<int>(threadIdx.x);

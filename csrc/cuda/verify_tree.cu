@@ -65,7 +65,8 @@ __device__ int64_t argmax(const T* logits, unsigned vocab) {
 // Parents stand in front of their children, so one pass in order walks the whole path.
 template <class T>
 __global__ void __launch_bounds__(kThreads) _verify_tree_kernel(const __grid_constant__ Params p) {
-  after_previous_kernel();
+  let_next_kernel_start();
+  wait_for_previous_kernel();
   const int64_t b = blockIdx.x;
   const int64_t nodes = p.logits.nodes;
   const auto vocab = static_cast<unsigned>(p.logits.width);

@@ -68,6 +68,7 @@ def _adapter_refresh_kernel(
     PAIRS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    FETCHED: tl.constexpr,
 ):
     tiles: tl.constexpr = tl.cdiv(D // 2, PAIRS)
     head = tl.program_id(1) // tiles
@@ -76,7 +77,7 @@ def _adapter_refresh_kernel(
     row_live = row < num_rows
     in_head, known = interleaved(first, tl.arange(0, 2 * PAIRS), D)
     weight_row = head * D + in_head
-    fetch_ahead(weight_ptr, weight_row, known, 0, width, BLOCK_K)
+    fetch_ahead(weight_ptr, weight_row, known, 0, width, FETCHED * BLOCK_K)
     after_previous()
     acc = sums_of_products(
         x_ptr, weight_ptr, row, row_live, weight_row, known, 0, width, width, BLOCK_K
@@ -133,6 +134,6 @@ def adapter_refresh(
     _adapter_refresh_kernel[grid](
         rows, deep_kv, k_cache, v_cache, rope, nodes.positions, nodes.cache_seqlens,
         nodes.first_node, num_nodes, num_rows, num_slots, rope.shape[1], width=3 * width, H_KV=h_kv,
-        D=head_dim, PAIRS=pairs, ROWS=ROW_TILE, BLOCK_K=tiling.block_k,
+        D=head_dim, PAIRS=pairs, ROWS=ROW_TILE, BLOCK_K=tiling.block_k, FETCHED=tiling.num_fetched,
         num_warps=tiling.num_warps, num_stages=tiling.num_stages, **launching(),
     )  # fmt: skip

@@ -48,6 +48,7 @@ def _project_and_append_kernel(
     PAIRS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    FETCHED: tl.constexpr,
 ):
     tiles: tl.constexpr = tl.cdiv(D // 2, PAIRS)
     head = tl.program_id(1) // tiles
@@ -56,7 +57,7 @@ def _project_and_append_kernel(
     row_live = row < num_rows
     weight_row, known = interleaved(first, tl.arange(0, 2 * PAIRS), D)
     weight_row += head * D
-    fetch_ahead(weight_ptr, weight_row, known, 0, width, BLOCK_K)
+    fetch_ahead(weight_ptr, weight_row, known, 0, width, FETCHED * BLOCK_K)
     after_previous()
     acc = sums_of_products(
         h_ptr, weight_ptr, row, row_live, weight_row, known, 0, width, width, BLOCK_K
@@ -108,8 +109,8 @@ def adapter_step(
         rows, weights.qkv, q, k_cache, v_cache, rope, nodes.positions, nodes.cache_seqlens,
         nodes.first_node, num_nodes, num_rows, num_slots, rope.shape[1],
         width=width, H_Q=h_q, H_KV=h_kv, D=head_dim, PAIRS=pairs, ROWS=ROW_TILE,
-        BLOCK_K=tiling.block_k, num_warps=tiling.num_warps, num_stages=tiling.num_stages,
-        **launching(),
+        BLOCK_K=tiling.block_k, FETCHED=tiling.num_fetched, num_warps=tiling.num_warps,
+        num_stages=tiling.num_stages, **launching(),
     )  # fmt: skip
     heads = attend(q, k_cache, v_cache, nodes, head_dim**-0.5)
     out = torch.empty_like(h)

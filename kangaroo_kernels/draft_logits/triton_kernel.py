@@ -57,7 +57,7 @@ def draft_logits(h: Tensor, head: DraftHead, norm_weight: Tensor, eps: float) ->
     _draft_logits_kernel[grid](
         normalized(h, norm_weight, eps), *head, out, num_rows, head.num_ids, width=width,
         vocab=len(head.weight), ROWS=ROW_TILE, BLOCK_V=BLOCK_V,
-        BLOCK_K=min(64, pad_to_power_of_2(width, 16)), num_warps=4, num_stages=6,
+        BLOCK_K=min(256, pad_to_power_of_2(width, 16)), num_warps=4, num_stages=3,
         **launching(),
     )  # fmt: skip
     return out

@@ -11,7 +11,8 @@ T* shared_memory() {
   return reinterpret_cast<T*>(cuda_on_cpu::shared_memory());
 }
 
-inline void after_previous_kernel() { cuda_on_cpu::wait_for_previous(); }
+inline void wait_for_previous_kernel() { cuda_on_cpu::wait_for_previous(); }
+inline void let_next_kernel_start() {}
 
 inline uint64_t cache_policy(bool) { return 0; }
 inline void copy_async(void* to, const void* from, int live, uint64_t) {
