@@ -74,8 +74,8 @@ def append(record: dict[str, Any], out: Path) -> None:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Where and with what a figure was taken; of a copy without history KANGAROO_COMMIT says of what
-    it is a copy.
+    """Where and with what a figure was taken; KANGAROO_COMMIT says which commit a copy without
+    history is of.
     """
     told = os.environ.get("KANGAROO_COMMIT")
     name, driver = platform.processor(), None

@@ -107,7 +107,7 @@ ON_REQUEST: Mapping[str, Mapping[Backend, str]] = {
     },
     "gpu": {
         Backend.REFERENCE: "slow on a GPU, so only on request: backend='reference'",
-        Backend.CUDA: "not yet measured faster than Triton, so only on request: backend='cuda'",
+        Backend.CUDA: "slower than Triton where measured, so only on request: backend='cuda'",
         Backend.LIBRARY: NEIGHBOURS,
     },
 }
