@@ -2,8 +2,8 @@
 
 `python benchmarks/aot_report.py` prints registers, spills, shared memory and tensor-core
 instructions of each kernel; `--json` one object per kernel. Exit status 1: a kernel does not
-compile, spills, needs more shared memory than the architecture has, or multiplies without tensor
-cores.
+compile, spills, needs more shared memory than the architecture has, multiplies without tensor
+cores, or may start before the kernel in front has ended and does not wait for it.
 """
 
 from __future__ import annotations
@@ -108,6 +108,9 @@ def judge(name: str, kernel: Any, case: str, dtype: torch.dtype, sm: int) -> Bui
         faults.append(f"{spilled} bytes of local memory")
     if kernel.metadata.shared > ARCHITECTURES[sm]:
         faults.append(f"{kernel.metadata.shared} bytes of shared memory")
+    ordered = re.findall(r"griddepcontrol\.(\w+)", kernel.asm["ptx"])
+    if kernel.metadata.launch_pdl and ordered != ["wait", "launch_dependents"]:
+        faults.append("may start early, and does not wait first")
     if dtype != torch.float32 and "tt.dot" in kernel.asm["ttir"] and not kinds:
         faults.append("no tensor cores")
     return Build(

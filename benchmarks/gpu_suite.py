@@ -97,6 +97,8 @@ def stages(out: Path, results: Path, quick: bool) -> list[Stage]:
     if not quick:
         wide = ("--shape", "llama-3.2-1b", "--tokens", "20000")
         found.append(Stage("bits-llama-3.2-1b", bits + wide, 1800))
+        cut = ("--out", str(results / "tilings.jsonl"), *gate)
+        found.append(Stage("tilings", script("tilings", *cut), 900))
     return found
 
 

@@ -168,6 +168,8 @@ def measure(
             ours[name] = setting.prepare(partial(case.run, op), copies)
         except UnsupportedError as refusal:
             refused[name] = str(refusal)
+    if not ours:
+        return []
     theirs, failed = able(case.peers, copies, setting)
     taken: dict[str, list[float]] = {name: [] for name in (*ours, *theirs)}
     for _ in range(setting.repeats):

@@ -88,7 +88,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         name = lines[0].split(":", 1)[1].strip() if lines else name
     return {
         "commit": told or git("rev-parse", "--verify", "--quiet", "HEAD") or None,
-        "dirty": not told and bool(git("status", "--porcelain")),
+        "dirty": None if told else bool(git("status", "--porcelain")),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": name,
         "driver": driver,

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for `benchmarks` when run 
 from benchmarks.harness import Setting, copy_bandwidth, prepared_cuda, quantiles
 from benchmarks.models import LLAMA_8B, SWEEPS, VICUNA_7B
 from benchmarks.provenance import ROOT, append, machine, run_gate
-from kangaroo_kernels.triton_gemm import Epilogue, Tiling, product
+from kangaroo_kernels.triton_gemm import WAVE, Epilogue, Tiling, product
 
 DTYPE = torch.bfloat16
 ROWS = (1, 16)
@@ -55,7 +55,7 @@ def tilings(num_out: int, width: int, gated: bool) -> list[Tiling]:
     found = [taken]
     for rows, columns, warps, stages in CUTS:
         block_n = rows // 2 if gated else rows
-        few = -(-num_out // block_n) <= 256
+        few = -(-num_out // block_n) <= WAVE
         for split in (1,) if gated or not few else (1, *SPLITS):
             found.append(Tiling(block_n, columns, split, warps, stages, 4 if few else 2))
     return list(dict.fromkeys(found))
@@ -94,7 +94,7 @@ def figures(setting: Setting, copy_gb_per_s: float) -> Iterator[dict[str, Any]]:
             try:
                 taken = measure((num_out, width, gated), tiling, copies)
             except Exception as error:  # tiles that fit no multiprocessor
-                print(f"{name} {tiling}: {type(error).__name__}")
+                print(f"{name} {tiling}: {type(error).__name__}: {error}".splitlines()[0])
                 continue
             percent = 100 * num_bytes / taken[ROWS[0]] / 1e3 / copy_gb_per_s
             figure = {"case": name, "us": taken, "percent_of_copy": round(percent, 2)}

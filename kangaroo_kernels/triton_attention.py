@@ -210,8 +210,8 @@ def _combine_kernel(
     BLOCK: tl.constexpr,
     TREE: tl.constexpr,
 ):
-    """One row: its splits in order. The first are read before it is known how many there are, for
-    it is the wait for memory that this takes.
+    """One row: its splits in order. The first are read before it is known how many there are: of
+    few rows it is the wait for memory that this takes.
     """
     after_previous()
     row = tl.program_id(0).to(tl.int64)

@@ -1,7 +1,7 @@
 """Skinny matrix products, shared by linear and gated_mlp: few rows, every weight read once.
 
-The cost is the weight's bytes, so 1 to 16 rows take the same time and, by the fixed tile and the
-fixed split of the sum, have the same bits.
+The cost is the weight's bytes, so 1 to 16 rows take nearly the same time and, by the fixed tile and
+the fixed split of the sum, have the same bits.
 """
 
 from __future__ import annotations

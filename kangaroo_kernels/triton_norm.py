@@ -1,8 +1,8 @@
 """RMSNorm in Triton, shared by rms_norm and what has a norm in front: one program per row.
 
-Inside a product it would cost more than its launch: rows that are normalized on their way to the
-tensor cores took products of Llama-3.1-8B from 61 to 17 % of a copy's bandwidth on an H200, and to
-29 % with all that they need fetched ahead.
+Inside a product it would cost more than its launch: with rows that were normalized on their way to
+the tensor cores, and all that they need fetched ahead, a product of Llama-3.1-8B moved 29 % of a
+copy's bandwidth on an H200; without, and two microseconds for a launch of the norm, 74 %.
 """
 
 from __future__ import annotations

@@ -128,14 +128,17 @@ def main() -> None:
             print(f"\n{op}")
             taken: dict[str, list[dict[str, Any]]] = {}
             for case in made(op, setting):
-                for figure in measure(case, contenders[op], setting, copy_gb_per_s):
+                figures = measure(case, contenders[op], setting, copy_gb_per_s)
+                if not figures:
+                    print(f"{case.name:24} refused by {', '.join(contenders[op])}")
+                for figure in figures:
                     print(shown(figure), flush=True)
                     taken.setdefault(figure["backend"], []).append(figure)
                     line = {"op": op, "gate": gates[op], **shared, **figure}
                     with (arguments.out / f"{op}.jsonl").open("a") as file:
                         file.write(json.dumps(line) + "\n")
-            for backend, figures in taken.items():
-                print(f"{backend}: {worst(figures)}")
+            for backend, every in taken.items():
+                print(f"{backend}: {worst(every)}")
 
 
 if __name__ == "__main__":

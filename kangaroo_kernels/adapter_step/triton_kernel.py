@@ -1,5 +1,5 @@
 """adapter_step in Triton, five launches: norm; projection, rotation and append; attention (two);
-output projection and residual (a sixth in models so small that its sum is split).
+output projection and residual (a sixth where its sum is split: few outputs of many columns).
 """
 
 import torch
@@ -28,7 +28,7 @@ __all__ = ["adapter_step", "unsupported"]
 
 @triton.jit(do_not_specialize=COUNTS)
 def _project_and_append_kernel(
-    h_ptr,
+    x_ptr,
     weight_ptr,
     q_ptr,
     k_cache_ptr,
@@ -60,7 +60,7 @@ def _project_and_append_kernel(
     fetch_ahead(weight_ptr, weight_row, known, 0, width, FETCHED * BLOCK_K)
     after_previous()
     acc = sums_of_products(
-        h_ptr, weight_ptr, row, row_live, weight_row, known, 0, width, width, BLOCK_K
+        x_ptr, weight_ptr, row, row_live, weight_row, known, 0, width, width, BLOCK_K
     )
     a, b = tl.split(acc.reshape(ROWS, PAIRS, 2))
     pair = first + tl.arange(0, PAIRS)

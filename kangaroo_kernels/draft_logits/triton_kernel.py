@@ -12,11 +12,10 @@ from kangaroo_kernels.triton_math import (
     COUNTS,
     ROW_TILE,
     launching,
-    pad_to_power_of_2,
     unsupported,
 )
 from kangaroo_kernels.triton_norm import normalized
-from kangaroo_kernels.triton_rank import BLOCK_V, require_ranked, tile_logits
+from kangaroo_kernels.triton_rank import BLOCK_V, head_steps, require_ranked, tile_logits
 
 __all__ = ["draft_logits", "unsupported"]
 
@@ -57,7 +56,7 @@ def draft_logits(h: Tensor, head: DraftHead, norm_weight: Tensor, eps: float) ->
     _draft_logits_kernel[grid](
         normalized(h, norm_weight, eps), *head, out, num_rows, head.num_ids, width=width,
         vocab=len(head.weight), ROWS=ROW_TILE, BLOCK_V=BLOCK_V,
-        BLOCK_K=min(256, pad_to_power_of_2(width, 16)), num_warps=4, num_stages=3,
+        **head_steps(h, head),
         **launching(),
     )  # fmt: skip
     return out

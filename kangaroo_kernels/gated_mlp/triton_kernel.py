@@ -1,4 +1,4 @@
-"""gated_mlp in Triton: one launch for norm, gate, up and SwiGLU, one product for the way down."""
+"""gated_mlp in Triton, three launches: norm; gate, up and SwiGLU; the way down."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""linear: x W^T, with the norm in front and bias and residual behind in the same pass."""
+"""linear: x W^T, with a norm in front, bias and residual behind."""
 
 from typing import Protocol
 

@@ -76,4 +76,6 @@ def test_bad_inputs(fast_commit_path: CommitPath, name: str, bad: torch.Tensor) 
     ending = Ending.of(ROOTS, PATHS)
     names = ("verdict", "chain", "exit_states", "places", "done")
     inputs = dict(zip(names, ending.args, strict=True)) | {"lag": 0, "limit": 10**6}
+    if isinstance(bad, torch.Tensor):
+        bad = bad.to(ending.exit_states.device)
     laws.check_refusal(fast_commit_path, inputs, name, bad)

@@ -132,7 +132,7 @@ def test_equal_logits(draw_tokens: DrawTokens, temperature: float, top_k: int) -
         assert sorted(tokens[0, 0, :3].tolist()) == [1, 3, 5]
         assert tokens[0, 0, 3:].tolist() == [0, 2, 4, 6]
         assert shares[0, 0, 3:].tolist() == [0, 0, 0, 0]
-    assert shares.sum() == pytest.approx(1, rel=7 * 2**-23)
+    assert shares.sum().item() == pytest.approx(1, rel=7 * 2**-23)
     assert shares[0, 0, -1] == 0
 
 

@@ -13,7 +13,7 @@ from tests.kernels import laws
 from tests.kernels.growing import Bed, random_passes
 
 FIRST = {"first": 0, "width": 2, "passes_left": 3, "sharpness": 1.0}
-PLAIN = torch.tensor([[[0.5, 0.3, 0.2]]])
+PLAIN = [[[0.5, 0.3, 0.2]]]
 
 
 def bits(*nodes: int) -> int:
@@ -23,7 +23,7 @@ def bits(*nodes: int) -> int:
 def test_inner_nodes(grow_tree: GrowTree) -> None:
     """Ten left, three passes: a sixth of ten, rounded up."""
     bed = Bed.of([40], 11, 6, 3)
-    bed.grow(grow_tree, PLAIN, FIRST)
+    bed.grow(grow_tree, torch.tensor(PLAIN), FIRST)
     own = bed.seedbed
     assert own.tokens[0, :3].tolist() == [7, 0, 1]
     assert own.positions[0, :3].tolist() == [40, 41, 41]
@@ -44,7 +44,7 @@ def test_inner_nodes(grow_tree: GrowTree) -> None:
 
 def test_the_last_pass_fills_the_tree_up(grow_tree: GrowTree) -> None:
     bed = Bed.of([40], 5, 6, 3)
-    bed.grow(grow_tree, PLAIN, {**FIRST, "width": 1, "passes_left": 2})
+    bed.grow(grow_tree, torch.tensor(PLAIN), {**FIRST, "width": 1, "passes_left": 2})
     rows = torch.tensor([[[0.5, 0.3, 0.2]]])
     bed.grow(grow_tree, rows, {**FIRST, "first": 1, "width": 0, "passes_left": 1})
     tree = bed.trees
@@ -61,7 +61,7 @@ def test_the_last_pass_fills_the_tree_up(grow_tree: GrowTree) -> None:
 
 def test_where_none_is_sure_the_rest_are_leaves(grow_tree: GrowTree) -> None:
     bed = Bed.of([3], 16, 12, 3, threshold=0.6)
-    bed.grow(grow_tree, PLAIN, FIRST)
+    bed.grow(grow_tree, torch.tensor(PLAIN), FIRST)
     tree = bed.trees
     assert tree.nodes.num_nodes.item() == 4
     assert tree.nodes.tokens[0].tolist() == [7, 0, 1, 2, *[0] * 12]
@@ -72,7 +72,7 @@ def test_where_none_is_sure_the_rest_are_leaves(grow_tree: GrowTree) -> None:
 
 def test_one_node_that_is_left_goes_to_the_best_of_all(grow_tree: GrowTree) -> None:
     bed = Bed.of([3], 2, 2, 3)
-    bed.grow(grow_tree, PLAIN, FIRST | {"width": 1})
+    bed.grow(grow_tree, torch.tensor(PLAIN), FIRST | {"width": 1})
     assert bed.trees.nodes.num_nodes.item() == 2
     assert bed.trees.nodes.stopped.item() == 1
 
@@ -80,7 +80,7 @@ def test_one_node_that_is_left_goes_to_the_best_of_all(grow_tree: GrowTree) -> N
 @pytest.mark.parametrize("passes_left", [1, 3])
 def test_a_tree_of_its_root_alone(grow_tree: GrowTree, passes_left: int) -> None:
     bed = Bed.of([3], 1, 2, 3)
-    bed.grow(grow_tree, PLAIN, FIRST | {"width": 1, "passes_left": passes_left})
+    bed.grow(grow_tree, torch.tensor(PLAIN), FIRST | {"width": 1, "passes_left": passes_left})
     assert bed.trees.nodes.num_nodes.item() == 1
     assert bed.trees.nodes.tokens.tolist() == [[7]]
 
@@ -105,7 +105,7 @@ def test_a_tree_that_has_stopped_stays_as_it_was(grow_tree: GrowTree) -> None:
     bed = Bed.of([3, 4, 5], 7, 6, 3)
     bed.trees.nodes.stopped[1] = 1
     before = bed.copy()
-    bed.grow(grow_tree, PLAIN.expand(3, 1, 3).contiguous(), FIRST)
+    bed.grow(grow_tree, torch.tensor(3 * PLAIN), FIRST)
     for ours, theirs in zip(bed.flat, before.flat, strict=True):
         assert torch.equal(ours[1], theirs[1])
     assert bed.seedbed.tokens[0, 0] == 7
@@ -172,7 +172,7 @@ def test_no_pass_wants_more_places_than_it_has(max_nodes: int, max_depth: int) -
 def test_bad_inputs(fast_grow_tree: GrowTree, name: str, bad: object) -> None:
     bed = Bed.of([3], 16, 6, 3)
     tokens = torch.zeros(1, 1, 3, dtype=torch.int64)
-    inputs = {"tokens": tokens, "probabilities": PLAIN, **vars(bed), **FIRST}
+    inputs = {"tokens": tokens, "probabilities": torch.tensor(PLAIN), **vars(bed), **FIRST}
     laws.check_refusal(fast_grow_tree, inputs, name, bad)
 
 

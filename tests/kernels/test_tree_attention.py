@@ -59,6 +59,15 @@ def part(inputs: AttentionInputs, start: int, stop: int) -> AttentionInputs:
     return replace(inputs, q=q, nodes=nodes_from(inputs.nodes, start, stop))
 
 
+def test_prefixes_of_many_chunks(tree_attention: TreeAttention) -> None:
+    """So many that their partial results are not combined at once, beside one of a few."""
+    budget = testing.Budget()
+    nodes = random_tree_nodes((2200, 70), 3)
+    inputs = testing.attention_inputs(Heads(2, 1, 16), nodes, torch.float32)
+    add_to(budget, run(tree_attention, inputs), inputs)
+    budget.check()
+
+
 @pytest.mark.parametrize("heads", HEADS, ids=str)
 @pytest.mark.thorough
 def test_error_budget_of_chains(

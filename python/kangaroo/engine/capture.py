@@ -31,8 +31,9 @@ def captured_rounds(model: Llama) -> type[CapturedRounds] | None:
 class CapturedRounds:
     """Captures the pieces when it is made. Launches go to the stream that is current then.
 
-    The pieces own what they read and write, and this; here they are forgotten once captured, or
-    all would wait for the garbage collector.
+    What it runs reads and writes memory of the DeviceRounds that has made it, and owns it; the
+    pieces lead back there and are forgotten once captured, or all would wait for the garbage
+    collector.
 
     Raises:
         RuntimeError: CUDA refuses the capture.
