@@ -1,12 +1,13 @@
 """Flash decoding over a draft tree, shared by tree_attention and adapter_step: its splits stand at
 fixed slots, and its rows have the bits of the chain that leads to them.
 
-Slots are cut into splits at absolute multiples of SPLIT. A split that is committed altogether is
-read once per tile of rows (nodes x heads of a group). A split that holds nodes of the tree is
-walked by every node for itself, in *path order*: slot `cache_seqlens + j` stands for the node's
-j-th ancestor, as it would if the path were committed, and what is no ancestor is never read. Both
-ways multiply the same tiles in the same order, so a node has the same bits in a tree, in a chain,
-and as the next root. Partial results are then combined in the order of the splits.
+Slots are cut into splits at absolute places: short ones first, so that many programs share a short
+prefix, longer ones behind, so that a long one leaves few partial results. A split that is committed
+altogether is read once per tile of rows (nodes x heads of a group). A split that holds nodes of the
+tree is walked by every node for itself, in *path order*: slot `cache_seqlens + j` stands for the
+node's j-th ancestor, as it would if the path were committed, and what is no ancestor is never read.
+Both ways multiply the same tiles in the same order, so a node has the same bits in a tree, in a
+chain, and as the next root. Partial results are then combined in the order of the splits.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from kangaroo_kernels.triton_math import (
     pad_to_power_of_2,
 )
 
-SPLIT = 2 * KV_CHUNK  # slots: the fewer, the more programs share a short context
-COMBINE = 16  # splits at a time
+SPLIT = 2 * KV_CHUNK  # slots of the first splits; of those behind twice as many
+COMBINE = 16  # splits at a time; so many are short
 MAX_HEAD_DIM = 256
 
 
@@ -63,6 +64,7 @@ def _split_kernel(
     BLOCK_D: tl.constexpr,
     ROWS: tl.constexpr,
     SPLIT: tl.constexpr,
+    NUM_SHORT: tl.constexpr,
     CHUNK: tl.constexpr,
     TREE: tl.constexpr,
 ):
@@ -80,7 +82,7 @@ def _split_kernel(
         node = pair // GROUP
         head = pair % GROUP
         live = node < num_nodes
-        visible_stop = (split + 1) * SPLIT
+        visible_stop = _start_of(split + 1, SPLIT, NUM_SHORT)
         busy = visible_stop <= committed
         ancestors = tl.zeros((), tl.int64)
         num_tree_nodes = 0
@@ -89,14 +91,15 @@ def _split_kernel(
         walk = unit - num_tiles * num_splits
         own = walk % (num_nodes * GROUP_TILES) // GROUP_TILES
         num_tree_nodes = first_node + num_nodes
-        split = committed // SPLIT + walk // (num_nodes * GROUP_TILES)
+        split = _split_of(committed, SPLIT, NUM_SHORT) + walk // (num_nodes * GROUP_TILES)
         node = own + 0 * rows
         head = walk % GROUP_TILES * ROWS + rows
         live = head < GROUP
         place = sequence * num_nodes + own
         ancestors, path_len = _path_to(ancestors_ptr, place, first_node + own + 1, TREE)
         visible_stop = committed + tl.minimum(path_len, num_tree_nodes)
-        busy = (split * SPLIT < visible_stop) & (committed + num_tree_nodes <= num_slots)
+        is_seen = _start_of(split, SPLIT, NUM_SHORT) < visible_stop
+        busy = is_seen & (committed + num_tree_nodes <= num_slots)
     if busy:
         row = ((sequence * num_nodes + node).to(tl.int64) * H_KV + kv_head) * GROUP + head
         dim = tl.arange(0, BLOCK_D)
@@ -105,7 +108,8 @@ def _split_kernel(
         base = (sequence * H_KV + kv_head).to(tl.int64) * num_slots * D
         acc, top, mass = _walk_split(
             q, k_ptr + base, v_ptr + base, scale, committed, visible_stop, ancestors,
-            num_tree_nodes, split * SPLIT, dim, D, SPLIT, CHUNK, TREE,
+            num_tree_nodes, _start_of(split, SPLIT, NUM_SHORT),
+            _start_of(split + 1, SPLIT, NUM_SHORT), dim, D, CHUNK, TREE,
         )  # fmt: skip
         place = row * num_splits + split
         tl.store(acc_ptr + place[:, None] * D + dim[None, :], acc, mask=inside)
@@ -124,9 +128,9 @@ def _walk_split(
     ancestors,
     num_tree_nodes,
     split_start,
+    split_stop,
     dim,
     D: tl.constexpr,
-    SPLIT: tl.constexpr,
     CHUNK: tl.constexpr,
     TREE: tl.constexpr,
 ):
@@ -134,7 +138,7 @@ def _walk_split(
     top = tl.full((q.shape[0],), float("-inf"), tl.float32)
     mass = tl.zeros((q.shape[0],), tl.float32)
     acc = tl.zeros((q.shape[0], dim.shape[0]), tl.float32)
-    stop = tl.minimum(split_start + SPLIT, visible_stop)
+    stop = tl.minimum(split_stop, visible_stop)
     for start in range(split_start, stop, CHUNK):
         path_slot = start + tl.arange(0, CHUNK)
         visible = path_slot < stop
@@ -156,6 +160,19 @@ def _walk_split(
         acc = exact_dot(weights.to(v.dtype), v, acc * decay[:, None])
         top = new_top
     return acc, top, mass
+
+
+@triton.jit
+def _start_of(split, SPLIT: tl.constexpr, NUM_SHORT: tl.constexpr):
+    """The first slot of a split."""
+    return SPLIT * (split + tl.maximum(split - NUM_SHORT, 0))
+
+
+@triton.jit
+def _split_of(slot, SPLIT: tl.constexpr, NUM_SHORT: tl.constexpr):
+    """The split that has a slot."""
+    short = slot // SPLIT
+    return tl.where(short < NUM_SHORT, short, (short + NUM_SHORT) // 2)
 
 
 @triton.jit
@@ -223,7 +240,7 @@ def _combine_kernel(
     committed = tl.load(seqlens_ptr + node // num_nodes)
     chain_len = (first_node + node % num_nodes + 1).to(tl.int32)
     _, path_len = _path_to(ancestors_ptr, node, chain_len, TREE)
-    used = tl.minimum(tl.cdiv(committed + path_len, SPLIT), num_splits)
+    used = tl.minimum(_split_of(committed + path_len - 1, SPLIT, BLOCK) + 1, num_splits)
     live = lane < used
     top = tl.where(live, top, float("-inf"))
     highest = tl.max(top, axis=0)
@@ -245,6 +262,12 @@ def _combine_kernel(
     tl.store(out_ptr + row * D + dim, out, mask=dim < D)
 
 
+def num_splits_of(num_slots: int) -> int:
+    """Of caches with so many slots."""
+    short = triton.cdiv(num_slots, SPLIT)
+    return int(short if short <= COMBINE else COMBINE + triton.cdiv(short - COMBINE, 2))
+
+
 def attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale: float) -> Tensor:
     """tree_attention in two launches. Checks nothing."""
     batch, num_nodes, h_q, head_dim = q.shape
@@ -252,7 +275,7 @@ def attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale:
     out = q.new_empty(q.shape)
     if q.numel() == 0:
         return out
-    group, num_splits = h_q // h_kv, triton.cdiv(num_slots, SPLIT)
+    group, num_splits = h_q // h_kv, num_splits_of(num_slots)
     num_tiles = triton.cdiv(num_nodes * group, ROW_TILE)
     tail_splits = (nodes.first_node + num_nodes + SPLIT - 2) // SPLIT + 1
     walks = num_nodes * triton.cdiv(group, ROW_TILE) * tail_splits
@@ -263,7 +286,8 @@ def attend(q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale:
     _split_kernel[(num_tiles * num_splits + walks, batch * h_kv)](
         q, k_cache, v_cache, nodes.cache_seqlens, nodes.ancestors, acc, top, mass, scale,
         nodes.first_node, num_nodes, num_slots, num_splits, num_tiles, H_KV=h_kv, GROUP=group,
-        D=head_dim, BLOCK_D=block_d, ROWS=ROW_TILE, SPLIT=SPLIT, CHUNK=KV_CHUNK, TREE=is_tree,
+        D=head_dim, BLOCK_D=block_d, ROWS=ROW_TILE, SPLIT=SPLIT, NUM_SHORT=COMBINE,
+        CHUNK=KV_CHUNK, TREE=is_tree,
         num_warps=4, num_stages=2, **launching(),
     )  # fmt: skip
     _combine_kernel[(num_rows,)](

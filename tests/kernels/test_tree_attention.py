@@ -68,6 +68,17 @@ def test_prefixes_of_many_chunks(tree_attention: TreeAttention) -> None:
     budget.check()
 
 
+@pytest.mark.bitwise
+def test_nodes_behind_many_chunks_have_the_bits_of_roots(tree_attention: TreeAttention) -> None:
+    """Also where the slots are cut into longer pieces from there on."""
+    nodes = testing.chain_nodes((2045,), 6)
+    inputs = testing.attention_inputs(Heads(2, 1, 16), nodes, torch.float32)
+    whole = run(tree_attention, inputs)
+    for node in range(6):
+        root = replace(part(inputs, node, node + 1), nodes=testing.chain_nodes((2045 + node,), 1))
+        testing.assert_same_bits(run(tree_attention, root)[:, 0], whole[:, node])
+
+
 @pytest.mark.parametrize("heads", HEADS, ids=str)
 @pytest.mark.thorough
 def test_error_budget_of_chains(
