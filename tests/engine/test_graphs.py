@@ -208,12 +208,23 @@ def test_a_consumer_that_leaves_early_costs_the_next_one_nothing(model: Llama) -
 
 
 @pytest.mark.parametrize("draft", DRAFTS)
-def test_a_longer_text_than_the_one_before(model: Llama, draft: dict[str, Any]) -> None:
+def test_a_longer_text_than_the_one_before(
+    model: Llama, draft: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Caches that are kept have room for its tokens, but not for the nodes behind them."""
+    monkeypatch.setattr("kangaroo.engine.graphs.ROOM", 1)
     plain, graphs = decoders(model, "paper", confidence=0.0, **draft)
     for lengths in ((1, MAX_TREE_NODES - 1), (40, 2 * MAX_TREE_NODES - 45)):
         expected = decode(plain, request_of(model, *lengths))
         assert_same(decode(graphs, request_of(model, *lengths)), expected, plain.config)
+
+
+def test_a_longer_text_needs_no_new_capture(model: Llama) -> None:
+    _, graphs = decoders(model, "paper", confidence=0.0)
+    decode(graphs, request_of(model, 10, 20))
+    captured = list(graphs._captured.values())
+    decode(graphs, request_of(model, 50, 70))
+    assert list(graphs._captured.values()) == captured
 
 
 @pytest.mark.parametrize("draft", DRAFTS)

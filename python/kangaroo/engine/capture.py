@@ -115,7 +115,6 @@ class CapturedRounds:
 @contextmanager
 def no_collection() -> Iterator[None]:
     """Garbage may hold the memory of other graphs, which cannot be given back during a capture."""
-    gc.collect()
     was_enabled = gc.isenabled()
     gc.disable()
     try:
