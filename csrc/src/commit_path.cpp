@@ -25,7 +25,7 @@ void check(Check& c, const Params& p) {
   const kangaroo_states& h = p.exit_states;
   c.states("exit_states", h, h, h.width, h.dtype);  // nothing overlaps: it is written to
   c.within("nodes", p.nodes, 1, INT32_MAX);
-  c.at_least("exit_states.nodes", p.exit_states.nodes, p.nodes + 1);
+  if (c.ok()) c.at_least("exit_states.nodes", p.exit_states.nodes, p.nodes + 1);
   c.within("reach", p.reach, 0, INT32_MAX);
   c.within("lag", p.lag, 0, 1);
   c.within("limit", p.limit, 0, INT32_MAX - std::max<int64_t>(p.reach, 0));
