@@ -28,8 +28,9 @@ void check_head(Check& c, const kangaroo_states& h, const kangaroo_draft_head& h
   c.at_least("head.num_ids", head.num_ids, 0);
   if (head.token_ids) {
     c.array("head.token_ids", head.token_ids, head.num_ids, 1, sizeof(int32_t));
-    const int64_t last = c.ok() ? head.weight.rows - 1 : 0;
-    c.increasing("head.token_ids", head.token_ids, head.num_ids, last);
+    if (c.ok()) {
+      c.increasing("head.token_ids", head.token_ids, head.num_ids, head.weight.rows - 1);
+    }
   }
 }
 

@@ -219,6 +219,13 @@ def test_a_longer_text_than_the_one_before(
         assert_same(decode(graphs, request_of(model, *lengths)), expected, plain.config)
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_batch_has_the_room_that_it_asks_for(model: Llama, batch: int) -> None:
+    plain, graphs = decoders(model, "paper", confidence=0.0)
+    ours, theirs = (each.new_state(batch, 40).shallow_kv.storage for each in (graphs, plain))
+    assert ours.shape == theirs.shape
+
+
 def test_a_longer_text_needs_no_new_capture(model: Llama) -> None:
     _, graphs = decoders(model, "paper", confidence=0.0)
     decode(graphs, request_of(model, 10, 20))

@@ -23,8 +23,8 @@ from kangaroo.sampling.sampler import by_kernels
 
 MAX_EOS = 16  # what a round takes
 AHEAD = 2  # rounds: while one is read and kept, the next one runs
-# Slots: caches have room for a multiple of so many, or for the target's whole context. A longer
-# text than before seldom needs others, and graphs that write to them.
+# Slots: caches that calls of generate keep have room for a multiple of so many, or for the target's
+# whole context. A longer text than before seldom needs others, and graphs that write to them.
 ROOM = 1024
 
 NewRounds = Callable[[DecodeState, Shape], DeviceRounds]
@@ -101,8 +101,9 @@ class GraphDecoder(Decoder):
         """See Decoder; the caches of the last call, where they are large enough."""
         spare, self._spare = self._spare, None
         if spare is None or batch > 1 or spare.shallow_kv.num_slots < num_slots + MAX_TREE_NODES:
-            room = min(-(-num_slots // ROOM) * ROOM, self.model.config.max_seq_len)
-            return super().new_state(batch, max(room, num_slots))
+            if self.busy:
+                num_slots = min(-(-num_slots // ROOM) * ROOM, self.model.config.max_seq_len)
+            return super().new_state(batch, num_slots)
         spare.requests.clear()
         spare.unwritten = []
         return spare
