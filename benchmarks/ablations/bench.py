@@ -116,7 +116,8 @@ class Bench:
         config = self._train_config(row, seed)
         windows, own = self.texts.window_set(source.documents, seed), self.student(row)
         own.start(target, seed)
-        scale = exit_scale(target, windows.sample(0, given.batch_size)).item()
+        first = windows.sample(0, given.batch_size)
+        scale = exit_scale(target.states(first.ids, first.positions), first.mask).item()
         with torch.no_grad():
             for matrix in own.scaled:
                 matrix.mul_(scale)
@@ -126,7 +127,7 @@ class Bench:
             target_config=self.config,
             target=target,
             student=own,
-            optimizer=new_optimizer(own, config, scale),
+            optimizer=new_optimizer(own, config.optim, scale),
             rope=rope_table(self.config, torch.device("cpu")),
             windows=windows,
             held_windows=self.texts.held["code"].evenly(12),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,14 @@ from benchmarks import tree_cr
 from benchmarks.ablations.bench import Bench
 from kangaroo import KangarooForCausalLM
 from kangaroo.evals.prompts import held_out_prompts
-from kangaroo.train.config import OptimConfig
-from kangaroo.train.documents import Document
 from kangaroo.train.evaluate import until_eos
+from kangaroo.train.online import Learner, OnlineConfig
 from kangaroo.train.run import Run
 from kangaroo.train.simulate import Replay, Trace, replay, simulate_cr, tune
-from kangaroo.train.trainer import CONFIDENCES, Standing, take_step
+from kangaroo.train.trainer import CONFIDENCES
 
 KINDS = ("code", "prose")
 STREAM, AT_ONCE, QUARTERS = 320, 8, 4  # prompts; finished between two updates; parts of the stream
-ONLINE = OptimConfig(num_steps=STREAM // AT_ONCE, lr=3e-4, min_lr_ratio=1.0, warmup_steps=0)
 TREES = Namespace(new_tokens=128, confidences=[0.0, 0.4], max_depth=6)
 TREE_PROMPTS, TREE_PROMPT_LEN = 20, 80
 
@@ -84,11 +82,21 @@ def stream(bench: Bench, run: Run) -> dict[str, Any]:
     )
     table = tune(whole, run.student.cost(bench.config), CONFIDENCES)
     best = max(table, key=lambda rule: rule.speedup)
-    learning = list[Trace]()
-    standing = Standing()
+    learning, prompt_len = list[Trace](), bench.settings.prompt_len
+    learner = Learner(
+        run.target,
+        run.student,
+        run.rope,
+        OnlineConfig(every=AT_ONCE, loss=run.config.loss),
+        max_depth=bench.settings.max_depth,
+        seed=run.config.seed,
+        optimizer=run.optimizer,
+    )
     for ids in written:
         learning.append(_trace(bench, run, ids))
-        take_step(_behind(bench, run, ids), standing)
+        lengths = until_eos(ids[:, prompt_len:], run.target.eos_ids)
+        for row, length in zip(ids, lengths, strict=True):
+            learner.observe(row[: prompt_len + length], prompt_len)
     return {
         "rule": [best.confidence, best.max_depth],
         "frozen": _quarters(frozen, best),
@@ -99,19 +107,6 @@ def stream(bench: Bench, run: Run) -> dict[str, Any]:
 def _trace(bench: Bench, run: Run, ids: Tensor) -> Trace:
     given = bench.settings
     return run.judge.trace([ids], given.prompt_len, given.new_tokens, given.max_depth)
-
-
-def _behind(bench: Bench, run: Run, ids: Tensor) -> Run:
-    """The run, about to learn from finished continuations ids [B, P + n]."""
-    given = bench.settings
-    lengths = until_eos(ids[:, given.prompt_len :], run.target.eos_ids)
-    documents = []
-    for row, length in zip(ids, lengths, strict=True):
-        own = row[: given.prompt_len + length]
-        documents.append(Document(own, torch.arange(len(own)) >= given.prompt_len))
-    config = replace(run.config, optim=ONLINE)
-    windows = bench.texts.window_set(documents)
-    return replace(run, config=config, windows=windows, features=None)
 
 
 def _quarters(traces: Sequence[Trace], rule: Replay) -> list[float]:

@@ -16,6 +16,7 @@ COMMANDS: dict[str, list[str]] = {
     "draft_extras": [*ONE, "--new-tokens", "4", "--texts", "1", "--sizes", "64"],
     "drafters": [*ONE, "--new-tokens", "4", "--tuning-prompts", "1", "--trials", "1"]
     + ["--confidences", "0.4"],
+    "online": ["--prompts", "2", "--new-tokens", "4", "--every", "1"],
     "sampling_cr": [*ONE, "--new-tokens", "4", "--temperatures", "1.0"],
     "tree_cr": [*ONE, "--new-tokens", "4", "--confidences", "0.4"],
 }

@@ -117,7 +117,8 @@ def test_a_run_steps_and_judges_documents_apart(target: Path, tmp_path: Path) ->
     documents = [document for document in apart(windows) if document.mask.any()]
     assert len(documents) > config.windows.batch_size
     step = run.target, adapter, run.rope
-    (delta,), num_slots = deltas_of(config, 0, run.student), int(windows.mask.sum())
+    (delta,) = deltas_of(run.student, config.adapter.max_depth, config.seed, 0)
+    num_slots = int(windows.mask.sum())
     losses = [loss_and_gradient(*step, document, delta)[0] for document in documents]
     adapter.zero_grad()
     assert accumulate_gradient(run, 0) == pytest.approx(sum(losses) / num_slots, rel=1e-5)
@@ -129,4 +130,5 @@ def test_a_run_steps_and_judges_documents_apart(target: Path, tmp_path: Path) ->
     for window in (windows[:1], windows[1:]):
         alone = [run.target.states(d.ids).exit[d.mask] for d in apart(window)]
         median = torch.cat(alone).square().mean(-1).sqrt().median().item()
-        assert exit_scale(run.target, window).item() == pytest.approx(median, rel=1e-5)
+        states = run.target.states(window.ids, window.positions)
+        assert exit_scale(states, window.mask).item() == pytest.approx(median, rel=1e-5)

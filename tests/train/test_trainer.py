@@ -242,9 +242,8 @@ def test_a_folder_that_holds_something_else_is_not_touched(target: Path, tmp_pat
 
 
 def test_every_delta_is_trained(target: Path, tmp_path: Path) -> None:
-    config = make_config(tmp_path, target, {"adapter.max_depth": 4})
-    student = prepare(config).student
-    drawn = [delta for step in range(200) for delta in deltas_of(config, step, student)]
+    student = prepare(make_config(tmp_path, target)).student
+    drawn = [delta for step in range(200) for delta in deltas_of(student, 4, 0, step)]
     assert set(drawn) == {1, 2, 3, 4}
     assert min(drawn.count(delta) for delta in set(drawn)) > 25
 

@@ -17,7 +17,7 @@ from kangaroo.models.eagle import Eagle
 from kangaroo.models.families import model_config
 from kangaroo.models.llama import rope_table
 from kangaroo.models.medusa import Medusa
-from kangaroo.train.config import TrainConfig
+from kangaroo.train.config import OptimConfig, TrainConfig
 from kangaroo.train.documents import bos_of
 from kangaroo.train.evaluate import Judge, greedy_prompts
 from kangaroo.train.features import open_features
@@ -110,7 +110,8 @@ def prepare(
     shape, moving = config.windows, config.windows.moving
     held_windows = WindowSet(held, shape.seq_len, bos, ends)
     windows = WindowSet(train, shape.seq_len, bos, ends, seed=config.seed, moving=moving)
-    scale = exit_scale(target, windows.sample(0, shape.batch_size))
+    first = windows.sample(0, shape.batch_size)
+    scale = exit_scale(target.states(first.ids, first.positions), first.mask)
     team.share([scale])
     student.start(target, config.seed)
     with torch.no_grad():
@@ -122,7 +123,7 @@ def prepare(
         target_config=target_config,
         target=target,
         student=student,
-        optimizer=new_optimizer(student, config, scale.item()),
+        optimizer=new_optimizer(student, config.optim, scale.item()),
         rope=rope_table(target_config, device),
         windows=windows,
         held_windows=held_windows.evenly(config.eval.num_windows),
@@ -155,32 +156,32 @@ def load_target(config: TrainConfig, team: Team, device: torch.device) -> Frozen
     return target
 
 
-def exit_scale(target: FrozenTarget, windows: Windows) -> Tensor:
-    """RMS [] of the target's exit states: the median over slots, a few of which are huge in large
-    models.
+def exit_scale(states: States, trained: Tensor) -> Tensor:
+    """RMS [] of the target's exit states: the median over the slots that are `trained` [B, T], for
+    a few are huge in large models.
 
     The adapter adds W_o(...) to such a state, and targets differ by orders of magnitude here. So
     W_o (`Student.scaled`) starts, and is stepped, in units of this scale: the adapter learns as
     fast on any of them.
     """
-    rms = target.states(windows.ids, windows.positions).exit.square().mean(-1).sqrt()
-    return rms[windows.mask.to(rms.device)].median()
+    rms = states.exit.square().mean(-1).sqrt()
+    return rms[trained.to(rms.device)].median()
 
 
-def new_optimizer(student: Student, config: TrainConfig, scale: float) -> torch.optim.AdamW:
+def new_optimizer(student: Student, config: OptimConfig, scale: float) -> torch.optim.AdamW:
     """AdamW; weight decay on matrices alone. A step of the scaled ones is `scale` times a step of
     the others: every group has its `lr_scale`.
     """
     scaled, found = student.scaled, list(student.module.parameters())
     matrices = [p for p in found if p.ndim == 2 and not any(p is own for own in scaled)]
     norms = [p for p in found if p.ndim == 1]
-    decay = config.optim.weight_decay
+    decay = config.weight_decay
     groups = [
         {"params": matrices, "weight_decay": decay, "lr_scale": 1.0},
         {"params": scaled, "weight_decay": decay / scale, "lr_scale": scale},
         {"params": norms, "weight_decay": 0.0, "lr_scale": 1.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.optim.lr, betas=config.optim.betas)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
 
 
 def check_lengths(config: TrainConfig, target: ModelConfig) -> None:

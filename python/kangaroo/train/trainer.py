@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kangaroo.models.adapter_format import is_adapter
 from kangaroo.train.checkpoint import (
@@ -23,7 +23,7 @@ from kangaroo.train.checkpoint import (
     save_checkpoint,
     trim_metrics,
 )
-from kangaroo.train.config import TrainConfig, lr_at
+from kangaroo.train.config import LossConfig, OptimConfig, TrainConfig, lr_at
 from kangaroo.train.interrupt import DeferredInterrupt
 from kangaroo.train.loss import vocabulary_loss
 from kangaroo.train.parallel import Team, team
@@ -31,7 +31,7 @@ from kangaroo.train.progress import Evaluation, TrainProgress, TrainReport
 from kangaroo.train.run import Run, prepare, with_features
 from kangaroo.train.simulate import tune
 from kangaroo.train.student import Student
-from kangaroo.train.target import pick_device
+from kangaroo.train.target import States, pick_device
 from kangaroo.train.tracking import tracking
 from kangaroo.train.whole import remove_folder, replace_file
 
@@ -119,15 +119,10 @@ def _loop(run: Run, standing: Standing, on_progress: Callable[[TrainProgress], N
 def take_step(run: Run, standing: Standing) -> TrainProgress:
     """The next optimiser step, and what is to be said about it."""
     config, step, started = run.config, standing.step, perf_counter()
-    lr = lr_at(config.optim, step)
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr * group["lr_scale"]
     loss = accumulate_gradient(run, step)
     if not math.isfinite(loss):
         raise FloatingPointError(f"loss: expected a finite number, got {loss} in step {step + 1}")
-    nn.utils.clip_grad_norm_(run.student.module.parameters(), config.optim.clip_norm)
-    run.optimizer.step()
-    run.optimizer.zero_grad()
+    lr = apply_gradient(run.student.module, run.optimizer, config.optim, step)
     speed = config.num_tokens / (perf_counter() - started)
     standing.step += 1
     progress = TrainProgress(standing.step, config.optim.num_steps, loss, lr, speed)
@@ -136,6 +131,21 @@ def take_step(run: Run, standing: Standing) -> TrainProgress:
         return progress
     found = _evaluate(run, standing)
     return replace(progress, held_out=found.held_out, best=found.best)
+
+
+def apply_gradient(
+    module: nn.Module, optimizer: torch.optim.Optimizer, config: OptimConfig, step: int
+) -> float:
+    """Step `step` with the gradient that is there, clipped; it is gone then. The rate, which is
+    `config`'s.
+    """
+    lr = lr_at(config, step)
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+    nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    return lr
 
 
 def accumulate_gradient(run: Run, step: int) -> float:
@@ -147,17 +157,14 @@ def accumulate_gradient(run: Run, step: int) -> float:
     num_windows = config.num_windows
     windows = run.windows.sample(step * num_windows, num_windows)
     num_slots = int(windows.mask.sum())
-    deltas = deltas_of(config, step, run.student)
+    deltas = deltas_of(run.student, config.adapter.max_depth, config.seed, step)
     total, size = torch.zeros((), device=device), config.windows.batch_size
     for first in range(run.team.rank * size, num_windows, run.team.size * size):
         batch = windows[first : first + size]
         states, trained = run.states(batch), batch.mask.to(device)
-        normed, head = states.normed[trained], run.target.head
-        loss = torch.zeros((), device=device)
-        for delta, out in zip(deltas, run.student.hidden(states, run.rope, deltas), strict=True):
-            sides = out[trained], normed, head, config.loss
-            own = run.student.head(delta, head)
-            loss = loss + vocabulary_loss(*sides, draft_head=own) / (num_slots * len(deltas))
+        seen = states, trained, run.target.head, run.rope
+        loss = drafting_loss(run.student, *seen, deltas=deltas, weights=config.loss)
+        loss = loss / (num_slots * len(deltas))
         loss.backward()
         total += loss.detach()
     gradients = [p.grad for p in run.student.module.parameters() if p.grad is not None]
@@ -165,14 +172,33 @@ def accumulate_gradient(run: Run, step: int) -> float:
     return total.item()
 
 
-def deltas_of(config: TrainConfig, step: int, student: Student) -> list[int]:
+def drafting_loss(
+    student: Student,
+    states: States,
+    trained: Tensor,
+    head: Tensor,
+    rope: Tensor,
+    *,
+    deltas: list[int],
+    weights: LossConfig,
+) -> Tensor:
+    """Sum over the slots that are `trained` [B, T] and over `deltas`, [] float32; `head` [V, C] is
+    the target's.
+    """
+    normed, total = states.normed[trained], torch.zeros((), device=rope.device)
+    for delta, out in zip(deltas, student.hidden(states, rope, deltas), strict=True):
+        own = student.head(delta, head)
+        total = total + vocabulary_loss(out[trained], normed, head, weights, draft_head=own)
+    return total
+
+
+def deltas_of(student: Student, max_depth: int, seed: int, step: int) -> list[int]:
     """Distances of every query of the step to its newest verified slot: all of 1..max_depth, or one
     of them, uniformly.
     """
-    deepest = config.adapter.max_depth
     if student.trains_all:
-        return list(range(1, deepest + 1))
-    return [random.Random(f"{config.seed}/{step}/delta").randint(1, deepest)]
+        return list(range(1, max_depth + 1))
+    return [random.Random(f"{seed}/{step}/delta").randint(1, max_depth)]
 
 
 def _evaluate(run: Run, standing: Standing) -> Evaluation:
