@@ -27,10 +27,13 @@ from benchmarks.racing import pooled, speedup
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS
 from kangaroo.evals.paired import Run, run_once, take_turns
+from kangaroo.train.documents import Document
+from kangaroo.train.evaluate import greedy_prompts
 from kangaroo.train.online import OnlineConfig, OnlineLearner
+from kangaroo.train.windows import WindowSet
 from kangaroo.zoo import corpus
 
-PARTS = 4
+PARTS, WINDOW = 4, 256  # of the stream; tokens, each of which may begin one of its prompts
 WAYS = AS_IT_IS, LEARNING = "as it is", "learning"
 
 
@@ -47,13 +50,16 @@ def parse() -> argparse.Namespace:
 
 
 def prompts_of(llm: KangarooForCausalLM, given: argparse.Namespace) -> list[list[int]]:
-    """Beginnings of documentation strings, evenly among all that are long enough."""
-    _, held = corpus.split(corpus.stdlib_files())
-    rows = llm.tokenizer(list(docstrings(held)), verbose=False)["input_ids"]
-    able = [ids[: given.prompt_len] for ids in rows if len(ids) >= given.prompt_len]
-    if given.prompts > len(able):
-        raise ValueError(f"prompts: expected at most {len(able)}, got {given.prompts}")
-    return [able[n * len(able) // given.prompts] for n in range(given.prompts)]
+    """Beginnings of windows of the documentation strings, evenly among all."""
+    own, (_, held) = llm.tokenizer, corpus.split(corpus.stdlib_files())
+    rows = own(list(docstrings(held)), verbose=False)["input_ids"]
+    documents = [Document(torch.tensor([*ids, own.eos_token_id])) for ids in rows]
+    windows = WindowSet(documents, WINDOW, own.bos_token_id, [own.eos_token_id]).evenly()
+    prompts = greedy_prompts(windows, given.prompts, given.prompt_len, own.bos_token_id)
+    if len(prompts) < given.prompts:
+        raise ValueError(f"prompts: expected at most {len(prompts)}, got {given.prompts}")
+    found: list[list[int]] = prompts.tolist()
+    return found
 
 
 def stream(kind: str, given: argparse.Namespace) -> tuple[dict[str, list[Run]], float]:

@@ -111,7 +111,7 @@ class KangarooDrafter:
         with its slot. Rows may wait where nothing is drafted.
         """
         if self.adapter is not None and len(trees[0]) == 1 and self._defers(state):
-            if state.lags == [1] and not state.unwritten:  # `paper`: last states are not read
+            if not state.unwritten and state.lags == [1]:  # `paper`: last states are not read
                 state.unwritten.append((state.hidden(-1, 0).clone(), h_deep))
             state.unwritten.append((state.hidden(0, 1).clone(), h_deep))
         elif self.adapter is not None and self.adapter.config.kind == "deep_prefix":
@@ -181,7 +181,7 @@ class KangarooDrafter:
         """As `_catch_up`, where nothing is drafted: rows alone, nobody asks for states. Only
         `paper` is ever behind, whose rows are made of exit states alone.
         """
-        if any(state.lags) and not self._defers(state):
+        if not self._defers(state) and any(state.lags):
             self._write_behind(adapter, state)
 
     def _write_behind(self, adapter: Adapter, state: DecodeState) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from kangaroo.config import DraftConfig
@@ -33,32 +34,31 @@ class Pace:
 
     def __init__(self, config: DraftConfig, costs: RoundCosts):
         self.config, self.costs = config, costs
+        depths = range(1, config.depth + 1)
+        self._depths = _Prices(costs, [(depth, config.most_nodes(depth)) for depth in depths])
+        self._copies = _Prices(costs, [(0, 1 + n) for n in range(1, config.lookup_depth + 1)])
 
     def depth(self, requests: Sequence[Request]) -> int:
         """Draft tokens along one path at most, 0 to `config.depth`, in a round of `requests`."""
-        depths = range(1, self.config.depth + 1)
-        return self._bearable(requests, [(d, self.config.most_nodes(d)) for d in depths])
+        return self._bearable(requests, self._depths[len(requests)])
 
     def copies(self, requests: Sequence[Request]) -> int:
         """Tokens at most, 0 to `config.lookup_depth`, that each of `requests` may draft without a
         pass of the drafter.
         """
-        depths = range(1, self.config.lookup_depth + 1)
-        return self._bearable(requests, [(0, 1 + depth) for depth in depths])
+        return self._bearable(requests, self._copies[len(requests)])
 
-    def _bearable(self, requests: Sequence[Request], drafts: Sequence[tuple[int, int]]) -> int:
-        """How many of `drafts`, of so many passes and nodes, each dearer than the last, may be all
-        wrong.
+    def _bearable(self, requests: Sequence[Request], prices: Sequence[float]) -> int:
+        """How many of the drafts with these prices may be all wrong.
 
         Beside speculative sampling always all: there the tokens for a seed depend on how deep is
         drafted, so neighbours may have no say.
         """
-        samplers = [request.sampler for request in requests]
-        if any(s and s.do_sample and not s.coupled for s in samplers):
-            return len(drafts)
+        if any((s := r.sampler) and s.do_sample and not s.coupled for r in requests):
+            return len(prices)
         left = START + sum(request.credit for request in requests) / len(requests)
         bearable = 1 + ALLOWANCE + SHARE * left  # every round brings a token
-        return sum(self.costs.of_round(len(requests), *draft) <= bearable for draft in drafts)
+        return bisect_right(prices, bearable)
 
     def book(
         self, requests: Sequence[Request], num_passes: int, num_nodes: int, num_new: int
@@ -70,3 +70,17 @@ class Pace:
         won = (1 + ALLOWANCE) * num_new / len(requests) - cost
         for request in requests:
             request.credit = min(MOST, request.credit + won)
+
+
+class _Prices(dict[int, list[float]]):
+    """By the sequences of a round: what each of `drafts`, so many passes and nodes, costs. None is
+    cheaper than the one in front of it.
+    """
+
+    def __init__(self, costs: RoundCosts, drafts: Sequence[tuple[int, int]]):
+        super().__init__()
+        self.costs, self.drafts = costs, drafts
+
+    def __missing__(self, batch: int) -> list[float]:
+        self[batch] = [self.costs.of_round(batch, *draft) for draft in self.drafts]
+        return self[batch]
