@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import product
 from typing import Any
 
@@ -14,6 +15,7 @@ from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
 from kangaroo_kernels.draft_head import QUANTIZED, DraftChain, DraftHead
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed, widths
 from kangaroo_kernels.draws import Draw, Draws
+from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.nodes import NodeBatch, SlotPlaces
 from kangaroo_kernels.testing import Heads
 from kangaroo_kernels.triton_rank import FLOAT8_CAPABILITY
@@ -26,12 +28,15 @@ OTHER_HEADS = (Heads(32, 8, 64), Heads(32, 32, 80), Heads(40, 8, 96), Heads(8, 1
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an op; `case` says of which model."""
+    """One call of an op; `case` says of which model. What is made of whole weights first,
+    decoder_layers, is called with `then`.
+    """
 
     op: str
     case: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
+    then: tuple[Any, ...] = ()
 
 
 def calls(dtype: torch.dtype, sm: int) -> Iterator[Call]:
@@ -53,6 +58,8 @@ def calls(dtype: torch.dtype, sm: int) -> Iterator[Call]:
         yield from draw_calls(model, n)
         yield from attention_calls(model.name, model.heads, n, new)
         yield from adapter_calls(model, n, new)
+        if dtype == torch.bfloat16:
+            yield two_layers(model, n, new)
     for heads, n in product(OTHER_HEADS, NUM_NODES):
         yield from attention_calls(f"D={heads.head_dim}", heads, n, new)
 
@@ -75,6 +82,25 @@ def layer_calls(model: Model, n: int, new: Callable[..., torch.Tensor]) -> Itera
     yield Call("verify_tree", f"{name} choices", trees, {**made, "choices": ids.clone()})
     caches = [new(64, 1, model.heads.h_kv, NUM_SLOTS, 128), new(1, 1, 1, NUM_SLOTS, c)]
     yield Call("compact_kv", name, (caches, torch.zeros(1, 8, dtype=torch.int64), one, one))
+
+
+def two_layers(model: Model, n: int, new: Callable[..., torch.Tensor]) -> Call:
+    """decoder_layers, twice the same one."""
+    c, heads, norm = model.hidden, model.heads, new(model.hidden)
+    qkv, o = new(model.qkv_width, c), new(c, heads.h_q * heads.head_dim)
+    layer = LayerWeights(norm, qkv, o, norm, new(2 * model.ffn, c), new(c, model.ffn))
+    rope, zeros = torch.empty(2, NUM_SLOTS, heads.head_dim // 2), torch.zeros(1, n).int()
+    kv = new(4, 1, heads.h_kv, NUM_SLOTS, heads.head_dim)
+    then = (new(1, n, c), 0, 2, kv, NodeBatch(zeros, zeros[0, :1]))
+    between = [triton_op(op) for op in ("rope_append_kv", "tree_attention")]
+    made = ([layer] * 2, rope, EPS, *between)
+    return Call("decoder_layers", f"{model.name} layers", made, then=then)
+
+
+def triton_op(op: str) -> Callable[..., Any]:
+    """Triton's implementation, wherever it may run."""
+    found: Callable[..., Any] = getattr(import_module(f"kangaroo_kernels.{op}.triton_kernel"), op)
+    return found
 
 
 def draft_calls(model: Model, n: int, new: Callable[..., torch.Tensor], sm: int) -> Iterator[Call]:

@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from triton.runtime.jit import JITFunction
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for `benchmarks` when run as a file
 
-from benchmarks.aot_calls import calls
+from benchmarks.aot_calls import calls, triton_op
 
 # Compute capability -> shared memory of a block, in bytes.
 ARCHITECTURES = {80: 166912, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
@@ -134,10 +133,11 @@ def builds(architectures: list[int], dtypes: list[torch.dtype], case: str) -> It
         for call in calls(dtype, sm):
             if case not in call.case:
                 continue
-            module = import_module(f"kangaroo_kernels.{call.op}.triton_kernel")
             built: list[tuple[str, Any]] = []
             with compiling(sm, built):
-                getattr(module, call.op)(*call.args, **call.kwargs)
+                made = triton_op(call.op)(*call.args, **call.kwargs)
+                if call.then:
+                    made(*call.then)
             hashes = [kernel.hash for _, kernel in built]
             same = programs.setdefault((call.op, call.case), hashes) == hashes
             for name, kernel in built:

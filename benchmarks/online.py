@@ -33,13 +33,13 @@ from kangaroo.train.online import OnlineConfig, OnlineLearner
 from kangaroo.train.windows import WindowSet
 from kangaroo.zoo import corpus
 
-PARTS, WINDOW = 4, 256  # of the stream; tokens, each of which may begin one of its prompts
+PARTS = 4  # of the stream
 WAYS = AS_IT_IS, LEARNING = "as it is", "learning"
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--prompts", type=int, default=320)
+    parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--prompt-len", type=int, default=64, help="tokens")
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--every", type=int, default=OnlineConfig.every, help="sequences a step")
@@ -50,11 +50,12 @@ def parse() -> argparse.Namespace:
 
 
 def prompts_of(llm: KangarooForCausalLM, given: argparse.Namespace) -> list[list[int]]:
-    """Beginnings of windows of the documentation strings, evenly among all."""
+    """Pieces of the documentation strings, evenly among all."""
     own, (_, held) = llm.tokenizer, corpus.split(corpus.stdlib_files())
     rows = own(list(docstrings(held)), verbose=False)["input_ids"]
     documents = [Document(torch.tensor([*ids, own.eos_token_id])) for ids in rows]
-    windows = WindowSet(documents, WINDOW, own.bos_token_id, [own.eos_token_id]).evenly()
+    length, ends = given.prompt_len + 1, [own.eos_token_id]  # behind a prompt something follows
+    windows = WindowSet(documents, length, own.bos_token_id, ends).evenly()
     prompts = greedy_prompts(windows, given.prompts, given.prompt_len, own.bos_token_id)
     if len(prompts) < given.prompts:
         raise ValueError(f"prompts: expected at most {len(prompts)}, got {given.prompts}")

@@ -221,10 +221,14 @@ class KernelSet:
         Raises:
             ValueError: weights whose shapes or dtypes disagree.
         """
-        if not self._native(LAYER_OPS):
-            return None
-        native = import_module("kangaroo_kernels.decoder_layers.native")
-        fused: DecoderLayers = native.NativeLayers(layers, rope, eps)
+        fused: DecoderLayers | None = None
+        if self._served_by(Backend.NATIVE, LAYER_OPS):
+            native = import_module("kangaroo_kernels.decoder_layers.native")
+            fused = native.NativeLayers(layers, rope, eps)
+        elif self._served_by(Backend.TRITON, LAYER_OPS):
+            kernel = import_module("kangaroo_kernels.decoder_layers.triton_kernel")
+            ops = self.rope_append_kv, self.tree_attention
+            fused = kernel.decoder_layers(layers, rope, eps, *ops)
         return fused
 
     def draft_tokens(
@@ -236,7 +240,7 @@ class KernelSet:
         Raises:
             ValueError: weights whose shapes or dtypes disagree.
         """
-        if layers is None or not self._native(DRAFT_OPS):
+        if layers is None or not self._served_by(Backend.NATIVE, LAYER_OPS + DRAFT_OPS):
             return None
         native = import_module("kangaroo_kernels.draft_tokens.native")
         fused: DraftTokens = native.NativeDrafts(layers, weights)
@@ -247,9 +251,9 @@ class KernelSet:
         """By op: the backend that serves it, or the module of a function that is none of ours."""
         return {op.name: _backend_of(op.name, getattr(self, op.name)) for op in fields(self)}
 
-    def _native(self, ops: Sequence[str]) -> bool:
+    def _served_by(self, backend: Backend, ops: Sequence[str]) -> bool:
         modules = {getattr(self, op).__module__.rpartition(".")[2] for op in ops}
-        return modules == {MODULES[Backend.NATIVE]}
+        return modules == {MODULES[backend]}
 
 
 def _backend_of(op: str, function: Callable[..., Any]) -> str:

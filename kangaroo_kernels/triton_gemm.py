@@ -22,7 +22,14 @@ from kangaroo_kernels.triton_math import (
     pad_to_power_of_2,
     sums_of_products,
 )
-from kangaroo_kernels.triton_norm import normalized
+from kangaroo_kernels.triton_norm import (
+    SQUARES,
+    Weighed,
+    load_squares,
+    normalized,
+    store_weighed,
+    weighed,
+)
 
 WAVE = 256  # programs: about two for each multiprocessor of a large GPU
 
@@ -67,9 +74,10 @@ class Epilogue:
     """What stands around the product; the absent parts are left out.
 
     Attributes:
-        norm_weight: [C], with eps: RMSNorm in front.
+        norm_weight: [C], with eps: RMSNorm in front; of rows that are `Weighed`, None.
         bias: [O]; residual: [..., O].
         gated: the weight is [2 O, C], gate rows first, and silu(gate) * up is the result.
+        then: the weight [O] of the norm behind, and where the result is made ready for it.
     """
 
     norm_weight: Tensor | None = None
@@ -77,28 +85,51 @@ class Epilogue:
     bias: Tensor | None = None
     residual: Tensor | None = None
     gated: bool = False
+    then: tuple[Tensor, Weighed] | None = None
 
 
 @triton.jit
-def _store_rows(acc, row, column, live, bias_ptr, residual_ptr, out_ptr, num_out: tl.constexpr):
-    """out <- residual + acc + bias."""
+def _store_rows(
+    acc,
+    row,
+    row_live,
+    first,
+    bias_ptr,
+    residual_ptr,
+    out_ptr,
+    then_ptr,
+    weighed_ptr,
+    squares_ptr,
+    num_out: tl.constexpr,
+):
+    """Columns from `first` on: out <- residual + acc + bias, and that for the norm behind."""
+    column = first + tl.arange(0, acc.shape[1])
+    live = row_live[:, None] & (column < num_out)[None, :]
     if bias_ptr is not None:
         acc += tl.load(bias_ptr + column, mask=column < num_out, other=0.0).to(tl.float32)[None, :]
     place = row[:, None].to(tl.int64) * num_out + column[None, :]
     if residual_ptr is not None:
         acc += tl.load(residual_ptr + place, mask=live, other=0.0).to(tl.float32)
-    tl.store(out_ptr + place, acc.to(out_ptr.dtype.element_ty), mask=live)
+    out = acc.to(out_ptr.dtype.element_ty)
+    tl.store(out_ptr + place, out, mask=live)
+    if then_ptr is not None:
+        store_weighed(out, row, row_live, first, then_ptr, weighed_ptr, squares_ptr, num_out)
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def _product_kernel(
     x_ptr,
+    x_squares_ptr,  # None: x is as it is
     weight_ptr,
     bias_ptr,
     residual_ptr,
     out_ptr,
+    then_ptr,
+    weighed_ptr,
+    squares_ptr,
     part_ptr,  # [SPLIT_K, M, O] float32, or None: the sum is not split
     num_rows,
+    eps,
     width: tl.constexpr,
     num_out: tl.constexpr,
     GATED: tl.constexpr,
@@ -107,6 +138,7 @@ def _product_kernel(
     BLOCK_K: tl.constexpr,
     SPLIT_K: tl.constexpr,
     FETCHED: tl.constexpr,
+    SQUARES_BLOCK: tl.constexpr,
 ):
     # Tiles of rows stand side by side in the grid: all but the first find the weights in L2.
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -116,26 +148,33 @@ def _product_kernel(
     k_start = split * per_split
     k_stop = tl.minimum(k_start + per_split, width)
     first = tl.program_id(1) * BLOCK_N
-    column = first + tl.arange(0, BLOCK_N)
-    live = row_live[:, None] & (column < num_out)[None, :]
     if GATED:  # neighbouring lanes: a gate and its up
         lane = tl.arange(0, 2 * BLOCK_N)
         known = first + lane // 2 < num_out
         weight_row = (lane % 2) * num_out + first + lane // 2
     else:
-        known = column < num_out
-        weight_row = column
+        weight_row = first + tl.arange(0, BLOCK_N)
+        known = weight_row < num_out
     fetch_ahead(weight_ptr, weight_row, known, k_start, width, FETCHED * BLOCK_K)
     after_previous()
+    if x_squares_ptr is not None:  # on their way while the sums are made
+        squares = load_squares(x_squares_ptr, row, row_live, width, SQUARES_BLOCK)
     acc = sums_of_products(
         x_ptr, weight_ptr, row, row_live, weight_row, known, k_start, k_stop, width, BLOCK_K
     )
+    if x_squares_ptr is not None:
+        acc *= tl.rsqrt(tl.sum(squares, axis=1) / width + eps)[:, None]
     if part_ptr is None:
         if GATED:
             gate, up = tl.split(acc.reshape(ROWS, BLOCK_N, 2))
             acc = gate / (1.0 + tl.exp(-gate)) * up
-        _store_rows(acc, row, column, live, bias_ptr, residual_ptr, out_ptr, num_out)
+        _store_rows(
+            acc, row, row_live, first, bias_ptr, residual_ptr, out_ptr, then_ptr, weighed_ptr,
+            squares_ptr, num_out,
+        )  # fmt: skip
     else:
+        column = first + tl.arange(0, BLOCK_N)
+        live = row_live[:, None] & (column < num_out)[None, :]
         part_row = split.to(tl.int64) * num_rows + row
         tl.store(part_ptr + part_row[:, None] * num_out + column[None, :], acc, mask=live)
 
@@ -146,6 +185,9 @@ def _sum_splits_kernel(
     bias_ptr,
     residual_ptr,
     out_ptr,
+    then_ptr,
+    weighed_ptr,
+    squares_ptr,
     num_rows,
     num_out: tl.constexpr,
     SPLIT_K: tl.constexpr,
@@ -154,7 +196,8 @@ def _sum_splits_kernel(
     """The partial sums of one row in the order of the splits, and what stands behind."""
     after_previous()
     row = tl.program_id(0) + tl.arange(0, 1)
-    column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    first = tl.program_id(1) * BLOCK_N
+    column = first + tl.arange(0, BLOCK_N)
     live = (column < num_out)[None, :]
     acc = tl.zeros((1, BLOCK_N), tl.float32)
     for split in tl.static_range(SPLIT_K):
@@ -162,35 +205,49 @@ def _sum_splits_kernel(
         acc += tl.load(
             part_ptr + part_row[:, None] * num_out + column[None, :], mask=live, other=0.0
         )
-    _store_rows(acc, row, column, live, bias_ptr, residual_ptr, out_ptr, num_out)
+    _store_rows(
+        acc, row, row < num_rows, first, bias_ptr, residual_ptr, out_ptr, then_ptr, weighed_ptr,
+        squares_ptr, num_out,
+    )  # fmt: skip
 
 
-def product(x: Tensor, weight: Tensor, around: Epilogue, out: Tensor) -> None:
+def product(x: Tensor | Weighed, weight: Tensor, around: Epilogue, out: Tensor) -> None:
     """out <- residual + f(rms_norm(x) W^T) + bias: x [..., C], out [..., O]; f is the gate, or
     nothing.
 
-    One launch; one more with a norm, and one where the sum is split. Checks nothing.
+    One launch; one more with a norm of rows that are not `Weighed`, and one where the sum is split.
+    Checks nothing.
     """
-    width, num_out = x.shape[-1], out.shape[-1]
-    num_rows = x.shape[:-1].numel()
+    rows, squares = _in_front(x, around) if isinstance(x, Tensor) else x
+    width, num_out = rows.shape[-1], out.shape[-1]
+    num_rows = rows.shape[:-1].numel()
     if num_rows == 0:
         return
-    if around.norm_weight is not None:
-        x = normalized(x, around.norm_weight, around.eps)
     tiling = Tiling.of(num_out, width, weight.itemsize, gated=around.gated)
     split_k, part = tiling.split_k, None
     if split_k > 1:
-        part = x.new_empty(split_k, num_rows, num_out, dtype=torch.float32)
+        part = rows.new_empty(split_k, num_rows, num_out, dtype=torch.float32)
     grid = (triton.cdiv(num_rows, ROW_TILE), triton.cdiv(num_out, tiling.block_n), split_k)
-    behind = around.bias, around.residual, out
+    then, ready = around.then or (None, (None, None))
+    behind = around.bias, around.residual, out, then, *ready
     _product_kernel[grid](
-        x, weight, *behind, part, num_rows, width=width, num_out=num_out, GATED=around.gated,
-        ROWS=ROW_TILE, BLOCK_N=tiling.block_n, BLOCK_K=tiling.block_k, SPLIT_K=split_k,
-        FETCHED=tiling.num_fetched, num_warps=tiling.num_warps, num_stages=tiling.num_stages,
-        **launching(),
+        rows, squares, weight, *behind, part, num_rows, around.eps, width=width, num_out=num_out,
+        GATED=around.gated, ROWS=ROW_TILE, BLOCK_N=tiling.block_n, BLOCK_K=tiling.block_k,
+        SPLIT_K=split_k, FETCHED=tiling.num_fetched,
+        SQUARES_BLOCK=pad_to_power_of_2(triton.cdiv(width, SQUARES.value)),
+        num_warps=tiling.num_warps, num_stages=tiling.num_stages, **launching(),
     )  # fmt: skip
     if part is not None:
         _sum_splits_kernel[(num_rows, triton.cdiv(num_out, 512))](
             part, *behind, num_rows, num_out=num_out, SPLIT_K=split_k, BLOCK_N=512, num_warps=4,
             **launching(),
         )  # fmt: skip
+
+
+def _in_front(x: Tensor, around: Epilogue) -> tuple[Tensor, Tensor | None]:
+    """Rows that are multiplied, and sums of squares by which the products are divided."""
+    if around.norm_weight is None:
+        return x, None
+    if x.dtype == torch.bfloat16:
+        return weighed(x, around.norm_weight)
+    return normalized(x, around.norm_weight, around.eps), None

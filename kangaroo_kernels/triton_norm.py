@@ -3,15 +3,37 @@
 Inside a product it would cost more than its launch: with rows that were normalized on their way to
 the tensor cores, and all that they need fetched ahead, a product of Llama-3.1-8B moved 29 % of a
 copy's bandwidth on an H200; without, and two microseconds for a launch of the norm, 74 %.
+
+So in front of a product a norm is cut in two: (x / rms(x) * w) W^T = ((x * w) W^T) / rms(x). Who
+makes x multiplies it by w and sums its squares, a few columns at a time (`Weighed`); who
+multiplies by W divides by the root mean square in the end. In bfloat16 alone, which has float32's
+range, and whose squares are exact in float32.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.triton_math import after_previous, launching, pad_to_power_of_2
+from kangaroo_kernels.triton_math import COUNTS, after_previous, launching, pad_to_power_of_2
+
+SQUARES = tl.constexpr(16)  # columns whose squares are summed together
+
+
+class Weighed(NamedTuple):
+    """Rows x in front of a product, between the halves of their norm.
+
+    Attributes:
+        rows: [..., C], x times the norm's weight.
+        squares: [M, ceil(C / SQUARES)] float32, sums of x^2 over so many columns.
+    """
+
+    rows: Tensor
+    squares: Tensor
 
 
 @triton.jit
@@ -30,6 +52,70 @@ def normalize_row(x_ptr, weight_ptr, out_ptr, eps, width: tl.constexpr, BLOCK: t
     weight = tl.load(weight_ptr + column, mask=inside, other=0.0).to(tl.float32)
     out = x * tl.rsqrt(tl.sum(x * x) / width + eps) * weight
     tl.store(out_ptr + column, out.to(out_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def store_weighed(x, row, row_live, first, norm_ptr, rows_ptr, squares_ptr, width: tl.constexpr):
+    """Of columns [first, first + N) of rows x [R, N], their products with the norm's weight, and
+    the sums of their squares. `first` and N are multiples of SQUARES. Neighbours are summed first,
+    so the bits do not depend on where a kernel holds x.
+    """
+    NUM_SQUARES: tl.constexpr = tl.cdiv(width, SQUARES)
+    column = first + tl.arange(0, x.shape[1])
+    live = row_live[:, None] & (column < width)[None, :]
+    x = tl.where(live, x.to(tl.float32), 0.0)
+    weight = tl.load(norm_ptr + column, mask=column < width, other=0.0).to(tl.float32)
+    place = row[:, None].to(tl.int64) * width + column[None, :]
+    tl.store(rows_ptr + place, (x * weight[None, :]).to(rows_ptr.dtype.element_ty), mask=live)
+    sums = x * x
+    for _ in tl.static_range(4):
+        left, right = tl.split(sums.reshape(sums.shape[0], sums.shape[1] // 2, 2))
+        sums = left + right
+    part = first // SQUARES + tl.arange(0, x.shape[1] // SQUARES)
+    place = row[:, None].to(tl.int64) * NUM_SQUARES + part[None, :]
+    tl.store(squares_ptr + place, sums, mask=row_live[:, None] & (part < NUM_SQUARES)[None, :])
+
+
+@triton.jit
+def load_squares(squares_ptr, row, row_live, width: tl.constexpr, BLOCK: tl.constexpr):
+    """[R, BLOCK] float32, those of rows [R]; 0 behind the last."""
+    NUM_SQUARES: tl.constexpr = tl.cdiv(width, SQUARES)
+    part = tl.arange(0, BLOCK)
+    place = row[:, None].to(tl.int64) * NUM_SQUARES + part[None, :]
+    live = row_live[:, None] & (part < NUM_SQUARES)[None, :]
+    return tl.load(squares_ptr + place, mask=live, other=0.0)
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def _weigh_kernel(
+    x_ptr, weight_ptr, rows_ptr, squares_ptr, num_rows, width: tl.constexpr, BLOCK: tl.constexpr
+):
+    after_previous()
+    row = tl.program_id(0) + tl.arange(0, 1)
+    column = tl.arange(0, BLOCK)
+    inside = (row < num_rows)[:, None] & (column < width)[None, :]
+    place = row[:, None].to(tl.int64) * width + column[None, :]
+    x = tl.load(x_ptr + place, mask=inside, other=0.0)
+    store_weighed(x, row, row < num_rows, 0, weight_ptr, rows_ptr, squares_ptr, width)
+
+
+def new_weighed(x: Tensor) -> Weighed:
+    """Room for what becomes of rows x [..., C]."""
+    num_rows, width = x.shape[:-1].numel(), x.shape[-1]
+    squares = x.new_empty(num_rows, triton.cdiv(width, SQUARES.value), dtype=torch.float32)
+    return Weighed(torch.empty_like(x), squares)
+
+
+def weighed(x: Tensor, weight: Tensor) -> Weighed:
+    """The first half of a norm, of rows that nobody has weighed as they were made; one launch."""
+    width, out = x.shape[-1], new_weighed(x)
+    if x.numel():
+        num_rows = x.numel() // width
+        _weigh_kernel[(num_rows,)](
+            x, weight, *out, num_rows, width=width, BLOCK=pad_to_power_of_2(width, SQUARES.value),
+            num_warps=4, **launching(),
+        )  # fmt: skip
+    return out
 
 
 def normalized(x: Tensor, weight: Tensor, eps: float) -> Tensor:

@@ -23,7 +23,7 @@ from kangaroo.train.simulate import Replay, Trace, replay, simulate_cr, tune
 from kangaroo.train.trainer import CONFIDENCES
 
 KINDS = ("code", "prose")
-STREAM, AT_ONCE, QUARTERS = 320, 8, 4  # prompts; finished between two updates; parts of the stream
+STREAM, AT_ONCE, QUARTERS = 64, 8, 4  # prompts; finished between two updates; parts of the stream
 TREES = Namespace(new_tokens=128, confidences=[0.0, 0.4], max_depth=6)
 TREE_PROMPTS, TREE_PROMPT_LEN = 20, 80
 

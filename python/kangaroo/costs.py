@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kangaroo.config import AdapterConfig, DrafterConfig, MedusaConfig, ModelConfig
 
@@ -10,6 +10,9 @@ from kangaroo.config import AdapterConfig, DrafterConfig, MedusaConfig, ModelCon
 # to 1.7 of what one costs (benchmarks/verify_rows.py), and it is the dear ones that have to be
 # borne; where weights come from a GPU's memory rows are free.
 CPU_ROW_COST = 0.08
+# What a round that drafts takes of the host besides, over a plain round of tiny-py (a millisecond):
+# the adapter's rows of verified slots are written, those that have waited and its own.
+CPU_WRITE_COST = 0.1
 
 
 def layer_parameters(config: ModelConfig) -> int:
@@ -84,17 +87,25 @@ class RoundCosts:
     Attributes:
         draft: one pass of the drafter: shallow layers, adapter, head.
         row: one row more in a pass.
+        write: what a round that drafts anything writes of verified slots, and one that drafts
+            nothing does not.
     """
 
     draft: float
     row: float
+    write: float = 0.0
 
     @classmethod
     def of(cls, target: ModelConfig, drafter: DrafterConfig, device_type: str) -> RoundCosts:
         """By the weights that are read; rows by the kind of device, `torch.device.type`."""
         cost = Cost.of(target, drafter)
-        plain = cost.shallow + cost.deep + cost.head + cost.refresh
-        return cls.of_parameters(cost.shallow + cost.adapter + cost.head, plain, device_type)
+        plain, step = cost.shallow + cost.deep + cost.head, cost.shallow + cost.adapter + cost.head
+        if device_type != "cpu" or not isinstance(drafter, AdapterConfig):
+            return cls.of_parameters(step, plain + cost.refresh, device_type)
+        # The loop leaves rows unwritten while nothing is drafted; captured rounds do not, nor do
+        # other drafters.
+        write = CPU_WRITE_COST + 2 * cost.refresh / plain
+        return replace(cls.of_parameters(step, plain, device_type), write=write)
 
     @classmethod
     def of_step(cls, target: ModelConfig, num_read: int, device_type: str) -> RoundCosts:
@@ -115,4 +126,6 @@ class RoundCosts:
             num_nodes: of each tree, the root included.
         """
         more_rows = batch * (num_nodes - 1)
-        return 1 + self.draft * num_passes + self.row * more_rows / (1 + self.row * (batch - 1))
+        write = self.write if num_nodes > 1 else 0.0
+        rows = self.row * more_rows / (1 + self.row * (batch - 1))
+        return 1 + self.draft * num_passes + rows + write

@@ -49,6 +49,9 @@ def test_a_round_by_hand() -> None:
     assert COSTS.of_round(1, 4, 5) == 1 + 4 * 0.25 + 4 * 0.125
     # Five rows cost 1.5 passes of one; 20 more of them 2.5.
     assert COSTS.of_round(5, 4, 5) == pytest.approx(1 + 4 * 0.25 + 2.5 / 1.5)
+    writing = replace(COSTS, write=0.5)
+    assert writing.of_round(1, 0, 1) == 1
+    assert writing.of_round(1, 0, 3) == 1 + 2 * 0.125 + 0.5
 
 
 def drafted(config: DraftConfig, depth: int, rng: random.Random) -> DraftTree:
@@ -198,15 +201,21 @@ def test_batches(model: Llama, kind: AdapterKind) -> None:
 
 
 def test_costs(model: Llama) -> None:
-    """By the parameters; rows are free but on a CPU."""
+    """By the parameters; rows are free but on a CPU, where a round that drafts nothing writes
+    nothing, and one that drafts what that one has left too.
+    """
     for kind in ADAPTER_KINDS:
         adapter = make_adapter(model, kind, 2)
         cost = Cost.of(model.config, adapter.config)
         costs = KangarooDrafter(model, adapter, CHAIN).costs()
+        step, plain = cost.shallow + cost.adapter + cost.head, cost.shallow + cost.deep + cost.head
+        assert costs.draft == pytest.approx(step / plain)
         assert costs.row > 0
-        plain = cost.speedup(1.0, 0.0)
-        assert plain / cost.speedup(1.0, 1.0) == pytest.approx(1 + costs.draft)
-        assert RoundCosts.of(model.config, adapter.config, "cuda") == replace(costs, row=0.0)
+        host = costs.write - 2 * cost.refresh / plain
+        assert 0 < host < 0.2
+        on_gpu = RoundCosts.of(model.config, adapter.config, "cuda")
+        assert on_gpu == RoundCosts(pytest.approx(step / (plain + cost.refresh)), 0.0)
+        assert 1 + on_gpu.draft == pytest.approx(cost.speedup(1, 0) / cost.speedup(1, 1))
 
 
 def test_costs_may_be_given(model: Llama) -> None:

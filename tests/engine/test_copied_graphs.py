@@ -61,10 +61,10 @@ def knowing(model: Llama, monkeypatch: pytest.MonkeyPatch) -> Llama:
     [
         {"confidence": 0.0},
         {"confidence": 0.12, "lookup_depth": 4},
-        {"adaptive": True},
+        {"adaptive": True, "costs": (0.3, 0.05)},
         {"draft": "tree", "confidence": 0.0},
         {"draft": "tree", "confidence": 0.12, "lookup_depth": 20, "max_nodes": 8},
-        {"draft": "tree", "adaptive": True},
+        {"draft": "tree", "adaptive": True, "costs": (0.3, 0.05)},
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)

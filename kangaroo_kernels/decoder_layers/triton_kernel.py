@@ -1,0 +1,122 @@
+"""decoder_layers in Triton, seven launches a layer: no norm but the first has one of its own. What
+a product writes it makes ready for the norm behind (`triton_norm.Weighed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kangaroo_kernels.checks import require, require_like, require_planes, sizes
+from kangaroo_kernels.layer_weights import LayerWeights
+from kangaroo_kernels.nodes import NodeBatch
+from kangaroo_kernels.rope_append_kv import RopeAppendKV
+from kangaroo_kernels.tree_attention import TreeAttention
+from kangaroo_kernels.triton_gemm import Epilogue, product
+from kangaroo_kernels.triton_norm import new_weighed, weighed
+
+
+def decoder_layers(
+    layers: Sequence[LayerWeights],
+    rope: Tensor,
+    eps: float,
+    rope_append_kv: RopeAppendKV,
+    tree_attention: TreeAttention,
+) -> TritonLayers | None:
+    """All layers of a decoder; None where they are not in bfloat16: no norm is cut in two then.
+
+    Raises: as TritonLayers.
+    """
+    if layers[0].o.dtype != torch.bfloat16:
+        return None
+    return TritonLayers(layers, rope, eps, rope_append_kv, tree_attention)
+
+
+class TritonLayers:
+    """See DecoderLayers; the weights are checked once, here.
+
+    Args:
+        rope_append_kv, tree_attention: what stands between products.
+
+    Raises:
+        ValueError: layers of unequal shapes or dtypes.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[LayerWeights],
+        rope: Tensor,
+        eps: float,
+        rope_append_kv: RopeAppendKV,
+        tree_attention: TreeAttention,
+    ):
+        self.layers, self.rope, self.eps = tuple(layers), rope, eps
+        self.rope_append_kv, self.tree_attention = rope_append_kv, tree_attention
+        first = self.layers[0]
+        width, q_width = first.o.shape
+        qkv_width, inner, head_dim = len(first.qkv), first.down.shape[1], 2 * rope.shape[2]
+        self.width, self.qkv_width = width, qkv_width
+        for w in self.layers:
+            require_like(
+                first.o,
+                (
+                    ("input_norm", w.input_norm, (width,)),
+                    ("qkv", w.qkv, (qkv_width, width)),
+                    ("qkv_bias", w.qkv_bias, (qkv_width,)),
+                    ("q_norm", w.q_norm, (head_dim,)),
+                    ("k_norm", w.k_norm, (head_dim,)),
+                    ("o", w.o, (width, q_width)),
+                    ("o_bias", w.o_bias, (width,)),
+                    ("post_norm", w.post_norm, (width,)),
+                    ("gate_up", w.gate_up, (2 * inner, width)),
+                    ("down", w.down, (width, inner)),
+                ),
+            )
+
+    def __call__(
+        self,
+        h: Tensor,
+        start: int,
+        stop: int,
+        kv: Tensor,
+        nodes: NodeBatch,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        batch, num_nodes, _ = sizes("h", h, 3)
+        like = self.layers[0].o
+        if not 0 <= start < stop <= len(self.layers):
+            raise ValueError(
+                f"kv: expected keys and values of some of {len(self.layers)} layers, "
+                f"got [{start}, {stop})"
+            )
+        require("h", h, (batch, num_nodes, self.width), like.dtype, like.device)
+        require_planes("kv", kv, batch, like.dtype, like.device)
+        if len(kv) != 2 * (stop - start):
+            raise ValueError(f"kv: expected {2 * (stop - start)} planes, got {len(kv)}")
+        out = torch.empty_like(h) if out is None else out
+        require("out", out, tuple(h.shape), like.dtype, like.device)
+        ready = weighed(h, self.layers[start].input_norm)
+        for index in range(start, stop):
+            w = self.layers[index]
+            k_cache, v_cache = kv[2 * (index - start)], kv[2 * (index - start) + 1]
+            qkv = h.new_empty(batch, num_nodes, self.qkv_width)
+            product(ready, w.qkv, Epilogue(None, self.eps, w.qkv_bias), qkv)
+            q = self.rope_append_kv(
+                qkv, k_cache, v_cache, nodes, self.rope, q_norm=w.q_norm, k_norm=w.k_norm,
+                eps=self.eps,
+            )  # fmt: skip
+            heads = self.tree_attention(q, k_cache, v_cache, nodes, q.shape[-1] ** -0.5)
+            between, ready = torch.empty_like(h), new_weighed(h)
+            around = Epilogue(bias=w.o_bias, residual=h, then=(w.post_norm, ready))
+            product(heads.flatten(2), w.o, around, between)
+            gated = h.new_empty(batch, num_nodes, w.down.shape[1])
+            product(ready, w.gate_up, Epilogue(eps=self.eps, gated=True), gated)
+            if index == stop - 1:
+                product(gated, w.down, Epilogue(residual=between), out)
+            else:
+                h, ready = torch.empty_like(h), new_weighed(h)
+                then = self.layers[index + 1].input_norm, ready
+                product(gated, w.down, Epilogue(residual=between, then=then), h)
+        return out
