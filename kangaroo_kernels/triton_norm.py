@@ -57,13 +57,13 @@ def normalize_row(x_ptr, weight_ptr, out_ptr, eps, width: tl.constexpr, BLOCK: t
 @triton.jit
 def store_weighed(x, row, row_live, first, norm_ptr, rows_ptr, squares_ptr, width: tl.constexpr):
     """Of columns [first, first + N) of rows x [R, N], their products with the norm's weight, and
-    the sums of their squares. `first` and N are multiples of SQUARES. Neighbours are summed first,
-    so the bits do not depend on where a kernel holds x.
+    the sums of their squares. `first` and N are multiples of SQUARES; behind `width` stands 0.
+    Neighbours are summed first, so the bits do not depend on where a kernel holds x.
     """
     NUM_SQUARES: tl.constexpr = tl.cdiv(width, SQUARES)
     column = first + tl.arange(0, x.shape[1])
     live = row_live[:, None] & (column < width)[None, :]
-    x = tl.where(live, x.to(tl.float32), 0.0)
+    x = x.to(tl.float32)
     weight = tl.load(norm_ptr + column, mask=column < width, other=0.0).to(tl.float32)
     place = row[:, None].to(tl.int64) * width + column[None, :]
     tl.store(rows_ptr + place, (x * weight[None, :]).to(rows_ptr.dtype.element_ty), mask=live)
