@@ -88,7 +88,9 @@ def two_layers(model: Model, n: int, new: Callable[..., torch.Tensor]) -> Call:
     """decoder_layers, twice the same one."""
     c, heads, norm = model.hidden, model.heads, new(model.hidden)
     qkv, o = new(model.qkv_width, c), new(c, heads.h_q * heads.head_dim)
-    layer = LayerWeights(norm, qkv, o, norm, new(2 * model.ffn, c), new(c, model.ffn))
+    norms = [new(heads.head_dim)] * 2 if model.family == "qwen3" else [None, None]
+    mlp = new(2 * model.ffn, c), new(c, model.ffn)
+    layer = LayerWeights(norm, qkv, o, norm, *mlp, q_norm=norms[0], k_norm=norms[1])
     rope, zeros = torch.empty(2, NUM_SLOTS, heads.head_dim // 2), torch.zeros(1, n).int()
     kv = new(4, 1, heads.h_kv, NUM_SLOTS, heads.head_dim)
     then = (new(1, n, c), 0, 2, kv, NodeBatch(zeros, zeros[0, :1]))

@@ -23,10 +23,11 @@ from kangaroo_kernels.triton_math import (
     sums_of_products,
 )
 from kangaroo_kernels.triton_norm import (
-    SQUARES,
     Weighed,
+    divided,
     load_squares,
     normalized,
+    squares_block,
     store_weighed,
     weighed,
 )
@@ -163,7 +164,7 @@ def _product_kernel(
         x_ptr, weight_ptr, row, row_live, weight_row, known, k_start, k_stop, width, BLOCK_K
     )
     if x_squares_ptr is not None:
-        acc *= tl.rsqrt(tl.sum(squares, axis=1) / width + eps)[:, None]
+        acc = divided(acc, squares, eps, width)
     if part_ptr is None:
         if GATED:
             gate, up = tl.split(acc.reshape(ROWS, BLOCK_N, 2))
@@ -234,7 +235,7 @@ def product(x: Tensor | Weighed, weight: Tensor, around: Epilogue, out: Tensor) 
         rows, squares, weight, *behind, part, num_rows, around.eps, width=width, num_out=num_out,
         GATED=around.gated, ROWS=ROW_TILE, BLOCK_N=tiling.block_n, BLOCK_K=tiling.block_k,
         SPLIT_K=split_k, FETCHED=tiling.num_fetched,
-        SQUARES_BLOCK=pad_to_power_of_2(triton.cdiv(width, SQUARES.value)),
+        SQUARES_BLOCK=squares_block(width),
         num_warps=tiling.num_warps, num_stages=tiling.num_stages, **launching(),
     )  # fmt: skip
     if part is not None:

@@ -86,6 +86,12 @@ def load_squares(squares_ptr, row, row_live, width: tl.constexpr, BLOCK: tl.cons
     return tl.load(squares_ptr + place, mask=live, other=0.0)
 
 
+@triton.jit
+def divided(acc, squares, eps, width: tl.constexpr):
+    """The second half of a norm: acc [R, N], products of rows [R] with these `squares`."""
+    return acc * tl.rsqrt(tl.sum(squares, axis=1) / width + eps)[:, None]
+
+
 @triton.jit(do_not_specialize=COUNTS)
 def _weigh_kernel(
     x_ptr, weight_ptr, rows_ptr, squares_ptr, num_rows, width: tl.constexpr, BLOCK: tl.constexpr
@@ -97,6 +103,11 @@ def _weigh_kernel(
     place = row[:, None].to(tl.int64) * width + column[None, :]
     x = tl.load(x_ptr + place, mask=inside, other=0.0)
     store_weighed(x, row, row < num_rows, 0, weight_ptr, rows_ptr, squares_ptr, width)
+
+
+def squares_block(width: int) -> int:
+    """BLOCK of load_squares."""
+    return pad_to_power_of_2(triton.cdiv(width, SQUARES.value))
 
 
 def new_weighed(x: Tensor) -> Weighed:

@@ -1,4 +1,4 @@
-"""Rotation and scatter, shared by rope_append_kv, adapter_step and adapter_refresh."""
+"""Rotation and scatter, shared by rope_append_kv and projections that do it themselves."""
 
 from __future__ import annotations
 
@@ -12,9 +12,32 @@ from kangaroo_kernels.nodes import NodeBatch
 
 
 @triton.jit
+def load_turn(
+    rope_ptr,
+    positions_ptr,
+    row,  # [rows], sequence * num_nodes + node
+    row_live,  # [rows]
+    live,  # [rows, pairs]
+    pair,  # [pairs]
+    num_positions,
+    D: tl.constexpr,
+):
+    """Cosines and sines of pairs at the positions of rows, each [rows, pairs] float32."""
+    HALF: tl.constexpr = D // 2
+    position = tl.load(positions_ptr + row, mask=row_live, other=0)
+    position = tl.minimum(tl.maximum(position, 0), num_positions - 1)  # memory stays whole
+    turn = position[:, None] * HALF + pair[None, :]
+    cos = tl.load(rope_ptr + turn, mask=live, other=0.0)
+    sin = tl.load(rope_ptr + num_positions * HALF + turn, mask=live, other=0.0)
+    return cos, sin
+
+
+@triton.jit
 def place_heads(
     a,  # [rows, pairs] float32, first halves of one head
     b,  # likewise, second halves
+    cos,
+    sin,
     head,  # queries, then keys, then values
     row,  # [rows], sequence * num_nodes + node
     live,  # [rows, pairs]
@@ -22,13 +45,10 @@ def place_heads(
     q_ptr,
     k_cache_ptr,
     v_cache_ptr,
-    rope_ptr,
-    positions_ptr,
     seqlens_ptr,
     first_node,
     num_nodes,
     num_slots,
-    num_positions,
     H_Q: tl.constexpr,
     H_KV: tl.constexpr,
     D: tl.constexpr,
@@ -39,11 +59,6 @@ def place_heads(
     inside = live & (pair < HALF)[None, :]
     row_live = tl.max(live.to(tl.int32), axis=1) > 0
     if head < H_Q + H_KV:
-        position = tl.load(positions_ptr + row, mask=row_live, other=0)
-        position = tl.minimum(tl.maximum(position, 0), num_positions - 1)  # memory stays whole
-        turn = position[:, None] * HALF + pair[None, :]
-        cos = tl.load(rope_ptr + turn, mask=inside, other=0.0)
-        sin = tl.load(rope_ptr + num_positions * HALF + turn, mask=inside, other=0.0)
         a, b = a * cos - b * sin, b * cos + a * sin
     if head < H_Q:
         place = (row.to(tl.int64) * H_Q + head)[:, None] * D + pair[None, :]

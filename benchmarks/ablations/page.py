@@ -39,6 +39,7 @@ def rows_table(names: Sequence[str], found: Found) -> list[str]:
     """A line for each row, with its seeds."""
     head = ("", "seeds", "loss", *(f"CR, {kind}" for kind in KINDS), "CR of 6 drafts, code")
     head += ("speed-up, code", "added parameters", "a step reads", "a round rewrites with")
+    head += ("core minutes",)
     lines = [line(head), line(["---"] * len(head))]
     for name in names:
         if records := found[name]:
@@ -52,6 +53,7 @@ def rows_table(names: Sequence[str], found: Found) -> list[str]:
                 spread([text["best"][4] for text in code]),
                 *(f"{records[0][n]:,}" for n in ("parameters", "step_parameters")),
                 f"{records[0]['refresh_parameters']:,}",
+                spread([record["cpu_s"] / 60 for record in records]),
             ]
             lines.append(line(cells))
         else:

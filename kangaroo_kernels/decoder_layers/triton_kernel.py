@@ -1,5 +1,6 @@
-"""decoder_layers in Triton, seven launches a layer: no norm but the first has one of its own. What
-a product writes it makes ready for the norm behind (`triton_norm.Weighed`).
+"""decoder_layers in Triton, six launches a layer: no norm but the first has one of its own. What a
+product writes it makes ready for the norm behind (`triton_norm.Weighed`); the first one rotates and
+appends. Two more where heads have norms.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.rope_append_kv import RopeAppendKV
 from kangaroo_kernels.tree_attention import TreeAttention
-from kangaroo_kernels.triton_gemm import Epilogue, product
-from kangaroo_kernels.triton_norm import new_weighed, weighed
+from kangaroo_kernels.triton_gemm import Epilogue, Tiling, product
+from kangaroo_kernels.triton_norm import Weighed, new_weighed, weighed
+from kangaroo_kernels.triton_projection import project_and_append
+from kangaroo_kernels.triton_rope import check_places
 
 
 def decoder_layers(
@@ -57,7 +60,7 @@ class TritonLayers:
         first = self.layers[0]
         width, q_width = first.o.shape
         qkv_width, inner, head_dim = len(first.qkv), first.down.shape[1], 2 * rope.shape[2]
-        self.width, self.qkv_width = width, qkv_width
+        self.width, self.cache = width, ((qkv_width - q_width) // (2 * head_dim), head_dim)
         for w in self.layers:
             require_like(
                 first.o,
@@ -92,21 +95,17 @@ class TritonLayers:
                 f"got [{start}, {stop})"
             )
         require("h", h, (batch, num_nodes, self.width), like.dtype, like.device)
-        require_planes("kv", kv, batch, like.dtype, like.device)
-        if len(kv) != 2 * (stop - start):
-            raise ValueError(f"kv: expected {2 * (stop - start)} planes, got {len(kv)}")
+        planes, h_kv, _, head_dim, _ = require_planes("kv", kv, batch, like.dtype, like.device)
+        wanted, got = (2 * (stop - start), *self.cache), (planes, h_kv, head_dim)
+        if got != wanted:
+            raise ValueError(f"kv: expected planes, heads and head_dim {wanted}, got {got}")
         out = torch.empty_like(h) if out is None else out
         require("out", out, tuple(h.shape), like.dtype, like.device)
         ready = weighed(h, self.layers[start].input_norm)
         for index in range(start, stop):
             w = self.layers[index]
             k_cache, v_cache = kv[2 * (index - start)], kv[2 * (index - start) + 1]
-            qkv = h.new_empty(batch, num_nodes, self.qkv_width)
-            product(ready, w.qkv, Epilogue(None, self.eps, w.qkv_bias), qkv)
-            q = self.rope_append_kv(
-                qkv, k_cache, v_cache, nodes, self.rope, q_norm=w.q_norm, k_norm=w.k_norm,
-                eps=self.eps,
-            )  # fmt: skip
+            q = self._queries(ready, w, (k_cache, v_cache), nodes)
             heads = self.tree_attention(q, k_cache, v_cache, nodes, q.shape[-1] ** -0.5)
             between, ready = torch.empty_like(h), new_weighed(h)
             around = Epilogue(bias=w.o_bias, residual=h, then=(w.post_norm, ready))
@@ -120,3 +119,22 @@ class TritonLayers:
                 then = self.layers[index + 1].input_norm, ready
                 product(gated, w.down, Epilogue(residual=between, then=then), h)
         return out
+
+    def _queries(
+        self, x: Weighed, w: LayerWeights, caches: tuple[Tensor, Tensor], nodes: NodeBatch
+    ) -> Tensor:
+        """[B, N, H_q, D]; keys and values are appended. One launch where heads have no norms and
+        `linear` would not split the sum, else as the ops do it.
+        """
+        batch, num_nodes, width = x.rows.shape
+        head_dim = caches[0].shape[-1]
+        if w.q_norm is None and Tiling.of(len(w.qkv), width, w.qkv.itemsize).split_k == 1:
+            check_places(self.rope, nodes, (batch, num_nodes), caches[0])
+            q = x.rows.new_empty(batch, num_nodes, w.o.shape[1] // head_dim, head_dim)
+            project_and_append(x, w.qkv, q, caches, nodes, self.rope, bias=w.qkv_bias, eps=self.eps)
+            return q
+        qkv = x.rows.new_empty(batch, num_nodes, len(w.qkv))
+        product(x, w.qkv, Epilogue(None, self.eps, w.qkv_bias), qkv)
+        return self.rope_append_kv(
+            qkv, *caches, nodes, self.rope, q_norm=w.q_norm, k_norm=w.k_norm, eps=self.eps
+        )

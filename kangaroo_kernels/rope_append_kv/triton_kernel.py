@@ -13,7 +13,7 @@ from kangaroo_kernels.triton_math import (
     pad_to_power_of_2,
     unsupported,
 )
-from kangaroo_kernels.triton_rope import check_places, place_heads
+from kangaroo_kernels.triton_rope import check_places, load_turn, place_heads
 
 __all__ = ["rope_append_kv", "unsupported"]
 
@@ -53,9 +53,10 @@ def _rope_append_kv_kernel(
     if k_norm_ptr is not None:
         if (head >= H_Q) & (head < H_Q + H_KV):
             a, b = _normalize(a, b, k_norm_ptr, eps, pair, D)
+    cos, sin = load_turn(rope_ptr, positions_ptr, row, row >= 0, inside, pair, num_positions, D)
     place_heads(
-        a, b, head, row, inside, pair, q_ptr, k_cache_ptr, v_cache_ptr, rope_ptr, positions_ptr,
-        seqlens_ptr, first_node, num_nodes, num_slots, num_positions, H_Q, H_KV, D,
+        a, b, cos, sin, head, row, inside, pair, q_ptr, k_cache_ptr, v_cache_ptr, seqlens_ptr,
+        first_node, num_nodes, num_slots, H_Q, H_KV, D,
     )  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from kangaroo_kernels import Backend, Target
 from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
 from kangaroo_kernels.draws import Draws
-from kangaroo_kernels.kernel_set import load_impl
+from kangaroo_kernels.kernel_set import KernelSet, load_impl
+from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
 from tests.kernels.growing import PASS, Bed
@@ -103,3 +104,25 @@ def test_launches(op: str, model: tuple[Heads, int, int]) -> None:
     with recorded() as names:
         call(implementation)
     assert len(names) == num_launches, names
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("normed", [False, True])
+def test_launches_of_layers(model: tuple[Heads, int, int], normed: bool) -> None:
+    """Norms have one of their own in front of the first layer alone; the first product of a layer
+    rotates and appends, unless heads have norms.
+    """
+    (heads, ffn, _), c, head_norm = model, 4096, new(model[0].head_dim) if normed else None
+    q_width, qkv_width = heads.h_q * heads.head_dim, (heads.h_q + 2 * heads.h_kv) * heads.head_dim
+    weights = new(c), new(qkv_width, c), new(c, q_width), new(c), new(2 * ffn, c), new(c, ffn)
+    layer = LayerWeights(*weights, q_norm=head_norm, k_norm=head_norm)
+    target = Target(torch.device("cpu"), torch.bfloat16, heads.head_dim)
+    rope = new(2, NUM_SLOTS, heads.head_dim // 2, dtype=torch.float32)
+    layers = KernelSet.resolve(target, "triton").decoder_layers([layer] * 3, rope, EPS)
+    assert layers is not None
+    kv = new(6, 1, heads.h_kv, NUM_SLOTS, heads.head_dim)
+    with recorded() as names:
+        layers(new(1, 2, c), 0, 3, kv, nodes(2))
+    first = ["_product_kernel", "_rope_append_kv_kernel"] if normed else ["_project_kernel"]
+    one = [*first, "_split_kernel", "_combine_kernel", *["_product_kernel"] * 3]
+    assert names == ["_weigh_kernel", *one * 3]

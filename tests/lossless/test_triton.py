@@ -70,6 +70,28 @@ def test_tokens_of_the_reference(plain: Run, tmp_path_factory: pytest.TempPathFa
     assert plain.tokens == autoregressive(reference, prompt, NUM_TOKENS).tokens
 
 
+def test_bits_in_bfloat16_wherever_layers_are_cut(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Whole layers in one call: where one begins, a norm has a launch of its own."""
+    path = make_checkpoint(
+        tmp_path_factory.mktemp("target"), "qwen3", **SMALLEST | {"num_hidden_layers": 3}
+    )
+    model = load(path, "triton", torch.bfloat16)
+    assert model.fused is not None
+    prompt, plain = make_prompt(model, PROMPT_LEN), list[Run]()
+    for exit_layer in (1, 2):
+        drafter = KangarooDrafter(model, None, DraftConfig(exit_layer, max_depth=0))
+        plain.append(decoder_of(drafter).run(prompt, NUM_TOKENS // 2))
+    config = DraftConfig(exit_layer=1, max_depth=DEPTH)
+    adapter = make_adapter(model, "deep_prefix", 1)
+    drafting = NoisyDrafter(model, adapter, config, prompt + plain[0].tokens)
+    run = decoder_of(drafting).run(prompt, NUM_TOKENS // 2)
+    assert run.num_accepted > 0
+    for other in (plain[1], run):
+        testing.assert_same_bits(other.logits, plain[0].logits)
+
+
 @pytest.mark.parametrize("kind", QUICK_KINDS)
 def test_bits_of_plain_decoding(model: Llama, plain: Run, kind: AdapterKind) -> None:
     prompt = make_prompt(model, PROMPT_LEN)
