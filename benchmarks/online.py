@@ -27,6 +27,7 @@ from benchmarks.racing import pooled, speedup
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS
 from kangaroo.evals.paired import Run, run_once, take_turns
+from kangaroo.train.config import LossConfig
 from kangaroo.train.documents import Document
 from kangaroo.train.evaluate import greedy_prompts
 from kangaroo.train.online import OnlineConfig, OnlineLearner
@@ -44,6 +45,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--every", type=int, default=OnlineConfig.every, help="sequences a step")
     parser.add_argument("--lr", type=float, default=OnlineConfig.lr)
+    parser.add_argument(
+        "--hard", type=float, default=0.5, help="weight of the loss; the rest: soft"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/online.jsonl")
     return parser.parse_args()
@@ -66,7 +70,8 @@ def prompts_of(llm: KangarooForCausalLM, given: argparse.Namespace) -> list[list
 def stream(kind: str, given: argparse.Namespace) -> tuple[dict[str, list[Run]], float]:
     """The runs of both on every prompt, and the seconds of learning."""
     llms = {way: KangarooForCausalLM.from_pretrained("tiny-py", kind) for way in WAYS}
-    learner = OnlineLearner(llms[LEARNING], OnlineConfig(given.every, lr=given.lr))
+    loss = LossConfig(soft=1 - given.hard, hard=given.hard)
+    learner = OnlineLearner(llms[LEARNING], OnlineConfig(given.every, lr=given.lr, loss=loss))
     runs: dict[str, list[Run]] = {way: [] for way in WAYS}
     seconds = 0.0
     for place, ids in enumerate(prompts_of(llms[AS_IT_IS], given)):

@@ -38,13 +38,14 @@ class OnlineConfig:
         every: finished sequences that one optimiser step is made of.
         max_len: tokens of a sequence that are looked at, its last ones: bounds time and memory.
         lr: learning rate, the same in every step.
-        loss: see `LossConfig`.
+        loss: see `LossConfig`. By default half of it is the target's best token: with the whole
+            distribution alone drafts get less sure as they get better on new text, and stop sooner.
     """
 
     every: int = 8
     max_len: int = 1024
     lr: float = 3e-4
-    loss: LossConfig = field(default_factory=lambda: LossConfig(soft=1.0))
+    loss: LossConfig = field(default_factory=lambda: LossConfig(soft=0.5, hard=0.5))
 
     def __post_init__(self) -> None:
         at_least(self, "every", 1)
