@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.triton_math import COUNTS, after_previous, launching, pad_to_power_of_2
+from kangaroo_kernels.triton_math import after_previous, launching, pad_to_power_of_2
 
 SQUARES = tl.constexpr(16)  # columns whose squares are summed together
 
@@ -78,12 +78,15 @@ def store_weighed(x, row, row_live, first, norm_ptr, rows_ptr, squares_ptr, widt
 
 @triton.jit
 def load_squares(squares_ptr, row, row_live, width: tl.constexpr, BLOCK: tl.constexpr):
-    """[R, BLOCK] float32, those of rows [R]; 0 behind the last."""
+    """Those of rows [R], [R, BLOCK] float32; of wide rows every BLOCK of them added up."""
     NUM_SQUARES: tl.constexpr = tl.cdiv(width, SQUARES)
-    part = tl.arange(0, BLOCK)
-    place = row[:, None].to(tl.int64) * NUM_SQUARES + part[None, :]
-    live = row_live[:, None] & (part < NUM_SQUARES)[None, :]
-    return tl.load(squares_ptr + place, mask=live, other=0.0)
+    squares = tl.zeros((row.shape[0], BLOCK), tl.float32)
+    for first in tl.static_range(0, NUM_SQUARES, BLOCK):
+        part = first + tl.arange(0, BLOCK)
+        place = row[:, None].to(tl.int64) * NUM_SQUARES + part[None, :]
+        live = row_live[:, None] & (part < NUM_SQUARES)[None, :]
+        squares += tl.load(squares_ptr + place, mask=live, other=0.0)
+    return squares
 
 
 @triton.jit
@@ -92,22 +95,21 @@ def divided(acc, squares, eps, width: tl.constexpr):
     return acc * tl.rsqrt(tl.sum(squares, axis=1) / width + eps)[:, None]
 
 
-@triton.jit(do_not_specialize=COUNTS)
+@triton.jit
 def _weigh_kernel(
-    x_ptr, weight_ptr, rows_ptr, squares_ptr, num_rows, width: tl.constexpr, BLOCK: tl.constexpr
+    x_ptr, weight_ptr, rows_ptr, squares_ptr, width: tl.constexpr, BLOCK: tl.constexpr
 ):
     after_previous()
     row = tl.program_id(0) + tl.arange(0, 1)
     column = tl.arange(0, BLOCK)
-    inside = (row < num_rows)[:, None] & (column < width)[None, :]
     place = row[:, None].to(tl.int64) * width + column[None, :]
-    x = tl.load(x_ptr + place, mask=inside, other=0.0)
-    store_weighed(x, row, row < num_rows, 0, weight_ptr, rows_ptr, squares_ptr, width)
+    x = tl.load(x_ptr + place, mask=(column < width)[None, :], other=0.0)
+    store_weighed(x, row, row >= 0, 0, weight_ptr, rows_ptr, squares_ptr, width)
 
 
 def squares_block(width: int) -> int:
-    """BLOCK of load_squares."""
-    return pad_to_power_of_2(triton.cdiv(width, SQUARES.value))
+    """BLOCK of load_squares: no more than stay in registers while sums are made."""
+    return min(256, pad_to_power_of_2(triton.cdiv(width, SQUARES.value)))
 
 
 def new_weighed(x: Tensor) -> Weighed:
@@ -121,9 +123,8 @@ def weighed(x: Tensor, weight: Tensor) -> Weighed:
     """The first half of a norm, of rows that nobody has weighed as they were made; one launch."""
     width, out = x.shape[-1], new_weighed(x)
     if x.numel():
-        num_rows = x.numel() // width
-        _weigh_kernel[(num_rows,)](
-            x, weight, *out, num_rows, width=width, BLOCK=pad_to_power_of_2(width, SQUARES.value),
+        _weigh_kernel[(x.numel() // width,)](
+            x, weight, *out, width=width, BLOCK=pad_to_power_of_2(width, SQUARES.value),
             num_warps=4, **launching(),
         )  # fmt: skip
     return out

@@ -56,19 +56,18 @@ def place_heads(
     """Rotate queries and keys; queries go to q [rows, H_Q, D], keys and values to their slots."""
     HALF: tl.constexpr = D // 2
     dtype = k_cache_ptr.dtype.element_ty
-    inside = live & (pair < HALF)[None, :]
     row_live = tl.max(live.to(tl.int32), axis=1) > 0
     if head < H_Q + H_KV:
         a, b = a * cos - b * sin, b * cos + a * sin
     if head < H_Q:
         place = (row.to(tl.int64) * H_Q + head)[:, None] * D + pair[None, :]
-        tl.store(q_ptr + place, a.to(dtype), mask=inside)
-        tl.store(q_ptr + place + HALF, b.to(dtype), mask=inside)
+        tl.store(q_ptr + place, a.to(dtype), mask=live)
+        tl.store(q_ptr + place + HALF, b.to(dtype), mask=live)
     else:
         sequence = row // num_nodes
         slot = tl.load(seqlens_ptr + sequence, mask=row_live, other=0).to(tl.int64)
         slot += first_node + row % num_nodes
-        fits = inside & ((slot >= 0) & (slot < num_slots))[:, None]
+        fits = live & ((slot >= 0) & (slot < num_slots))[:, None]
         cache = (sequence * H_KV + (head - H_Q) % H_KV).to(tl.int64)
         place = (cache * num_slots + slot)[:, None] * D + pair[None, :]
         if head < H_Q + H_KV:

@@ -1,6 +1,6 @@
 """decoder_layers in Triton, six launches a layer: no norm but the first has one of its own. What a
 product writes it makes ready for the norm behind (`triton_norm.Weighed`); the first one rotates and
-appends. Two more where heads have norms.
+appends. One more where heads have norms, and for each sum that is split.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ class TritonLayers:
         """
         batch, num_nodes, width = x.rows.shape
         head_dim = caches[0].shape[-1]
-        if w.q_norm is None and Tiling.of(len(w.qkv), width, w.qkv.itemsize).split_k == 1:
+        normed = w.q_norm is not None or w.k_norm is not None
+        if not normed and Tiling.of(len(w.qkv), width, w.qkv.itemsize).split_k == 1:
             check_places(self.rope, nodes, (batch, num_nodes), caches[0])
             q = x.rows.new_empty(batch, num_nodes, w.o.shape[1] // head_dim, head_dim)
             project_and_append(x, w.qkv, q, caches, nodes, self.rope, bias=w.qkv_bias, eps=self.eps)

@@ -10,9 +10,10 @@ from kangaroo.config import AdapterConfig, DrafterConfig, MedusaConfig, ModelCon
 # to 1.7 of what one costs (benchmarks/verify_rows.py), and it is the dear ones that have to be
 # borne; where weights come from a GPU's memory rows are free.
 CPU_ROW_COST = 0.08
-# What a round that drafts takes of the host besides, over a plain round of tiny-py (a millisecond):
-# the adapter's rows of verified slots are written, those that have waited and its own.
-CPU_WRITE_COST = 0.1
+# What a round that drafts takes of the host besides, over a plain round of tiny-py's size (a
+# millisecond) or less: the adapter's rows of verified slots are written, those that have waited and
+# its own. The time does not grow with the target.
+CPU_WRITE_COST, CPU_WRITE_SIZE = 0.1, 8_500_000  # parameters that a plain round reads
 
 
 def layer_parameters(config: ModelConfig) -> int:
@@ -87,8 +88,8 @@ class RoundCosts:
     Attributes:
         draft: one pass of the drafter: shallow layers, adapter, head.
         row: one row more in a pass.
-        write: what a round that drafts anything writes of verified slots, and one that drafts
-            nothing does not.
+        write: what a round of one sequence that drafts anything writes of verified slots, and one
+            that drafts nothing does not.
     """
 
     draft: float
@@ -102,9 +103,10 @@ class RoundCosts:
         plain, step = cost.shallow + cost.deep + cost.head, cost.shallow + cost.adapter + cost.head
         if device_type != "cpu" or not isinstance(drafter, AdapterConfig):
             return cls.of_parameters(step, plain + cost.refresh, device_type)
-        # The loop leaves rows unwritten while nothing is drafted; captured rounds do not, nor do
-        # other drafters.
-        write = CPU_WRITE_COST + 2 * cost.refresh / plain
+        # The loop leaves rows unwritten while nothing is drafted; captured rounds, batches and
+        # other drafters do not.
+        host = CPU_WRITE_COST * min(1.0, CPU_WRITE_SIZE / plain)
+        write = host + 2 * cost.refresh / plain
         return replace(cls.of_parameters(step, plain, device_type), write=write)
 
     @classmethod
@@ -126,6 +128,6 @@ class RoundCosts:
             num_nodes: of each tree, the root included.
         """
         more_rows = batch * (num_nodes - 1)
-        write = self.write if num_nodes > 1 else 0.0
+        write = self.write if batch == 1 and num_nodes > 1 else 0.0
         rows = self.row * more_rows / (1 + self.row * (batch - 1))
         return 1 + self.draft * num_passes + rows + write

@@ -141,7 +141,7 @@ def test_prose_is_what_sources_say_of_themselves() -> None:
 def record(seed: int, ratio: float) -> dict[str, Any]:
     rules = [[0.0, 6, ratio, 6.0, 1.0], [0.4, 6, ratio, 3.0, 1.5]]
     text = {"best": rules[1], "full_ratio": 2.0, "agreement": 0.5, "rules": rules}
-    numbers = {"parameters": 5, "step_parameters": 7, "refresh_parameters": 0}
+    numbers = {"parameters": 5, "step_parameters": 7, "cpu_s": 90.0, "refresh_parameters": 0}
     return {"seed": seed, "loss": 3.0, "texts": {"code": text, "prose": text}} | numbers
 
 

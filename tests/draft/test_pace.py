@@ -52,6 +52,7 @@ def test_a_round_by_hand() -> None:
     writing = replace(COSTS, write=0.5)
     assert writing.of_round(1, 0, 1) == 1
     assert writing.of_round(1, 0, 3) == 1 + 2 * 0.125 + 0.5
+    assert writing.of_round(5, 4, 5) == COSTS.of_round(5, 4, 5)
 
 
 def drafted(config: DraftConfig, depth: int, rng: random.Random) -> DraftTree:

@@ -127,10 +127,10 @@ def test_it_learns_and_the_output_stays(target: Path) -> None:
 
 
 def test_long_sequences_are_learnt_from_at_their_ends(target: Path) -> None:
-    """The same step as that of the last tokens alone."""
+    """The same step as that of the first and the last tokens alone."""
     llm = make_llm(target, "deep_prefix")
     ids, losses = answer(llm), []
-    for given, prompt_len in ((ids, PROMPT_LEN), (ids[-9:], 1)):
+    for given, prompt_len in ((ids, PROMPT_LEN), (torch.cat([ids[:1], ids[-8:]]), 2)):
         learner = OnlineLearner(make_llm(target, "deep_prefix"), OnlineConfig(every=1, max_len=8))
         losses.append(learner.observe(given, prompt_len))
     assert losses[0] == losses[1]
@@ -138,8 +138,8 @@ def test_long_sequences_are_learnt_from_at_their_ends(target: Path) -> None:
 
 def test_it_learns_where_gradients_are_off_and_in_the_engines_dtype(target: Path) -> None:
     llm = make_llm(target, "deep_prefix", torch.bfloat16)
-    learner = OnlineLearner(llm, OnlineConfig(every=1))
     with torch.inference_mode():
+        learner = OnlineLearner(llm, OnlineConfig(every=1))
         learner.observe(answer(llm), PROMPT_LEN)
     own = weights(learner.student.module)
     for name, p in weights(llm.adapter).items():
@@ -152,7 +152,7 @@ def test_what_was_learnt_is_saved(target: Path, tmp_path: Path) -> None:
     llm = make_llm(target, "paper")
     learner = OnlineLearner(llm, OnlineConfig(every=1))
     learner.observe(answer(llm), PROMPT_LEN)
-    learner.save(tmp_path / "learnt")
+    learner.save(f"{tmp_path}/learnt")
     marks = fingerprint(target, EXIT_LAYER)
     found = load_adapter(tmp_path / "learnt", torch.float32, CPU, marks)
     assert found.config == llm.adapter.config
@@ -178,6 +178,23 @@ def test_a_loss_that_is_not_finite_changes_nothing(
     for module in (llm.adapter, learner.student.module):
         assert all(torch.equal(p, before[name]) for name, p in weights(module).items())
     assert learner.observe(ids, PROMPT_LEN) is not None
+    assert all(p.isfinite().all() for p in llm.adapter.parameters())
+
+
+def test_a_first_loss_that_is_not_finite_leaves_nothing_behind(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The size of exit states, by which steps are scaled, is that of a sequence that counts."""
+    llm = make_llm(target, "paper")
+    learner, ids = OnlineLearner(llm, OnlineConfig(every=1)), answer(llm)
+    states = learner.teacher.states
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            learner.teacher, "states", lambda ids: replace(states(ids), exit=states(ids).exit / 0)
+        )
+        with pytest.raises(FloatingPointError, match="loss: expected a finite number"):
+            learner.observe(ids, PROMPT_LEN)
+    learner.observe(ids, PROMPT_LEN)
     assert all(p.isfinite().all() for p in llm.adapter.parameters())
 
 

@@ -1,7 +1,8 @@
 """A drafter that goes on learning from what is written while it works (online speculative decoding,
 arXiv 2310.07177).
 
-Verification never reads the drafter, so the output stays what it is, and drafts come nearer to it.
+Verification never reads the drafter, so the output stays what it is (with
+`draft_sampling="rejection"` its law does), and drafts come nearer to it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class OnlineConfig:
 
     Attributes:
         every: finished sequences that one optimiser step is made of.
-        max_len: tokens of a sequence that are looked at, its last ones: bounds time and memory.
+        max_len: tokens of a sequence that are looked at, its first and its last ones: bounds time
+            and memory.
         lr: learning rate, the same in every step.
         loss: see `LossConfig`. By default half of it is the target's best token: with the whole
             distribution alone drafts get less sure as they get better on new text, and stop sooner.
@@ -112,8 +114,10 @@ class Learner:
         if not 0 <= min(tokens) <= max(tokens) < size:
             raise ValueError(f"token_ids: expected numbers in [0, {size}), got {tokens}")
         # Slot s teaches the token behind it, if that is new; the last leads to none that is known.
-        slots = tokens[:-1][-self.config.max_len :]
-        self._waiting.append((slots, min(len(slots), len(tokens) - prompt_len)))
+        slots, most, num_new = tokens[:-1], self.config.max_len, len(tokens) - prompt_len
+        if len(slots) > most:  # the first token is what attention falls back on
+            slots, num_new = [tokens[0], *slots[1 - most :]], min(num_new, most - 1)
+        self._waiting.append((slots, num_new))
         return self.learn() if len(self._waiting) == self.config.every else None
 
     @torch.inference_mode(False)
@@ -132,20 +136,19 @@ class Learner:
         module.zero_grad()
         deltas = deltas_of(self.student, self.max_depth, self.seed, self.num_steps)
         num_losses = sum(count for _, count in waiting) * len(deltas)
-        total = torch.zeros((), device=device)
+        total, scale = torch.zeros((), device=device), 0.0
         for slots, count in waiting:
             states = self.teacher.states(torch.tensor([slots]))
             trained = torch.arange(len(slots), device=device)[None] >= len(slots) - count
-            if self._optimizer is None:
-                scale = exit_scale(states, trained).item()
-                self._optimizer = new_optimizer(self.student, self.config.optim, scale)
+            scale = scale or exit_scale(states, trained).item()
             seen = states, trained, self.teacher.head, self.rope
             loss = drafting_loss(self.student, *seen, deltas=deltas, weights=self.config.loss)
             (loss / num_losses).backward()
             total += loss.detach() / num_losses
         if not total.isfinite():
             raise FloatingPointError(f"loss: expected a finite number, got {total.item()}")
-        assert self._optimizer is not None
+        if self._optimizer is None:
+            self._optimizer = new_optimizer(self.student, self.config.optim, scale)
         apply_gradient(module, self._optimizer, self.config.optim, self.num_steps)
         self.num_steps += 1
         return total.item()
@@ -165,6 +168,7 @@ class OnlineLearner(Learner):
         ValueError: the engine has no adapter, or another drafter's.
     """
 
+    @torch.inference_mode(False)
     def __init__(self, llm: KangarooForCausalLM, config: OnlineConfig | None = None):
         if llm.adapter is None:
             raise ValueError("adapter: expected one that can learn, got none")
@@ -187,14 +191,14 @@ class OnlineLearner(Learner):
                 self.deployed.get_parameter(name).copy_(p)
         return loss
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the adapter as it is now to folder `path`, with the stopping rule that it has.
 
         Raises:
             ValueError: as save_adapter.
         """
         marks = fingerprint(self.llm.path, self.own.config.exit_layer)
-        save_adapter(path, self.own, self.llm.model.config, marks)
+        save_adapter(Path(path), self.own, self.llm.model.config, marks)
 
 
 class EngineTeacher:
