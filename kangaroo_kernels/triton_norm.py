@@ -78,14 +78,17 @@ def store_weighed(x, row, row_live, first, norm_ptr, rows_ptr, squares_ptr, widt
 
 @triton.jit
 def load_squares(squares_ptr, row, row_live, width: tl.constexpr, BLOCK: tl.constexpr):
-    """Those of rows [R], [R, BLOCK] float32; of wide rows every BLOCK of them added up."""
+    """Those of rows [R], [R, BLOCK] float32; of wide rows every BLOCK of them added up. Where that
+    is all, nothing waits here for memory.
+    """
     NUM_SQUARES: tl.constexpr = tl.cdiv(width, SQUARES)
-    squares = tl.zeros((row.shape[0], BLOCK), tl.float32)
-    for first in tl.static_range(0, NUM_SQUARES, BLOCK):
-        part = first + tl.arange(0, BLOCK)
-        place = row[:, None].to(tl.int64) * NUM_SQUARES + part[None, :]
-        live = row_live[:, None] & (part < NUM_SQUARES)[None, :]
-        squares += tl.load(squares_ptr + place, mask=live, other=0.0)
+    part = tl.arange(0, BLOCK)
+    place = row[:, None].to(tl.int64) * NUM_SQUARES + part[None, :]
+    live = row_live[:, None] & (part < NUM_SQUARES)[None, :]
+    squares = tl.load(squares_ptr + place, mask=live, other=0.0)
+    for first in tl.static_range(BLOCK, NUM_SQUARES, BLOCK):
+        live = row_live[:, None] & (part < NUM_SQUARES - first)[None, :]
+        squares += tl.load(squares_ptr + place + first, mask=live, other=0.0)
     return squares
 
 

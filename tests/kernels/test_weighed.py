@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from kangaroo_kernels import testing
+from tests.kernels import naive
 
 pytestmark = [
     pytest.mark.skipif(not find_spec("triton"), reason="Triton is not installed"),
@@ -38,3 +39,18 @@ def test_rows_made_ready_by_the_product(width: int, num_out: int, num_rows: int)
     exact = out.double().square().sum(-1).flatten()
     torch.testing.assert_close(ready.squares.sum(-1).double(), exact, rtol=1e-5, atol=0)
     testing.assert_same_bits(ready.rows, (out.float() * norm.float()).to(dtype))
+
+
+def test_norms_of_rows_wider_than_what_registers_hold() -> None:
+    from kangaroo_kernels.linear.triton_kernel import linear
+    from kangaroo_kernels.triton_norm import SQUARES, squares_block
+
+    width, num_out = 5000, 3
+    assert squares_block(width) * SQUARES.value < width
+    x, weight, norm = (torch.randn(n, width) for n in (2, num_out, 1))
+    x[:, -800:] *= 9  # what is left out would be missed
+    given = [t.bfloat16() for t in (x[None], weight, norm[0])]
+    found = linear(given[0], given[1], norm_weight=given[2], eps=1e-5)
+    exact = naive.linear(*testing.widen(*given[:2], None, given[2], None), eps=1e-5)
+    low = naive.linear(*given[:2], None, given[2], None, eps=1e-5)
+    testing.assert_within_budget(found, exact, low)
