@@ -28,7 +28,7 @@ def _normalize_kernel(
     norm_ptr,
     deep_norm_ptr,
     successor_norm_ptr,
-    out_ptr,  # [M, 3, C]
+    out_ptr,  # [M, 3 C]
     eps,
     width: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -77,7 +77,7 @@ def adapter_refresh(
     if num_rows == 0:
         return
     *norms, deep_kv = weights
-    rows = h.new_empty(num_rows, 3, width)
+    rows = h.new_empty(num_rows, 3 * width)
     _normalize_kernel[(num_rows, 3)](
         *states, *norms, rows, eps, width=width, BLOCK=pad_to_power_of_2(width), num_warps=4,
         **launching(),
