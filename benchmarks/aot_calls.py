@@ -18,7 +18,7 @@ from kangaroo_kernels.draws import Draw, Draws
 from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.nodes import NodeBatch, SlotPlaces
 from kangaroo_kernels.testing import Heads
-from kangaroo_kernels.triton_rank import FLOAT8_CAPABILITY
+from kangaroo_kernels.triton_head import FLOAT8_CAPABILITY
 from kangaroo_kernels.verify_tree import Verdict
 
 NUM_SLOTS = 8192

@@ -23,13 +23,13 @@ from kangaroo_kernels.triton_math import (
     sums_of_products,
 )
 from kangaroo_kernels.triton_norm import (
+    InFront,
     Weighed,
     divided,
+    in_front,
     load_squares,
-    normalized,
     squares_block,
     store_weighed,
-    weighed,
 )
 
 WAVE = 256  # programs: about two for each multiprocessor of a large GPU
@@ -212,14 +212,14 @@ def _sum_splits_kernel(
     )  # fmt: skip
 
 
-def product(x: Tensor | Weighed, weight: Tensor, around: Epilogue, out: Tensor) -> None:
+def product(x: Tensor | InFront, weight: Tensor, around: Epilogue, out: Tensor) -> None:
     """out <- residual + f(rms_norm(x) W^T) + bias: x [..., C], out [..., O]; f is the gate, or
     nothing.
 
-    One launch; one more with a norm of rows that are not `Weighed`, and one where the sum is split.
-    Checks nothing.
+    One launch; one more for a norm that nobody has seen to, and one where the sum is split. Checks
+    nothing.
     """
-    rows, squares = _in_front(x, around) if isinstance(x, Tensor) else x
+    rows, squares = in_front(x, around.norm_weight, around.eps)
     width, num_out = rows.shape[-1], out.shape[-1]
     num_rows = rows.shape[:-1].numel()
     if num_rows == 0:
@@ -243,12 +243,3 @@ def product(x: Tensor | Weighed, weight: Tensor, around: Epilogue, out: Tensor) 
             part, *behind, num_rows, num_out=num_out, SPLIT_K=split_k, BLOCK_N=512, num_warps=4,
             **launching(),
         )  # fmt: skip
-
-
-def _in_front(x: Tensor, around: Epilogue) -> tuple[Tensor, Tensor | None]:
-    """Rows that are multiplied, and sums of squares by which the products are divided."""
-    if around.norm_weight is None:
-        return x, None
-    if x.dtype == torch.bfloat16:
-        return weighed(x, around.norm_weight)
-    return normalized(x, around.norm_weight, around.eps), None

@@ -36,6 +36,10 @@ class Weighed(NamedTuple):
     squares: Tensor
 
 
+# What a product multiplies, and sums of squares by which it divides what comes out, if any.
+InFront = tuple[Tensor, Tensor | None]
+
+
 @triton.jit
 def _rms_norm_kernel(x_ptr, weight_ptr, out_ptr, eps, width: tl.constexpr, BLOCK: tl.constexpr):
     after_previous()
@@ -131,6 +135,19 @@ def weighed(x: Tensor, weight: Tensor) -> Weighed:
             num_warps=4, **launching(),
         )  # fmt: skip
     return out
+
+
+def in_front(x: Tensor | InFront, weight: Tensor | None, eps: float) -> InFront:
+    """Rows x as the norm in front of a product leaves them: none, one launch, or x as it is where
+    that has been done.
+    """
+    if not isinstance(x, Tensor):
+        return x
+    if weight is None:
+        return x, None
+    if x.dtype == torch.bfloat16:
+        return weighed(x, weight)
+    return normalized(x, weight, eps), None
 
 
 def normalized(x: Tensor, weight: Tensor, eps: float) -> Tensor:

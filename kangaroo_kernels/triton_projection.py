@@ -19,7 +19,7 @@ from kangaroo_kernels.triton_math import (
     launching,
     sums_of_products,
 )
-from kangaroo_kernels.triton_norm import Weighed, divided, load_squares, squares_block
+from kangaroo_kernels.triton_norm import InFront, divided, in_front, load_squares, squares_block
 from kangaroo_kernels.triton_rope import interleaved, load_turn, place_heads
 
 
@@ -82,7 +82,7 @@ def _project_kernel(
 
 
 def project_and_append(
-    x: Tensor | Weighed,
+    x: Tensor | InFront,
     weight: Tensor,
     q: Tensor | None,
     caches: tuple[Tensor, Tensor],
@@ -93,10 +93,10 @@ def project_and_append(
     eps: float = 0.0,
 ) -> None:
     """Rows x W^T + bias as rope_append_kv places them: x [B, N, C], queries to q [B, N, H_q, D],
-    or none to None; `eps` is of the norm of rows that are `Weighed`. The sum is never split.
+    or none to None; `eps` is of the norm of rows whose squares are summed. The sum is never split.
     One launch. Checks nothing.
     """
-    rows, squares = (x, None) if isinstance(x, Tensor) else x
+    rows, squares = in_front(x, None, eps)
     k_cache, v_cache = caches
     _, h_kv, num_slots, head_dim = k_cache.shape
     width, h_q = rows.shape[-1], 0 if q is None else q.shape[2]

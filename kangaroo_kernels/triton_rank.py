@@ -1,9 +1,9 @@
-"""The k best tokens of the vocabulary in three launches, shared by top1_confidence and
-topk_confidence; and what draft_logits and draw_tokens share with them.
+"""The k best tokens of the vocabulary in two launches behind the norm, shared by top1_confidence,
+topk_confidence and draft_step; and what draw_tokens shares with them.
 
-The first is the norm. A program of the second multiplies a tile of the head and keeps the tile's k
-best and its part of the softmax's sum: logits live in registers only. One of the third merges the
-sorted lists of one row, and appends to the row's chain of drafts.
+A program of the first multiplies a tile of the head and keeps the tile's k best and its part of the
+softmax's sum: logits live in registers only. One of the second merges the sorted lists of one row,
+and appends to the row's chain of drafts.
 """
 
 from __future__ import annotations
@@ -13,60 +13,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.checks import require_chain, require_head, require_like, sizes
+from kangaroo_kernels.checks import require_chain
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
-from kangaroo_kernels.kernel_set import UnsupportedError
+from kangaroo_kernels.triton_head import BLOCK_V, head_steps, tile_logits
 from kangaroo_kernels.triton_math import (
     COUNTS,
     ROW_TILE,
     after_previous,
-    fetch_ahead,
     launching,
     pad_to_power_of_2,
-    sums_of_products,
 )
-from kangaroo_kernels.triton_norm import normalized
+from kangaroo_kernels.triton_norm import InFront
 
-BLOCK_V = 64
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # finite, in float32
-FLOAT8_CAPABILITY = (8, 9)
-
-
-@triton.jit
-def tile_logits(
-    h_ptr,
-    weight_ptr,
-    scale_ptr,
-    ids_ptr,
-    row,
-    row_live,
-    column,
-    num_ids,
-    width: tl.constexpr,
-    vocab: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
-    """Logits [rows, columns] of normalized rows of h, float32; the columns' tokens, and which are
-    any. A kernel begins with this.
-    """
-    token = column
-    known = column < num_ids
-    if ids_ptr is not None:
-        token = tl.load(ids_ptr + column, mask=known, other=0)
-        known &= (token >= 0) & (token < vocab)  # memory stays whole
-    fetch_ahead(weight_ptr, token, known, 0, width, 2 * BLOCK_K)
-    after_previous()
-    logits = sums_of_products(
-        h_ptr, weight_ptr, row, row_live, token, known, 0, width, width, BLOCK_K
-    )
-    if scale_ptr is not None:
-        logits *= tl.load(scale_ptr + token, mask=known, other=0.0)[None, :]
-    return logits, token, known
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def _score_kernel(
     h_ptr,
+    squares_ptr,
     weight_ptr,
     scale_ptr,
     ids_ptr,
@@ -75,20 +40,22 @@ def _score_kernel(
     mass_ptr,  # [M, tiles] float32: sum of exp(logit - largest)
     num_rows,
     num_ids,
+    eps,
     width: tl.constexpr,
     vocab: tl.constexpr,
     K: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK_V: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    SQUARES_BLOCK: tl.constexpr,
 ):
     tile = tl.program_id(1)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_live = row < num_rows
     column = tile * BLOCK_V + tl.arange(0, BLOCK_V)
     logits, token, known = tile_logits(
-        h_ptr, weight_ptr, scale_ptr, ids_ptr, row, row_live, column, num_ids, width, vocab,
-        BLOCK_K,
+        h_ptr, squares_ptr, weight_ptr, scale_ptr, ids_ptr, row, row_live, column, num_ids, eps,
+        width, vocab, BLOCK_K, SQUARES_BLOCK,
     )  # fmt: skip
     # The lowest finite number ranks below all others, and -inf is what may not be drafted, or was.
     logits = tl.where(logits > LOWEST, logits, LOWEST)
@@ -206,47 +173,17 @@ def _append(
                 tl.store(stopped_ptr + sequence, tl.where(goes_on, 0, 1))
 
 
-def head_steps(h: Tensor, head: DraftHead) -> dict[str, int]:
-    """How a tile of the head is walked through: by what took the least time on an H200; in float32
-    by what fits.
-    """
-    longest = 256 if h.itemsize <= 2 else 16 * head.weight.itemsize
-    block_k = min(longest, pad_to_power_of_2(h.shape[-1], 16))
-    return {"BLOCK_K": block_k, "num_warps": 4, "num_stages": 3}
-
-
-def require_ranked(h: Tensor, head: DraftHead, norm_weight: Tensor, k: int) -> None:
-    """Refuse what no kernel here can read.
-
-    Raises:
-        ValueError: names argument, expected and got.
-        UnsupportedError: a head in float8 on a GPU that cannot read it.
-    """
-    width = sizes("h", h, 3)[2]
-    require_like(h, (("h", h, h.shape), ("norm_weight", norm_weight, (width,))))
-    require_head(head, h, k)
-    if head.weight.dtype == torch.float8_e4m3fn and h.is_cuda:
-        if (capability := torch.cuda.get_device_capability(h.device)) < FLOAT8_CAPABILITY:
-            raise UnsupportedError(
-                f"head: float8_e4m3fn needs compute capability {FLOAT8_CAPABILITY}, "
-                f"not {capability}"
-            )
-
-
 def rank_tokens(
-    h: Tensor,
+    rows: InFront,
     head: DraftHead,
-    norm_weight: Tensor,
     eps: float,
     k: int,
     chain: DraftChain | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The k best tokens and their probabilities, each [B, N, k]; the best one of the last node
-    joins `chain`.
-
-    Raises: as :func:`require_ranked`.
+    """Of rows [B, N, C] as `in_front` makes them: the k best tokens and their probabilities, each
+    [B, N, k]; the best one of the last node joins `chain`. Of these arguments, it checks `chain`.
     """
-    require_ranked(h, head, norm_weight, k)
+    h, squares = rows
     require_chain(chain, h)
     batch, num_nodes, width = h.shape
     num_rows, num_tiles = batch * num_nodes, triton.cdiv(head.num_ids, BLOCK_V)
@@ -255,9 +192,8 @@ def rank_tokens(
     mass = h.new_empty(batch, num_nodes, num_tiles, dtype=torch.float32)
     if num_rows > 0:
         _score_kernel[(triton.cdiv(num_rows, ROW_TILE), num_tiles)](
-            normalized(h, norm_weight, eps), *head, top, token, mass, num_rows, head.num_ids,
-            width=width, vocab=len(head.weight), K=k, ROWS=ROW_TILE, BLOCK_V=BLOCK_V,
-            **head_steps(h, head),
+            h, squares, *head, top, token, mass, num_rows, head.num_ids, eps, width=width,
+            vocab=len(head.weight), K=k, ROWS=ROW_TILE, BLOCK_V=BLOCK_V, **head_steps(h, head),
             **launching(),
         )  # fmt: skip
     return merge_best(top, token, mass, len(head.weight) - 1, chain)

@@ -1,17 +1,12 @@
-"""adapter_step in Triton, five launches: norm; projection, rotation and append; attention (two);
-output projection and residual (a sixth where its sum is split: few outputs of many columns).
-"""
+"""adapter_step in Triton, five launches, the first for the norm (see triton_adapter.py)."""
 
-import torch
 from torch import Tensor
 
 from kangaroo_kernels.adapter_weights import StepWeights
 from kangaroo_kernels.checks import require_cache, require_like, sizes
 from kangaroo_kernels.nodes import NodeBatch
-from kangaroo_kernels.triton_attention import attend, unsupported
-from kangaroo_kernels.triton_gemm import Epilogue, product
-from kangaroo_kernels.triton_norm import normalized
-from kangaroo_kernels.triton_projection import project_and_append
+from kangaroo_kernels.triton_adapter import adapted
+from kangaroo_kernels.triton_attention import unsupported
 from kangaroo_kernels.triton_rope import check_places
 
 __all__ = ["adapter_step", "unsupported"]
@@ -44,12 +39,4 @@ def adapter_step(
     )
     check_places(rope, nodes, (batch, num_nodes), k_cache)
     require_cache(k_cache, h_q, nodes)
-    q = h.new_empty(batch, num_nodes, h_q, head_dim)
-    if num_nodes == 0:
-        return torch.empty_like(h)
-    rows, caches = normalized(h, weights.input_norm, eps), (k_cache, v_cache)
-    project_and_append(rows, weights.qkv, q, caches, nodes, rope)
-    heads = attend(q, k_cache, v_cache, nodes, head_dim**-0.5)
-    out = torch.empty_like(h)
-    product(heads.flatten(2), weights.o, Epilogue(residual=h), out)
-    return out
+    return adapted(h, None, weights, (k_cache, v_cache), nodes, rope, eps=eps)

@@ -3,7 +3,9 @@
 from torch import Tensor
 
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
+from kangaroo_kernels.triton_head import require_ranked
 from kangaroo_kernels.triton_math import unsupported
+from kangaroo_kernels.triton_norm import in_front
 from kangaroo_kernels.triton_rank import rank_tokens
 
 __all__ = ["top1_confidence", "unsupported"]
@@ -17,5 +19,7 @@ def top1_confidence(
     *,
     chain: DraftChain | None = None,
 ) -> tuple[Tensor, Tensor]:
-    tokens, confidence = rank_tokens(h, head, norm_weight, eps, 1, chain)
+    require_ranked(h, head, norm_weight, 1)
+    rows = in_front(h, norm_weight, eps)
+    tokens, confidence = rank_tokens(rows, head, eps, 1, chain)
     return tokens[..., 0], confidence[..., 0]
