@@ -73,6 +73,14 @@ def require_planes(
     return planes, heads, num_slots, width, cache.stride(0)
 
 
+def require_kv(kv: Tensor, shape: tuple[int, int, int], batch: int, like: Tensor) -> None:
+    """Keys and values whose planes, heads and head_dim are `shape`, of dtype and device `like`."""
+    planes, heads, _, head_dim, _ = require_planes("kv", kv, batch, like.dtype, like.device)
+    if (planes, heads, head_dim) != shape:
+        got = planes, heads, head_dim
+        raise ValueError(f"kv: expected planes, heads and head_dim {shape}, got {got}")
+
+
 def require_within(name: str, values: Tensor, least: int, limit: int) -> None:
     """All of `values` in [least, limit), where the host can see them; on a GPU kernels mask instead
     of waiting for a copy.

@@ -19,6 +19,7 @@ from kangaroo_kernels.commit_path import CommitPath
 from kangaroo_kernels.compact_kv import CompactKV
 from kangaroo_kernels.decoder_layers import DecoderLayers
 from kangaroo_kernels.draft_logits import DraftLogits
+from kangaroo_kernels.draft_step import DraftStep
 from kangaroo_kernels.draft_tokens import DraftTokens
 from kangaroo_kernels.draw_tokens import DrawTokens
 from kangaroo_kernels.embedding import Embedding
@@ -90,9 +91,10 @@ MODULES = {
     Backend.LIBRARY: "library",
 }
 
-# What a decoder layer is made of, and what a draft needs besides.
+# What a decoder layer is made of, what a draft needs besides, and what trees and sampling do.
 LAYER_OPS = ("linear", "rope_append_kv", "tree_attention", "gated_mlp")
 DRAFT_OPS = ("embedding", "adapter_step", "top1_confidence")
+TREE_OPS = ("topk_confidence", "draft_logits")
 
 # Libraries choose their order of summation by the number of rows. That is no way to decode, but
 # prefill may be done so: with speculation on or off it is the same prefill.
@@ -244,6 +246,16 @@ class KernelSet:
             return None
         native = import_module("kangaroo_kernels.draft_tokens.native")
         fused: DraftTokens = native.NativeDrafts(layers, weights)
+        return fused
+
+    def draft_step(self, layers: DecoderLayers | None, weights: DrafterWeights) -> DraftStep | None:
+        """A step of drafting in two calls, with the bits of the ops one by one; None, and raises,
+        as `draft_tokens`.
+        """
+        if layers is None or not self._served_by(Backend.TRITON, LAYER_OPS + DRAFT_OPS + TREE_OPS):
+            return None
+        kernel = import_module("kangaroo_kernels.draft_step.triton_kernel")
+        fused: DraftStep = kernel.TritonDraftStep(layers, weights)
         return fused
 
     @property

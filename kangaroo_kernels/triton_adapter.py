@@ -9,7 +9,7 @@ from kangaroo_kernels.adapter_weights import StepWeights
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.triton_attention import attend
 from kangaroo_kernels.triton_gemm import Epilogue, product
-from kangaroo_kernels.triton_norm import Weighed, in_front
+from kangaroo_kernels.triton_norm import Then, Weighed, in_front
 from kangaroo_kernels.triton_projection import project_and_append
 
 
@@ -22,7 +22,7 @@ def adapted(
     rope: Tensor,
     *,
     eps: float,
-    then: tuple[Tensor, Weighed] | None = None,
+    then: Then | None = None,
 ) -> Tensor:
     """What adapter_step gives; `ready` is what has been made of h [B, N, C] for its norm, `then` of
     Epilogue. Four launches: projection, rotation and append; attention (two); output projection and

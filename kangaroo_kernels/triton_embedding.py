@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kangaroo_kernels.triton_math import after_previous, launching, pad_to_power_of_2
-from kangaroo_kernels.triton_norm import SQUARES, Weighed, store_weighed
+from kangaroo_kernels.triton_norm import SQUARES, Then, store_weighed
 
 
 @triton.jit
@@ -35,9 +35,7 @@ def _embedding_kernel(
         store_weighed(here[None, :], rows, rows >= 0, 0, then_ptr, weighed_ptr, squares_ptr, width)
 
 
-def embed(
-    tokens: Tensor, weight: Tensor, out: Tensor, then: tuple[Tensor, Weighed] | None = None
-) -> None:
+def embed(tokens: Tensor, weight: Tensor, out: Tensor, then: Then | None = None) -> None:
     """out [B, N, C] <- rows `tokens` [B, N] of weight [V, C], and that for the norm behind. One
     launch. Checks nothing.
     """

@@ -24,7 +24,7 @@ from kangaroo_kernels.triton_math import (
 )
 from kangaroo_kernels.triton_norm import (
     InFront,
-    Weighed,
+    Then,
     divided,
     in_front,
     load_squares,
@@ -78,7 +78,7 @@ class Epilogue:
         norm_weight: [C], with eps: RMSNorm in front; of rows that are `Weighed`, None.
         bias: [O]; residual: [..., O].
         gated: the weight is [2 O, C], gate rows first, and silu(gate) * up is the result.
-        then: the weight [O] of the norm behind, and where the result is made ready for it.
+        then: where the result is made ready for a norm [O] behind it.
     """
 
     norm_weight: Tensor | None = None
@@ -86,7 +86,7 @@ class Epilogue:
     bias: Tensor | None = None
     residual: Tensor | None = None
     gated: bool = False
-    then: tuple[Tensor, Weighed] | None = None
+    then: Then | None = None
 
 
 @triton.jit

@@ -36,6 +36,9 @@ class Weighed(NamedTuple):
     squares: Tensor
 
 
+# The weight of the norm behind, and where rows are made ready for it.
+Then = tuple[Tensor, Weighed]
+
 # What a product multiplies, and sums of squares by which it divides what comes out, if any.
 InFront = tuple[Tensor, Tensor | None]
 

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, require_like, require_planes, sizes
+from kangaroo_kernels.checks import require, require_kv, require_like, sizes
 from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.rope_append_kv import RopeAppendKV
 from kangaroo_kernels.tree_attention import TreeAttention
 from kangaroo_kernels.triton_gemm import Epilogue, Tiling, product
-from kangaroo_kernels.triton_norm import Weighed, new_weighed, weighed
+from kangaroo_kernels.triton_norm import Then, Weighed, new_weighed, weighed
 from kangaroo_kernels.triton_projection import project_and_append
 from kangaroo_kernels.triton_rope import check_places
 
@@ -95,30 +95,41 @@ class TritonLayers:
                 f"got [{start}, {stop})"
             )
         require("h", h, (batch, num_nodes, self.width), like.dtype, like.device)
-        planes, h_kv, _, head_dim, _ = require_planes("kv", kv, batch, like.dtype, like.device)
-        wanted, got = (2 * (stop - start), *self.cache), (planes, h_kv, head_dim)
-        if got != wanted:
-            raise ValueError(f"kv: expected planes, heads and head_dim {wanted}, got {got}")
+        require_kv(kv, (2 * (stop - start), *self.cache), batch, like)
         out = torch.empty_like(h) if out is None else out
         require("out", out, tuple(h.shape), like.dtype, like.device)
         ready = weighed(h, self.layers[start].input_norm)
-        for index in range(start, stop):
-            w = self.layers[index]
-            k_cache, v_cache = kv[2 * (index - start)], kv[2 * (index - start) + 1]
-            q = self._queries(ready, w, (k_cache, v_cache), nodes)
-            heads = self.tree_attention(q, k_cache, v_cache, nodes, q.shape[-1] ** -0.5)
+        self.run(h, ready, range(start, stop), kv, nodes, (out, None))
+        return out
+
+    def run(
+        self,
+        h: Tensor,
+        ready: Weighed,
+        which: range,
+        kv: Tensor,
+        nodes: NodeBatch,
+        to: tuple[Tensor, Then | None],
+    ) -> None:
+        """Layers `which`; `ready` is what has been made of h for the first one's norm, `to` where
+        the result goes, and that for the norm behind. Checks nothing of these.
+        """
+        for index in which:
+            w, plane = self.layers[index], 2 * (index - which.start)
+            caches = kv[plane], kv[plane + 1]
+            q = self._queries(ready, w, caches, nodes)
+            heads = self.tree_attention(q, *caches, nodes, q.shape[-1] ** -0.5)
             between, ready = torch.empty_like(h), new_weighed(h)
             around = Epilogue(bias=w.o_bias, residual=h, then=(w.post_norm, ready))
             product(heads.flatten(2), w.o, around, between)
-            gated = h.new_empty(batch, num_nodes, w.down.shape[1])
+            gated = h.new_empty(*h.shape[:2], w.down.shape[1])
             product(ready, w.gate_up, Epilogue(eps=self.eps, gated=True), gated)
-            if index == stop - 1:
-                product(gated, w.down, Epilogue(residual=between), out)
+            if index == which[-1]:
+                h, then = to
             else:
                 h, ready = torch.empty_like(h), new_weighed(h)
                 then = self.layers[index + 1].input_norm, ready
-                product(gated, w.down, Epilogue(residual=between, then=then), h)
-        return out
+            product(gated, w.down, Epilogue(residual=between, then=then), h)
 
     def _queries(
         self, x: Weighed, w: LayerWeights, caches: tuple[Tensor, Tensor], nodes: NodeBatch

@@ -22,15 +22,15 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from kangaroo_kernels import Backend, Target, testing
+from kangaroo_kernels import Backend, testing
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
 from kangaroo_kernels.draws import Draw, Draws
-from kangaroo_kernels.kernel_set import IMPLS, MODULES, KernelSet, load_impl
-from kangaroo_kernels.layer_weights import LayerWeights
+from kangaroo_kernels.kernel_set import IMPLS, MODULES
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
 from tests.kernels.adapters import EPS, SIZES, refresh_inputs, step_inputs
 from tests.kernels.growing import LAST_PASS, PASS, Bed
+from tests.kernels.guarded_wholes import WHOLES, implementation, whole_calls
 from tests.kernels.rounds import Ending
 
 PAGE = mmap.PAGESIZE
@@ -152,48 +152,6 @@ def adapter_calls(node_counts: tuple[int, ...]) -> Iterator[tuple[str, dict[str,
                 yield op, {**args, "eps": EPS}
 
 
-def layer_calls(dtype: torch.dtype) -> Iterator[tuple[str, dict[str, Any]]]:
-    """decoder_layers, twice the same one, up to the last slot of the caches."""
-    for heads, width, inner in ((Heads(3, 1, 10), 37, 21), (Heads(2, 2, 2), 50, 65)):
-        q_width, kv_width = heads.h_q * heads.head_dim, heads.h_kv * heads.head_dim
-        shapes = {
-            "input_norm": (width,),
-            "qkv": (q_width + 2 * kv_width, width),
-            "o": (width, q_width),
-            "post_norm": (width,),
-            "gate_up": (2 * inner, width),
-            "down": (width, inner),
-        }
-        nodes = testing.chain_nodes([61], 3)
-        yield (
-            "decoder_layers",
-            {
-                "weights": tuple(torch.randn(shape).to(dtype) for shape in shapes.values()),
-                "h": torch.randn(1, 3, width).to(dtype),
-                "kv": torch.randn(4, 1, heads.h_kv, 64, heads.head_dim).to(dtype),
-                "nodes": nodes,
-                "rope": testing.rope_table(64, heads.head_dim),
-            },
-        )
-
-
-def implementation(op: str, backend: Backend) -> Callable[..., object]:
-    """What takes the arguments of `op`."""
-    target = Target(CPU, torch.float32, head_dim=64)
-    if op != "decoder_layers":
-        return load_impl(op, backend, target)
-    kernels = KernelSet.resolve(target, backend)
-
-    def run_layers(
-        weights: tuple[Tensor, ...], h: Tensor, kv: Tensor, nodes: NodeBatch, rope: Tensor
-    ) -> None:
-        layers = kernels.decoder_layers([LayerWeights(*weights)] * 2, rope, EPS)
-        assert layers is not None
-        layers(h, 0, 2, kv, nodes)
-
-    return run_layers
-
-
 def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """The argument with every tensor in it changed."""
     if isinstance(value, Tensor):
@@ -269,12 +227,12 @@ def main(backend: Backend) -> None:
     node_counts = (1, 3, 17) if backend == Backend.NATIVE else (1, 3)  # the interpreter is slow
     dtype = torch.float32 if backend == Backend.NATIVE else torch.bfloat16
     for at_end in (True, False):
-        for op, arguments in [*calls(node_counts), *layer_calls(dtype)]:
-            if backend in IMPLS.get(op, (Backend.NATIVE, Backend.TRITON)):
+        for op, arguments in [*calls(node_counts), *whole_calls(dtype)]:
+            if backend in WHOLES.get(op, IMPLS.get(op, ())):
                 run(op, backend, arguments, at_end)
     if backend == Backend.TRITON:
         with unchecked():
-            made = [*calls((3,)), *layer_calls(dtype)]
+            made = [*calls((3,)), *whole_calls(dtype)]
             for fill, (op, arguments) in product(HOSTILE, made):
                 if op not in WITHOUT_INTEGERS:
                     bad = {k: mapped(v, partial(spoilt, fill=fill)) for k, v in arguments.items()}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels import Backend, Target
-from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
+from kangaroo_kernels.adapter_weights import DrafterWeights, RefreshWeights, StepWeights
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
 from kangaroo_kernels.draws import Draws
 from kangaroo_kernels.kernel_set import KernelSet, load_impl
@@ -126,3 +126,29 @@ def test_launches_of_layers(model: tuple[Heads, int, int], normed: bool) -> None
     first = ["_product_kernel", "_rope_append_kv_kernel"] if normed else ["_project_kernel"]
     one = [*first, "_split_kernel", "_combine_kernel", *["_product_kernel"] * 3]
     assert names == ["_weigh_kernel", *one * 3]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_launches_of_a_draft_step(model: tuple[Heads, int, int]) -> None:
+    """No norm has one of its own: four of the adapter at a draft position, and two of the head."""
+    (heads, ffn, vocab), c, num_layers, i32 = model, 4096, 2, torch.int32
+    q_width, qkv_width = heads.h_q * heads.head_dim, (heads.h_q + 2 * heads.h_kv) * heads.head_dim
+    own = new(c), new(qkv_width, c), new(c, q_width)
+    layer = LayerWeights(*own, new(c), new(2 * ffn, c), new(c, ffn))
+    rope = new(2, NUM_SLOTS, heads.head_dim // 2, dtype=torch.float32)
+    target = Target(torch.device("cpu"), torch.bfloat16, heads.head_dim)
+    kernels = KernelSet.resolve(target, "triton")
+    embed, kv = new(vocab, c), new(2 * num_layers, 1, heads.h_kv, NUM_SLOTS, heads.head_dim)
+    parts = num_layers, embed, StepWeights(*own), DraftHead(embed), new(c), EPS
+    layers = kernels.decoder_layers([layer] * 3, rope, EPS)
+    step = kernels.draft_step(layers, DrafterWeights(*parts))
+    assert step is not None
+    with recorded() as names:
+        states = step.enter(new(1, 1, dtype=torch.int64), kv, nodes(1), new(1, 1, c))
+    attention = ["_project_kernel", "_split_kernel", "_combine_kernel", "_product_kernel"]
+    assert names == ["_embedding_kernel", *[*attention, *["_product_kernel"] * 2] * num_layers]
+    one = new(1, dtype=i32)
+    chain = DraftChain(new(1, 8, dtype=torch.int64), new(1, 8, dtype=i32), one, one, one.float())
+    with recorded() as names:
+        step.top1(states, kv[:2], nodes(1), chain)
+    assert names == [*attention, "_score_kernel", "_merge_kernel"]

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.draft.head import drafting_head
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.steps import StepOpByOp
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.drafting import kangaroo_drafter
 from kangaroo.engine.graphs import GraphDecoder
@@ -148,6 +149,26 @@ def test_no_torch_op_stands_between_the_kernels_of_a_round(model: Llama, kind: A
         assert next(rounds).num_drafted == DEPTH
     assert {"new_empty", "item"} <= set(recorder.names) <= HARMLESS
     assert recorder.names["copy_"] == 1
+
+
+@pytest.mark.parametrize(("draft", "kind"), [("chain", "paper"), ("tree", "deep_prefix")])
+def test_steps_of_the_device_in_bfloat16(
+    tmp_path_factory: pytest.TempPathFactory, draft: Any, kind: AdapterKind
+) -> None:
+    """What a call makes ready for the next one, rounds carry from step to step."""
+    path = make_checkpoint(tmp_path_factory.mktemp("target"), "qwen3", **SMALLEST)
+    model = load(path, "triton", torch.bfloat16)
+    config = DraftConfig(exit_layer=1, max_depth=DEPTH, confidence=0.0, draft=draft, max_nodes=6)
+    adapter, head = make_adapter(model, kind, 1), drafting_head(model.weights.lm_head)
+    drafter = kangaroo_drafter(model, adapter, config, head, sampled=False, coupled=False)
+    done, prompt = [], make_prompt(model, 4)
+    with patch.object(StepOpByOp, "top1") as top1, patch.object(StepOpByOp, "topk") as topk:
+        for decoder in (decoder_of(drafter), GraphDecoder(drafter, PlayedRounds)):
+            done.append(decode(decoder, request_of(prompt, NUM_TOKENS // 2)))
+    assert not top1.called
+    assert not topk.called
+    assert_same(done[1], done[0], config)
+    assert sum(num_accepted for *_, num_accepted in done[0]) > 0
 
 
 @pytest.mark.fuzz

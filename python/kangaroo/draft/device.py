@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from torch import Tensor
 
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.shallow import through_shallow_layers
+from kangaroo.draft.steps import draft_step
 from kangaroo.engine.state import DecodeState
-from kangaroo.models.adapter import Adapter, VerifiedStates
+from kangaroo.models.adapter import VerifiedStates
 from kangaroo_kernels.draft_head import DraftChain
+from kangaroo_kernels.draft_step import DraftStep
 from kangaroo_kernels.draws import Draws
+from kangaroo_kernels.exit_states import ExitStates
 
 
 class DeviceDrafter(KangarooDrafter):
@@ -17,6 +22,11 @@ class DeviceDrafter(KangarooDrafter):
     same in every round. A step that is left out, because every chain has stopped, changes nothing
     that is read.
     """
+
+    @cached_property
+    def steps(self) -> DraftStep:
+        """What the kernels make of a step."""
+        return draft_step(self)
 
     @property
     def lag(self) -> int:
@@ -35,26 +45,34 @@ class DeviceDrafter(KangarooDrafter):
         batch, device = len(state.requests), state.exit_states.device
         return DraftChain.of_roots(batch, 1 + depth, self.config.confidence, device)
 
-    def root(self, state: DecodeState, chain: DraftChain) -> None:
+    def root(self, state: DecodeState, chain: DraftChain) -> ExitStates:
         """The roots through layers [0, E)."""
-        self._node(state, chain, 0)
+        return self._node(state, chain, 0)
 
     def step(
-        self, state: DecodeState, chain: DraftChain, node: int, draws: Draws | None = None
-    ) -> None:
-        """Drafts behind `node`, and sends what it drafts through layers [0, E)."""
-        adapter, kernels = self.adapter, self.model.kernels
-        assert adapter is not None, "there are steps only where something drafts"
-        rows = self.head, adapter.norm, adapter.config.rms_norm_eps
-        h = self._states(adapter, state, node)
+        self,
+        state: DecodeState,
+        chain: DraftChain,
+        node: int,
+        states: ExitStates,
+        draws: Draws | None = None,
+    ) -> ExitStates:
+        """Drafts behind `node`, whose exit states these are, and sends what it drafts through
+        layers [0, E): exit states.
+        """
+        slots = state.shallow_kv.slots if node else state.adapter_kv.slots
+        unseen = 0 if node else self.lag
+        if unseen:
+            states = ExitStates(state.hidden(-unseen, 1))
+        where = states, state.adapter_kv.rows, slots.chain(node, 1 + unseen)
         if draws is None:
-            kernels.top1_confidence(h, *rows, chain=chain)
+            self.steps.top1(*where, chain)
         else:
-            logits = kernels.draft_logits(h[:, -1:].contiguous(), *rows)
+            logits = self.steps.logits(*where)[:, -1:].contiguous()
             position = chain.positions[:, node : node + 1].contiguous()
-            ids = self.head.token_ids
-            kernels.draw_tokens(logits, draws, position, token_ids=ids, chain=chain)
-        self._node(state, chain, node + 1)
+            ids, draw = self.head.token_ids, self.model.kernels.draw_tokens
+            draw(logits, draws, position, token_ids=ids, chain=chain)
+        return self._node(state, chain, node + 1)
 
     def copied(self, state: DecodeState, chain: DraftChain) -> None:
         """Chains that nobody has drafted through layers [0, E), and what `paper` keeps of them."""
@@ -86,15 +104,7 @@ class DeviceDrafter(KangarooDrafter):
             states = self._states_of(self.adapter, h, h_deep, successors)
             self._write_verified(self.adapter, state, nodes, states)
 
-    def _node(self, state: DecodeState, chain: DraftChain, node: int) -> None:
-        state.shallow_kv.num_nodes = node
-        self._shallow(state, chain.tokens[:, node : node + 1].contiguous())
-
-    def _states(self, adapter: Adapter, state: DecodeState, node: int) -> Tensor:
-        """The adapter's states [B, 1 or 2, C] of what it has not seen, `node` the last."""
-        kv = state.adapter_kv
-        if node == 0:
-            h, nodes = state.hidden(-self.lag, 1), kv.slots.chain(0, 1 + self.lag)
-        else:
-            h, nodes = state.hidden(node, node + 1), state.shallow_kv.slots.chain(node, 1)
-        return adapter.step(h, kv, nodes, self.model.rope, self.model.kernels)
+    def _node(self, state: DecodeState, chain: DraftChain, node: int) -> ExitStates:
+        tokens, kv = chain.tokens[:, node : node + 1].contiguous(), state.shallow_kv
+        out = state.exit_states[: len(tokens), 1 + node : 2 + node]
+        return self.steps.enter(tokens, kv.rows, kv.slots.chain(node, 1), out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor
@@ -10,9 +11,12 @@ from kangaroo.config import MAX_TREE_NODES, DraftConfig
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.growth import sharpness
 from kangaroo.draft.shallow import through_shallow_layers
+from kangaroo.draft.steps import draft_step
 from kangaroo.engine.state import DecodeState
+from kangaroo_kernels.draft_step import DraftStep
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed, widths
 from kangaroo_kernels.draws import Draws
+from kangaroo_kernels.exit_states import ExitStates
 from kangaroo_kernels.nodes import NodeBatch
 
 
@@ -64,6 +68,11 @@ class DeviceTreeDrafter(BranchingDrafter):
 
     lag = 0  # every node's adapter row is written behind verification
 
+    @cached_property
+    def steps(self) -> DraftStep:
+        """What the kernels make of a step."""
+        return draft_step(self)
+
     def take_over(self, state: DecodeState) -> None:
         """From here on the adapter has seen all, whatever another drafter has left."""
         self._write_up(state, drafting=True)
@@ -82,29 +91,30 @@ class DeviceTreeDrafter(BranchingDrafter):
         device = state.exit_states.device
         return Seedbed.empty(len(state.requests), num_places, self.num_ranked, device)
 
+    def root(self, state: DecodeState, trees: DraftTrees) -> ExitStates:
+        """The roots through layers [0, E)."""
+        nodes = state.shallow_kv.slots.chain(0, 1)
+        return self._enter(state, trees.nodes.tokens[:, :1].contiguous(), nodes)
+
     def grow(
         self,
         state: DecodeState,
         seedbed: Seedbed,
         trees: DraftTrees,
         now: Pass,
+        states: ExitStates,
         draws: Draws | None = None,
-    ) -> None:
-        """The tokens behind the newest nodes, those that become nodes, and the nodes through layers
-        [0, E) if more may follow.
+    ) -> ExitStates:
+        """The tokens behind the newest nodes, whose exit states these are, those that become nodes,
+        and the nodes through layers [0, E) if more may follow: exit states.
         """
-        adapter, newest, kernels = self.adapter, now.newest, self.model.kernels
-        assert adapter is not None, "there are passes only where something drafts"
+        newest, kernels = now.newest, self.model.kernels
         nodes = self._nodes(state, seedbed, newest)
-        if newest.start == 0:
-            self.through_layers(state, trees.nodes.tokens[:, :1].contiguous(), nodes)
-        h = state.hidden(newest.start, newest.stop)
-        h = adapter.step(h, state.adapter_kv, nodes, self.model.rope, kernels)
-        rows = self.head, adapter.norm, adapter.config.rms_norm_eps
+        where = states, state.adapter_kv.rows, nodes
         if draws is None:
-            ranked = kernels.topk_confidence(h, *rows, self.num_ranked)
+            ranked = self.steps.topk(*where, self.num_ranked)
         else:
-            logits, ids = kernels.draft_logits(h, *rows), self.head.token_ids
+            logits, ids = self.steps.logits(*where), self.head.token_ids
             ranked = kernels.draw_tokens(
                 logits, draws, nodes.positions, self.num_ranked, token_ids=ids
             )
@@ -120,7 +130,8 @@ class DeviceTreeDrafter(BranchingDrafter):
         if now.width:
             new = range(newest.stop, newest.stop + now.width)
             tokens = seedbed.tokens[:, new.start : new.stop].contiguous()
-            self.through_layers(state, tokens, self._nodes(state, seedbed, new))
+            states = self._enter(state, tokens, self._nodes(state, seedbed, new))
+        return states
 
     def through_layers(self, state: DecodeState, tokens: Tensor, nodes: NodeBatch) -> None:
         """Nodes of `tokens` [B, N] through layers [0, E)."""
@@ -137,6 +148,11 @@ class DeviceTreeDrafter(BranchingDrafter):
             state.adapter_kv.num_nodes, h = 0, state.hidden(0, h_deep.shape[1])
             states = self._states_of(self.adapter, h, h_deep, successors)
             self._write_verified(self.adapter, state, nodes, states)
+
+    def _enter(self, state: DecodeState, tokens: Tensor, nodes: NodeBatch) -> ExitStates:
+        start = 1 + nodes.first_node
+        out = state.exit_states[: len(tokens), start : start + tokens.shape[1]]
+        return self.steps.enter(tokens, state.shallow_kv.rows, nodes, out)
 
     def _nodes(self, state: DecodeState, seedbed: Seedbed, places: range) -> NodeBatch:
         slots = state.shallow_kv.slots

@@ -6,11 +6,11 @@ import torch
 
 from kangaroo.config import DraftConfig
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.steps import weights_of
 from kangaroo.draft.tree import DraftTree
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter, BareExit
 from kangaroo.models.llama import Llama
-from kangaroo_kernels.adapter_weights import DrafterWeights
 from kangaroo_kernels.draft_head import DraftHead
 from kangaroo_kernels.draft_tokens import DraftTokens
 
@@ -22,15 +22,7 @@ def chain_drafter(
     drafter = KangarooDrafter(model, adapter, config, head=head)
     if adapter is None or isinstance(adapter, BareExit):
         return drafter
-    weights = DrafterWeights(
-        config.exit_layer,
-        model.weights.embed,
-        adapter.step_weights(),
-        drafter.head,
-        adapter.norm,
-        adapter.config.rms_norm_eps,
-    )
-    fused = model.kernels.draft_tokens(model.fused, weights)
+    fused = model.kernels.draft_tokens(model.fused, weights_of(drafter, adapter))
     return WholeChainDrafter(model, adapter, config, fused, head=head) if fused else drafter
 
 

@@ -11,12 +11,18 @@ from torch import Tensor
 from kangaroo.draft.device import DeviceDrafter
 from kangaroo.engine.device_round import DeviceRounds, Pieces, Runtime, Shape
 from kangaroo.engine.state import DecodeState
+from kangaroo_kernels.exit_states import ExitStates
 
 
 class ChainRounds(DeviceRounds):
-    """Of chains."""
+    """Of chains.
+
+    Attributes:
+        newest: exit states of the nodes that the next step drafts behind.
+    """
 
     drafter: DeviceDrafter
+    newest: ExitStates
 
     def __init__(
         self,
@@ -49,8 +55,8 @@ class ChainRounds(DeviceRounds):
 
     def _step(self, node: int) -> None:
         if node == 0:
-            self.drafter.root(self.state, self.nodes)
-        self.drafter.step(self.state, self.nodes, node, self.draws)
+            self.newest = self.drafter.root(self.state, self.nodes)
+        self.newest = self.drafter.step(self.state, self.nodes, node, self.newest, self.draws)
 
 
 class CopiedRounds(ChainRounds):

@@ -10,13 +10,19 @@ from torch import Tensor
 from kangaroo.draft.device_trees import DeviceTreeDrafter, Pass, passes_of
 from kangaroo.engine.device_round import DeviceRounds, Pieces, Runtime, Shape
 from kangaroo.engine.state import DecodeState
+from kangaroo_kernels.exit_states import ExitStates
 from kangaroo_kernels.nodes import NodeBatch
 
 
 class TreeRounds(DeviceRounds):
-    """Of dynamic trees."""
+    """Of dynamic trees.
+
+    Attributes:
+        newest: exit states of the nodes that the next pass drafts behind.
+    """
 
     drafter: DeviceTreeDrafter
+    newest: ExitStates
 
     def __init__(
         self,
@@ -45,4 +51,7 @@ class TreeRounds(DeviceRounds):
         self.commit(done)
 
     def _step(self, now: Pass) -> None:
-        self.drafter.grow(self.state, self.seedbed, self.trees, now, self.draws)
+        if now.newest.start == 0:
+            self.newest = self.drafter.root(self.state, self.trees)
+        parts = self.state, self.seedbed, self.trees, now
+        self.newest = self.drafter.grow(*parts, self.newest, self.draws)

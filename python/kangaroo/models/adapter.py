@@ -72,8 +72,14 @@ class Adapter(nn.Module):
         `kv`.
         """
         kv.num_nodes += h.shape[1]
+        return self.through(h, kv.rows, nodes, rope, kernels)
+
+    def through(
+        self, h: Tensor, rows: Tensor, nodes: NodeBatch, rope: Tensor, kernels: KernelSet
+    ) -> Tensor:
+        """What `step` does, with the rows of a cache that it is not told of."""
         return kernels.adapter_step(
-            h, self.step_weights(), *kv.layer(0), nodes, rope, eps=self.config.rms_norm_eps
+            h, self.step_weights(), rows[0], rows[1], nodes, rope, eps=self.config.rms_norm_eps
         )
 
     def step_weights(self) -> StepWeights:
@@ -116,11 +122,10 @@ class BareExit(Adapter):
         self.config = replace(whole, num_heads=0, num_kv_heads=0)
         self.norm = nn.Parameter(norm, requires_grad=False)
 
-    def step(
-        self, h: Tensor, kv: SlotCache, nodes: NodeBatch, rope: Tensor, kernels: KernelSet
+    def through(
+        self, h: Tensor, rows: Tensor, nodes: NodeBatch, rope: Tensor, kernels: KernelSet
     ) -> Tensor:
         """`h` itself."""
-        kv.num_nodes += h.shape[1]
         return h
 
     def write_verified(

@@ -86,15 +86,27 @@ class Llama:
         begins at `start`; at least one layer. The result is written to `out` [B, N, C] where it is
         given. `prefill`: by the kernels that are for it.
         """
-        where = start, stop, kv.rows, nodes, out
         if prefill and self.prefill_kernels is not None:
+            where = start, stop, kv.rows, nodes, out
             h = self._op_by_op(h, *where, kernels=self.prefill_kernels)
-        elif self.fused is not None:
-            h = self.fused(h, *where)
         else:
-            h = self._op_by_op(h, *where, kernels=self.kernels)
+            h = self.through(h, start, stop, kv.rows, nodes, out)
         kv.num_nodes += h.shape[1]
         return h
+
+    def through(
+        self,
+        h: Tensor,
+        start: int,
+        stop: int,
+        rows: Tensor,
+        nodes: NodeBatch,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """What `layers` does, with the rows of a cache that it is not told of."""
+        if self.fused is not None:
+            return self.fused(h, start, stop, rows, nodes, out)
+        return self._op_by_op(h, start, stop, rows, nodes, out, kernels=self.kernels)
 
     def _op_by_op(
         self,
