@@ -37,6 +37,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def drafter_of(model: Llama, head: DraftHead | None = None) -> KangarooDrafter:
     adapter = make_adapter(model, "deep_prefix", EXIT_LAYER)
+    adapter.config = replace(adapter.config, rms_norm_eps=0.1)  # not the target's
     return KangarooDrafter(model, adapter, DraftConfig(EXIT_LAYER), head=head)
 
 
