@@ -91,12 +91,17 @@ def test_bits_of_the_ops_one_by_one(model: Llama, which: int, tree: bool) -> Non
         assert torch.equal(found[0], ranking[0])
         testing.assert_same_bits(found[1], ranking[1])
         testing.assert_same_bits(fused.logits(states, rows, nodes), logits)
-    chains = [DraftChain.of_roots(batch, 4, 0.0, DEVICE) for _ in range(2)]
-    fused.top1(entered[0], own, nodes, chains[0])
-    by_op.top1(entered[1], wanted, nodes, chains[1])
-    for found, expected in zip(*chains, strict=True):
-        assert torch.equal(found, expected)
-    assert torch.equal(chains[0].tokens[:, 1], ranking[0][:, -1, 0])
+    confidence = ranking[1][:, -1, 0]
+    for threshold in (confidence, confidence.nextafter(torch.ones_like(confidence))):
+        chains = []
+        for step, states, rows in ((fused, entered[0], own), (by_op, entered[1], wanted)):
+            chain = DraftChain.of_roots(batch, 4, 0.0, DEVICE)._replace(threshold=threshold)
+            step.top1(states, rows, nodes, chain)
+            chains.append(chain)
+        for found, expected in zip(*chains, strict=True):
+            assert torch.equal(found, expected)
+        assert torch.equal(chains[0].tokens[:, 1], ranking[0][:, -1, 0])
+        assert torch.equal(chains[0].stopped > 0, threshold > confidence)
 
 
 def test_rows(model: Llama) -> None:
