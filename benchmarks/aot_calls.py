@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.models import EPS, LLAMA_8B, QWEN3_8B, VICUNA_7B, Model
-from kangaroo_kernels.adapter_weights import RefreshWeights, StepWeights
+from kangaroo_kernels.adapter_weights import DrafterWeights, RefreshWeights, StepWeights
 from kangaroo_kernels.draft_head import QUANTIZED, DraftChain, DraftHead
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed, widths
 from kangaroo_kernels.draws import Draw, Draws
@@ -28,8 +28,8 @@ OTHER_HEADS = (Heads(32, 8, 64), Heads(32, 32, 80), Heads(40, 8, 96), Heads(8, 1
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an op; `case` says of which model. What is made of whole weights first,
-    decoder_layers, is called with `then`.
+    """One call of an op; `case` says of which model. Of what is made of whole weights first,
+    decoder_layers and draft_step, `method` is called with `then`.
     """
 
     op: str
@@ -37,6 +37,7 @@ class Call:
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
     then: tuple[Any, ...] = ()
+    method: str = "__call__"
 
 
 def calls(dtype: torch.dtype, sm: int) -> Iterator[Call]:
@@ -59,7 +60,7 @@ def calls(dtype: torch.dtype, sm: int) -> Iterator[Call]:
         yield from attention_calls(model.name, model.heads, n, new)
         yield from adapter_calls(model, n, new)
         if dtype == torch.bfloat16:
-            yield two_layers(model, n, new)
+            yield from whole_calls(model, n, new)
     for heads, n in product(OTHER_HEADS, NUM_NODES):
         yield from attention_calls(f"D={heads.head_dim}", heads, n, new)
 
@@ -84,24 +85,30 @@ def layer_calls(model: Model, n: int, new: Callable[..., torch.Tensor]) -> Itera
     yield Call("compact_kv", name, (caches, torch.zeros(1, 8, dtype=torch.int64), one, one))
 
 
-def two_layers(model: Model, n: int, new: Callable[..., torch.Tensor]) -> Call:
-    """decoder_layers, twice the same one."""
+def whole_calls(model: Model, n: int, new: Callable[..., torch.Tensor]) -> Iterator[Call]:
+    """decoder_layers, twice the same one, and where a draft enters them."""
     c, heads, norm = model.hidden, model.heads, new(model.hidden)
     qkv, o = new(model.qkv_width, c), new(c, heads.h_q * heads.head_dim)
     norms = [new(heads.head_dim)] * 2 if model.family == "qwen3" else [None, None]
     mlp = new(2 * model.ffn, c), new(c, model.ffn)
     layer = LayerWeights(norm, qkv, o, norm, *mlp, q_norm=norms[0], k_norm=norms[1])
     rope, zeros = torch.empty(2, NUM_SLOTS, heads.head_dim // 2), torch.zeros(1, n).int()
-    kv = new(4, 1, heads.h_kv, NUM_SLOTS, heads.head_dim)
-    then = (new(1, n, c), 0, 2, kv, NodeBatch(zeros, zeros[0, :1]))
+    kv, nodes = new(4, 1, heads.h_kv, NUM_SLOTS, heads.head_dim), NodeBatch(zeros, zeros[0, :1])
     between = [triton_op(op) for op in ("rope_append_kv", "tree_attention")]
-    made = ([layer] * 2, rope, EPS, *between)
-    return Call("decoder_layers", f"{model.name} layers", made, then=then)
+    made, h = ([layer] * 2, rope, EPS, *between), new(1, n, c)
+    yield Call("decoder_layers", f"{model.name} layers", made, then=(h, 0, 2, kv, nodes))
+    head = new(model.vocab, c)
+    parts = DrafterWeights(2, head, StepWeights(norm, qkv, o), DraftHead(head), norm, EPS)
+    enter = {"then": (zeros.long(), kv, nodes, h), "method": "enter"}
+    whole = triton_op("decoder_layers")(*made)
+    yield Call("draft_step", f"{model.name} draft step", (whole, parts), **enter)
 
 
 def triton_op(op: str) -> Callable[..., Any]:
     """Triton's implementation, wherever it may run."""
-    found: Callable[..., Any] = getattr(import_module(f"kangaroo_kernels.{op}.triton_kernel"), op)
+    name = "TritonDraftStep" if op == "draft_step" else op
+    module = import_module(f"kangaroo_kernels.{op}.triton_kernel")
+    found: Callable[..., Any] = getattr(module, name)
     return found
 
 

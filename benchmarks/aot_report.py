@@ -137,7 +137,7 @@ def builds(architectures: list[int], dtypes: list[torch.dtype], case: str) -> It
             with compiling(sm, built):
                 made = triton_op(call.op)(*call.args, **call.kwargs)
                 if call.then:
-                    made(*call.then)
+                    getattr(made, call.method)(*call.then)
             hashes = [kernel.hash for _, kernel in built]
             same = programs.setdefault((call.op, call.case), hashes) == hashes
             for name, kernel in built:

@@ -87,7 +87,7 @@ def _split_kernel(
         ancestors = tl.zeros((), tl.int64)
         num_tree_nodes = 0
     else:
-        GROUP_TILES: tl.constexpr = tl.cdiv(GROUP, ROWS)
+        GROUP_TILES: tl.constexpr = (GROUP + ROWS - 1) // ROWS
         walk = unit - num_tiles * num_splits
         own = walk % (num_nodes * GROUP_TILES) // GROUP_TILES
         num_tree_nodes = first_node + num_nodes

@@ -145,7 +145,7 @@ def _product_kernel(
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     row_live = row < num_rows
     split = tl.program_id(2)
-    per_split: tl.constexpr = tl.cdiv(tl.cdiv(width, BLOCK_K), SPLIT_K) * BLOCK_K
+    per_split: tl.constexpr = (width + BLOCK_K * SPLIT_K - 1) // (BLOCK_K * SPLIT_K) * BLOCK_K
     k_start = split * per_split
     k_stop = tl.minimum(k_start + per_split, width)
     first = tl.program_id(1) * BLOCK_N

@@ -67,7 +67,7 @@ def store_weighed(x, row, row_live, first, norm_ptr, rows_ptr, squares_ptr, widt
     the sums of their squares. `first` and N are multiples of SQUARES; behind `width` stands 0.
     Neighbours are summed first, so the bits do not depend on where a kernel holds x.
     """
-    NUM_SQUARES: tl.constexpr = tl.cdiv(width, SQUARES)
+    NUM_SQUARES: tl.constexpr = (width + SQUARES - 1) // SQUARES
     column = first + tl.arange(0, x.shape[1])
     live = row_live[:, None] & (column < width)[None, :]
     x = x.to(tl.float32)
@@ -88,7 +88,7 @@ def load_squares(squares_ptr, row, row_live, width: tl.constexpr, BLOCK: tl.cons
     """Those of rows [R], [R, BLOCK] float32; of wide rows every BLOCK of them added up. Where that
     is all, nothing waits here for memory.
     """
-    NUM_SQUARES: tl.constexpr = tl.cdiv(width, SQUARES)
+    NUM_SQUARES: tl.constexpr = (width + SQUARES - 1) // SQUARES
     part = tl.arange(0, BLOCK)
     place = row[:, None].to(tl.int64) * NUM_SQUARES + part[None, :]
     live = row_live[:, None] & (part < NUM_SQUARES)[None, :]

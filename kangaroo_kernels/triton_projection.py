@@ -51,7 +51,7 @@ def _project_kernel(
     FETCHED: tl.constexpr,
     SQUARES_BLOCK: tl.constexpr,
 ):
-    tiles: tl.constexpr = tl.cdiv(D // 2, PAIRS)
+    tiles: tl.constexpr = (D // 2 + PAIRS - 1) // PAIRS
     head = tl.program_id(1) // tiles
     first = tl.program_id(1) % tiles * PAIRS
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)

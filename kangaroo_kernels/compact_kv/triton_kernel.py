@@ -83,7 +83,7 @@ def _move(
 ):
     """BLOCK_W columns of one head of one sequence: every row is read before any is written."""
     path_ptr, path_len_ptr, seqlens_ptr, path_stride, batch = paths
-    TILES: tl.constexpr = tl.cdiv(width, BLOCK_W)
+    TILES: tl.constexpr = (width + BLOCK_W - 1) // BLOCK_W
     row = unit // TILES % (batch * heads)
     plane = unit // TILES // (batch * heads)
     sequence = row // heads

@@ -91,7 +91,7 @@ def test_bits_of_the_ops_one_by_one(model: Llama, which: int, tree: bool) -> Non
         assert torch.equal(found[0], ranking[0])
         testing.assert_same_bits(found[1], ranking[1])
         testing.assert_same_bits(fused.logits(states, rows, nodes), logits)
-    confidence = ranking[1][:, -1, 0]
+    confidence = ranking[1][:, -1, 0].contiguous()
     for threshold in (confidence, confidence.nextafter(torch.ones_like(confidence))):
         chains = []
         for step, states, rows in ((fused, entered[0], own), (by_op, entered[1], wanted)):
