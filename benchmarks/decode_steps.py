@@ -24,6 +24,7 @@ from kangaroo.engine.decode import Decoder, Round
 from kangaroo.engine.graphs import GraphDecoder
 from kangaroo.engine.state import DecodeState, Request
 from kangaroo_kernels.draft_head import DraftHead
+from kangaroo_kernels.exit_states import ExitStates
 
 WIDE = 16  # rows of one tile of the kernels
 
@@ -57,8 +58,8 @@ class Rig:
         self.state = filled(self.decoder, case)
         device = model.weights.norm.device
         self.count = Counter(model.config, adapter.config, model.weights.norm.itemsize)
-        self.head = DraftHead(model.weights.lm_head)
-        self.captured = DeviceDrafter(model, adapter, config, head=self.head)
+        self.captured = DeviceDrafter(model, adapter, config, head=DraftHead(model.weights.lm_head))
+        self.chain = self.captured.new_chain(self.state, case.depth)
         self.root = torch.zeros(case.batch, 1, dtype=torch.int64, device=device)
         self.trees = chains(case.batch, case.depth + 1)
         self.accepted = tensors(self.trees, device)
@@ -71,18 +72,15 @@ class Rig:
         state, model = self.state, self.subject.model
         split, num_layers = self.decoder.config.exit_layer, model.config.num_layers
         state.forget_nodes()
-        shallow, deep = state.shallow_kv, state.deep_kv
-        h = model.layers(model.embed(self.root), 0, split, shallow, shallow.chain(1))
-        h = model.layers(h, split, num_layers, deep, deep.chain(1))
+        deep = state.deep_kv
+        h = model.layers(self._enter().h, split, num_layers, deep, deep.chain(1))
         return model.logits(h)
 
-    def draft_step(self) -> object:
+    def draft_step(self) -> None:
         """Shared layers, adapter, head and the best token, behind the nodes there are."""
-        state, model, adapter = self.state, self.subject.model, self.subject.adapter
-        h, own = self._shallow(), state.adapter_kv
-        h = adapter.step(h, own, own.chain(1), model.rope, model.kernels)
-        eps = adapter.config.rms_norm_eps
-        return model.kernels.top1_confidence(h, self.head, adapter.norm, eps)
+        states, own = self._enter(), self.state.adapter_kv
+        self.captured.steps.top1(states, own.rows, own.chain(1), self.chain)
+        own.num_nodes += 1
 
     def one_draft_step(self) -> object:
         """The first of a round."""
@@ -99,7 +97,7 @@ class Rig:
         self.state.forget_nodes()
         for _ in range(self.case.depth):
             self.draft_step()
-        return self._shallow()
+        return self._enter()
 
     def verify(self, trees: list[DraftTree]) -> object:
         """Nodes through the remaining layers and the head."""
@@ -149,11 +147,13 @@ class Rig:
         """What a user pays for: draft, verify, commit, and the host."""
         return self.decoder.round(self.state)
 
-    def _shallow(self) -> torch.Tensor:
-        state, model = self.state, self.subject.model
-        kv = state.shallow_kv
-        h = model.embed(self.root)
-        return model.layers(h, 0, self.decoder.config.exit_layer, kv, kv.chain(1))
+    def _enter(self) -> ExitStates:
+        """The next node of every sequence through the shared layers."""
+        state, kv = self.state, self.state.shallow_kv
+        out = state.exit_states[:, 1 + kv.num_nodes : 2 + kv.num_nodes]
+        states = self.captured.steps.enter(self.root, kv.rows, kv.chain(1), out)
+        kv.num_nodes += 1
+        return states
 
 
 def chains(batch: int, num_nodes: int) -> list[DraftTree]:
