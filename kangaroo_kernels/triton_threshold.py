@@ -14,7 +14,7 @@ from kangaroo_kernels.triton_math import COUNTS, after_previous
 from kangaroo_kernels.triton_rank import LOWEST
 
 WIDE = 4096  # logits that are read at once, and that are gathered at most
-SEARCHED = 512  # logits that are compared with every pivot at once
+SEARCHED = 256  # logits that are compared with every pivot at once
 PIVOTS = 16
 NO_KEY = tl.constexpr(-2139095041)  # of -inf
 
@@ -36,20 +36,23 @@ def load_logits(logits, column, num_ids):
 def _measure(
     logits, num_ids, pivot, largest, temperature, BY_MASS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Of the logits from each of the keys `pivot` [P] on: how many, and what they weigh."""
-    counts = tl.zeros((BLOCK, pivot.shape[0]), tl.int32)
-    masses = tl.zeros((BLOCK, pivot.shape[0]), tl.float64)
+    """Of the logits from each of the keys `pivot` [P] on: how many, and what they weigh.
+
+    A thread has a logit or two and many pivots, for weighing a logit is what costs.
+    """
+    counts = tl.zeros((pivot.shape[0], BLOCK), tl.int32)
+    masses = tl.zeros((pivot.shape[0], BLOCK), tl.float64)
     lowest = tl.min(pivot, axis=0)
     for start in range(0, num_ids, BLOCK):
         x = load_logits(logits, start + tl.arange(0, BLOCK), num_ids)
         key = _key(x)
         if tl.max(key, axis=0) >= lowest:  # others would add zeros
-            above = key[:, None] >= pivot[None, :]
+            above = key[None, :] >= pivot[:, None]
             counts += above.to(tl.int32)
             if BY_MASS:
                 weight = tl.exp((x.to(tl.float64) - largest) / temperature)
-                masses += tl.where(above, weight[:, None], 0.0)
-    return tl.sum(counts, axis=0), tl.sum(masses, axis=0)
+                masses += tl.where(above, weight[None, :], 0.0)
+    return tl.sum(counts, axis=1), tl.sum(masses, axis=1)
 
 
 @triton.jit
