@@ -20,15 +20,17 @@ def step_bars(figures: Sequence[Mapping[str, Any]], copy_gb_per_s: float) -> lis
         return []
     whole = steps["round"]
     floor_us = whole["num_bytes"] / (FLOOR_SHARE * copy_gb_per_s * 1e3)
-    counted = whole["launches"]
+    counted, over = whole["launches"], "over its bytes at 90 % of a copy"
     return [
         Bar(
             f"AR step behind {whole['context']}, percent of a copy",
             steps["AR step"]["percent_of_copy"],
             AR_PERCENT,
         ),
-        Bar(
-            "round over its bytes at 90 % of a copy", whole["p50_us"] / floor_us, OVER_FLOOR, False
+        *(
+            Bar(f"{name} {over}", steps[name]["p50_us"] / floor_us, OVER_FLOOR, at_least=False)
+            for name in ("round", "streamed round")
+            if name in steps
         ),
         Bar(
             "waits of the host inside a round",

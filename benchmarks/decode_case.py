@@ -44,7 +44,8 @@ def refusal(subject: Subject, case: Case) -> str | None:
     norm = subject.model.weights.norm
     rows = config.num_layers * config.num_kv_heads * config.head_dim
     rows += own.num_kv_heads * own.head_dim
-    needed = 2 * rows * slots * case.batch * norm.itemsize
+    num_sequences = 2 if case.batch == 1 else case.batch  # rounds of a stream have another's caches
+    needed = 2 * rows * slots * num_sequences * norm.itemsize
     free = free_bytes(norm.device)
     if needed > HEADROOM * free:
         return f"{needed / 1e9:.1f} GB of keys and values, and {free / 1e9:.1f} GB are free"

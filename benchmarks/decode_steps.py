@@ -216,10 +216,13 @@ def measure(
         "launches": launches_of(rig.round) if on_gpu else None,
         "peak_bytes": peak_bytes(setting.device),
     }
-    for each in (*figures, whole):
+    found = [*figures, whole]
+    if case.batch == 1:
+        found.append(figure("streamed round", whole["rows"], stream(rig), whole["num_bytes"]))
+    for each in found:
         each["percent_of_copy"] = round(100 * each["gb_per_s"] / copy_gb_per_s, 2)
         each |= {"context": case.context, "batch": case.batch, "depth": case.depth}
-    return [*figures, whole]
+    return found
 
 
 @dataclass(frozen=True)
@@ -244,6 +247,23 @@ def timed_round(rig: Rig, lengths: Sequence[int]) -> TimedRound:
     depth = max(r.num_drafted for r in done)
     num_bytes = rig.count.round(lengths, depth).num_bytes
     return TimedRound(1e6 * seconds, num_bytes, sum(len(r.tokens) for r in done))
+
+
+def stream(rig: Rig) -> list[float]:
+    """Microseconds from one round to the next of a sequence, as `generate` runs them: where rounds
+    can be launched ahead, the host reads the last one beside the next.
+    """
+    case, samples = rig.case, list[float]()
+    tokens = rig.state.requests[0].tokens[: case.context + 1]
+    rounds = rig.decoder.generate(Request(list(tokens), case.num_slots - len(tokens)))
+    for _ in range(WARM_UP):
+        next(rounds)
+    for _ in range(case.repeats):
+        started = perf_counter()
+        next(rounds)
+        samples.append(1e6 * (perf_counter() - started))
+    rounds.close()
+    return samples
 
 
 def figure(name: str, rows: int, samples_us: Sequence[float], num_bytes: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 NOT_MEASURED = "not yet measured on a GPU"
 SHAPES = ("vicuna-7b", "llama-3.1-8b", "qwen3-8b", "llama-3.2-1b")
-STEPS = ("AR step", "draft step", "verify", "round")
+STEPS = ("AR step", "draft step", "verify", "round", "streamed round")
 CONTEXT = 1024
 AR, SAMPLED, OURS = "autoregressive", "sampled", ("chain", "tree", "sampled chain")
 HEAD = (

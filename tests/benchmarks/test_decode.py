@@ -25,6 +25,7 @@ from kangaroo_kernels.testing import Heads
 from tests.benchmarks.tiny import CPU, SHAPE, made
 
 STEPS = ("AR step", "draft step", "draft", "verify", "verify 16", "accept", "round")
+ALONE = (*STEPS, "streamed round")  # of a batch of one
 
 
 def report(path: Path, tests: Iterable[str]) -> Path:
@@ -61,11 +62,12 @@ def test_steps_of_every_context_and_batch(
     assert code == 0
     assert lines.pop()["bars"] == []
     found = [(line["context"], line["batch"], line["step"]) for line in lines]
-    assert found == [(c, b, step) for c in (20, 70) for b in (1, 2) for step in STEPS]
+    steps = {1: ALONE, 2: STEPS}
+    assert found == [(c, b, step) for c in (20, 70) for b in (1, 2) for step in steps[b]]
     shared = {"commit", "device", "torch", "dtype", "shape", "weights", "backends", "adapter"}
     figures = {"p20_us", "p50_us", "p80_us", "num_bytes", "gb_per_s", "percent_of_copy", "gate"}
     assert all(line.keys() >= shared | figures for line in lines)
-    for line in lines[len(STEPS) - 1 :: len(STEPS)]:
+    for line in (line for line in lines if line["step"] == "round"):
         parts = line["breakdown_us"]
         assert list(parts) == ["draft", "verify", "accept", "host"]
         assert sum(parts.values()) == pytest.approx(line["p50_us"], abs=1e-2)  # rounded to 1e-3 us
@@ -132,11 +134,11 @@ def test_nothing_is_timed_behind_a_red_gate(gate: Path, tmp_path: Path) -> None:
 def test_what_there_is_no_room_for_is_said_and_kept(
     gate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decode_case, "free_bytes", lambda device: 2**20)
+    monkeypatch.setattr(decode_case, "free_bytes", lambda device: 2**21)
     small = ["--only", "steps", "--context", "16", "400", "--batch", "1", "--depth", "1"]
     _, lines = run(gate, tmp_path / "decode.jsonl", *small)
     assert [line.get("not_measured", "")[-15:] for line in lines] == [
-        *[""] * len(STEPS),
+        *[""] * len(ALONE),
         "0.0 GB are free",
         "",
     ]
