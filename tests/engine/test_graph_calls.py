@@ -19,6 +19,7 @@ from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.batch import Batch
 from kangaroo.engine.decode import Decoder, Round
 from kangaroo.engine.decoders import Decoders
+from kangaroo.engine.device_round import Pieces
 from kangaroo.engine.graphs import GraphDecoder
 from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo_kernels import testing
@@ -140,8 +141,49 @@ def test_generate(options: dict[str, Any]) -> None:
     )
 
 
+KEPT = {"output_logits": True, "output_scores": True, "return_dict_in_generate": True}
+KEPT |= {"max_new_tokens": 24, "adaptive": False, "eos_token_id": None}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"max_depth": 0},
+        {"draft": "tree", "lookup": 2},
+        {"do_sample": True, "temperature": 0.5, "seed": 3},
+    ],
+    ids=["chain", "off", "copies, tree", "sampled"],
+)
+@pytest.mark.parametrize("together", [False, True])
+def test_what_tokens_were_chosen_from(
+    options: dict[str, Any], together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds of the device keep it as the loop does; scores that a sampler shapes ask for the
+    loop.
+    """
+    played = list[PlayedRounds]()
+
+    def runtime(pieces: Pieces) -> PlayedRounds:
+        played.append(PlayedRounds(pieces))
+        return played[-1]
+
+    llm = KangarooForCausalLM.from_pretrained("tiny-py", "deep_prefix")
+    texts = ("def add(a, b):\n    return", "import os\n")
+    prompts = [llm.tokenizer(text).input_ids for text in texts]
+    given = prompts if together else prompts[0]
+    expected = llm.generate(given, **KEPT, **options)
+    monkeypatch.setattr(llm, "_decoders", Decoders(llm.model, llm.adapter, llm.head, runtime))
+    output = llm.generate(given, **KEPT, **options)
+    assert torch.equal(output.sequences, expected.sequences)
+    for kept, wanted in ((output.logits, expected.logits), (output.scores, expected.scores)):
+        testing.assert_same_bits(torch.stack(kept), torch.stack(wanted))
+    launched = sum(each.num_launched for each in played)
+    assert (launched > 0) != options.get("do_sample", False)
+
+
 def test_decoders_are_used_again() -> None:
-    """For the same way to draft, where no one looks at the logits or judges by rejection."""
+    """For the same way to draft, where the same is kept and no one judges by rejection."""
     llm = KangarooForCausalLM.from_pretrained("tiny-py", "paper")
     model, head = llm.model, drafting_head(llm.model.weights.lm_head)
     decoders = Decoders(model, llm.adapter, head, PlayedRounds)
@@ -150,8 +192,11 @@ def test_decoders_are_used_again() -> None:
     assert isinstance(first, GraphDecoder)
     assert decoders.of(config, sampled=False) is decoders.of(config, sampled=True) is first
     assert decoders.of(DraftConfig(EXIT_LAYER, max_depth=2), sampled=False) is not first
-    for looks in ({"coupled": False}, {"keep_logits": True}, {"keep_scores": True}):
-        assert not isinstance(decoders.of(config, sampled=True, **looks), GraphDecoder)
+    assert not isinstance(decoders.of(config, sampled=True, coupled=False), GraphDecoder)
+    keeping = decoders.of(config, sampled=False, keep_logits=True)
+    assert isinstance(keeping, GraphDecoder)
+    assert keeping is decoders.of(config, sampled=False, keep_logits=True)
+    assert keeping is not decoders.of(config, sampled=False, keep_scores=True)
     tree = DraftConfig(EXIT_LAYER, draft="tree")
     assert isinstance(decoders.of(tree, sampled=False), GraphDecoder)
     assert decoders.of(tree, sampled=False) is decoders.of(tree, sampled=False)
@@ -159,6 +204,6 @@ def test_decoders_are_used_again() -> None:
         by_the_host = DraftConfig(EXIT_LAYER, draft="tree", **other)
         assert not isinstance(decoders.of(by_the_host, sampled=False), GraphDecoder)
     assert isinstance(decoders.of_batch(config, keep_logits=False), GraphDecoder)
-    assert not isinstance(decoders.of_batch(config, keep_logits=True), GraphDecoder)
+    assert isinstance(decoders.of_batch(config, keep_logits=True), GraphDecoder)
     on_the_host = Decoders(model, None, head)
     assert not isinstance(on_the_host.of(DraftConfig(1, max_depth=0), sampled=False), GraphDecoder)

@@ -34,6 +34,7 @@ class Decoders:
         self.model, self.adapter, self.head = model, adapter, head
         self.runtime = runtime if adapter is None or isinstance(adapter, Adapter) else None
         self._graphs: GraphDecoder | None = None
+        self._served: tuple[DraftConfig, dict[str, bool]] | None = None
 
     def of(
         self,
@@ -48,27 +49,32 @@ class Decoders:
 
         Args:
             sampled, coupled: as in :func:`kangaroo.engine.drafting.drafter_of`.
-            keep_logits, keep_scores: see Decoder; the host must look at every round then.
+            keep_logits, keep_scores: see Decoder.
         """
-        if self.runtime is not None and not (keep_logits or keep_scores):
-            if (coupled or not sampled) and grows_on_the_device(draft):
-                return self._graphs_for(draft, self.runtime)
+        kept = {"keep_logits": keep_logits, "keep_scores": keep_scores}
+        if self.runtime is not None and (coupled or not sampled) and grows_on_the_device(draft):
+            return self._graphs_for(draft, self.runtime, kept)
         parts = self.model, self.adapter, draft, self.head
         drafter = drafter_of(*parts, sampled=sampled, coupled=coupled)
-        return Decoder(self.model, drafter, draft, keep_logits=keep_logits, keep_scores=keep_scores)
+        return Decoder(self.model, drafter, draft, **kept)
 
     def of_batch(self, draft: DraftConfig, keep_logits: bool) -> Decoder:
         """One for requests of any kind."""
-        if self.runtime is not None and grows_on_the_device(draft) and not keep_logits:
-            return self._new_graphs(draft, self.runtime)
+        if self.runtime is not None and grows_on_the_device(draft):
+            return self._new_graphs(draft, self.runtime, {"keep_logits": keep_logits})
         return self.of(draft, sampled=True, keep_logits=keep_logits)
 
-    def _graphs_for(self, draft: DraftConfig, runtime: Callable[[Pieces], Runtime]) -> GraphDecoder:
-        if self._graphs is None or self._graphs.config != draft:
-            self._graphs = self._new_graphs(draft, runtime)
+    def _graphs_for(
+        self, draft: DraftConfig, runtime: Callable[[Pieces], Runtime], kept: dict[str, bool]
+    ) -> GraphDecoder:
+        if self._graphs is None or self._served != (draft, kept):
+            self._graphs, self._served = self._new_graphs(draft, runtime, kept), (draft, kept)
         return self._graphs
 
-    def _new_graphs(self, draft: DraftConfig, runtime: Callable[[Pieces], Runtime]) -> GraphDecoder:
+    def _new_graphs(
+        self, draft: DraftConfig, runtime: Callable[[Pieces], Runtime], kept: dict[str, bool]
+    ) -> GraphDecoder:
         adapter = None if self.adapter is None else kangaroos(self.adapter)
         parts = self.model, adapter, draft, self.head
-        return GraphDecoder(kangaroo_drafter(*parts, sampled=True, coupled=True), runtime)
+        drafter = kangaroo_drafter(*parts, sampled=True, coupled=True)
+        return GraphDecoder(drafter, runtime, **kept)

@@ -104,7 +104,10 @@ class DeviceRounds(ABC):
     Attributes:
         nodes: what is verified, the roots first.
         draws: how tokens are drawn; None: they are the most probable.
+        logits: [B, N, V] float32, the last round's, of all nodes.
     """
+
+    logits: Tensor
 
     def __init__(
         self,
@@ -171,6 +174,11 @@ class DeviceRounds(ABC):
         last = self.verdict.path[sequence, num_kept - 1 : num_kept]
         states[:1] = states[1 + last]  # by an index that stays on the device
 
+    def chosen_from(self, sequence: int, num_tokens: int) -> Tensor:
+        """[num_tokens, V] float32, what the first tokens of the last round were chosen from."""
+        path = self.verdict.path[sequence, :num_tokens]
+        return self.logits[sequence].index_select(0, path)
+
     def verify(self, nodes: NodeBatch, parents: Tensor) -> Tensor:
         """All nodes through layers [E, L): last states [B, N, C]; and what is kept of them."""
         state, model, tree = self.state, self.drafter.model, self.nodes
@@ -178,11 +186,11 @@ class DeviceRounds(ABC):
         h = state.hidden(0, self.num_nodes)
         h = model.layers(h, exit_layer, num_layers, state.deep_kv, nodes)
         trees = tree.tokens, parents, tree.num_nodes
-        logits, choices = model.logits(h), None
+        self.logits, choices = model.logits(h), None
         if self.draws is not None:
-            choices = model.kernels.draw_tokens(logits, self.draws, nodes.positions)[0][..., 0]
+            choices = model.kernels.draw_tokens(self.logits, self.draws, nodes.positions)[0][..., 0]
         model.kernels.verify_tree(
-            logits, *trees, out=self.verdict, successors=self.successors, choices=choices
+            self.logits, *trees, out=self.verdict, successors=self.successors, choices=choices
         )
         return h
 

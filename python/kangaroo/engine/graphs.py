@@ -53,13 +53,15 @@ class GraphDecoder(Decoder):
     what it has captured, and the caches; a call beside another has its own. A `Batch` has one for
     itself.
 
-    What the device cannot decide alone, and the first round behind a prompt of one token, goes as
-    in Decoder. Rounds are launched ahead where a sequence is alone, ends by what the device knows,
-    does not copy, and leaves nothing behind for a later call. Sequences copy where all of them can.
+    What the device cannot decide alone, scores that a sampler shapes, and the first round behind a
+    prompt of one token go as in Decoder. Rounds are launched ahead where a sequence is alone, ends
+    by what the device knows, does not copy, keeps no logits, and leaves nothing behind for a later
+    call. Sequences copy where all of them can.
 
     Args:
         drafter: of the rounds that the host runs.
         runtime: runs the others.
+        keep_logits, keep_scores: see Decoder.
 
     Attributes:
         busy: it is decoding.
@@ -68,9 +70,12 @@ class GraphDecoder(Decoder):
     drafter: KangarooDrafter | CopyingDrafter
 
     def __init__(
-        self, drafter: KangarooDrafter | CopyingDrafter, runtime: Callable[[Pieces], Runtime]
+        self,
+        drafter: KangarooDrafter | CopyingDrafter,
+        runtime: Callable[[Pieces], Runtime],
+        **kept: bool,
     ):
-        super().__init__(drafter.model, drafter, drafter.config)
+        super().__init__(drafter.model, drafter, drafter.config, **kept)
         own = drafter.other if isinstance(drafter, CopyingDrafter) else drafter
         self._new_rounds = device_rounds(own, runtime)
         self.runtime, self.busy = runtime, False
@@ -84,10 +89,12 @@ class GraphDecoder(Decoder):
     def generate(self, request: Request, past: PastKeyValues | None = None) -> Iterator[Round]:
         """See Decoder."""
         if self.busy:
-            yield from GraphDecoder(self.drafter, self.runtime).generate(request, past)
+            kept = {"keep_logits": self.keep_logits, "keep_scores": self.keep_scores}
+            yield from GraphDecoder(self.drafter, self.runtime, **kept).generate(request, past)
             return
         self.busy = True
         waits = past is not None or request.criteria or self.config.lookup
+        waits = waits or self.keep_logits or self.keep_scores
         self._ahead = 1 if waits else AHEAD
         try:
             yield from super().generate(request, past)
@@ -135,7 +142,8 @@ class GraphDecoder(Decoder):
         ends = {frozenset(request.eos_ids) for request in state.requests}
         known = len(ends) == 1 and all(len(ids) <= MAX_EOS for ids in ends)
         rows = all(by_kernels(r.sampler) and r.prefix_len > 0 for r in state.requests)
-        return known and rows and not self._steps_back
+        shaped = self.keep_scores and any(r.sampler for r in state.requests)
+        return known and rows and not shaped and not self._steps_back
 
     def _copies(self, state: DecodeState) -> list[list[int]]:
         """What the next round drafts without a drafter; [] unless every sequence has something, and
@@ -183,7 +191,19 @@ class GraphDecoder(Decoder):
             num_accepted = min(outcome.path_len[b] - 1, len(tokens))
             # What the host has waited for is draft, verification and commit in one.
             seconds_of = (0.0, seconds, 0.0)
-            rounds.append(Round(tokens, outcome.num_nodes[b] - 1, num_accepted, seconds_of))
+            logits = None
+            if self.keep_logits or self.keep_scores:
+                logits = live.chosen_from(b, len(tokens))
+            rounds.append(
+                Round(
+                    tokens,
+                    outcome.num_nodes[b] - 1,
+                    num_accepted,
+                    seconds_of,
+                    logits if self.keep_logits else None,
+                    logits if self.keep_scores else None,
+                )
+            )
         lengths = [len(tokens) for tokens, _ in kept]
         whole = lengths == list(outcome.path_len)
         lag = live.drafter.lag

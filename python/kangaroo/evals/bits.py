@@ -11,9 +11,13 @@ from torch import Tensor
 
 from kangaroo.config import DraftConfig
 from kangaroo.draft.head import drafting_head
-from kangaroo.engine.drafting import drafter_of
-from kangaroo.evals.recording import Recording, RecordingDecoder
-from kangaroo.models.adapter import Adapter
+from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.engine.capture import captured_rounds
+from kangaroo.engine.decode import Decoder
+from kangaroo.engine.decoders import Decoders
+from kangaroo.engine.state import Request
+from kangaroo.evals.recording import Recording, RecordingDecoder, record
+from kangaroo.models.adapter_io import DraftModule
 from kangaroo.models.llama import Llama
 
 AUTOREGRESSIVE = DraftConfig(exit_layer=1, max_depth=0)
@@ -65,19 +69,25 @@ def differing_bits(a: Tensor, b: Tensor) -> Tensor:
     if a.shape != b.shape or a.dtype != b.dtype:
         raise ValueError(f"logits: {list(a.shape)} {a.dtype} beside {list(b.shape)} {b.dtype}")
     differences = a.contiguous().view(torch.int32) ^ b.contiguous().view(torch.int32)
-    rows = differences.cpu().numpy().view(np.uint8)
-    return torch.tensor([int(np.unpackbits(row).sum()) if row.any() else 0 for row in rows])
+    unequal = differences.any(dim=1)
+    bits = torch.zeros(len(a), dtype=torch.int64)
+    rows = differences[unequal].cpu().numpy().view(np.uint8)
+    bits[unequal.cpu()] = torch.tensor([int(np.unpackbits(r).sum()) for r in rows]).long()
+    return bits
 
 
-def recorded(
-    model: Llama, adapter: Adapter | None, rule: DraftConfig, prompt: Sequence[int], new_tokens: int
-) -> Recording:
-    """One greedy run by `rule`, whatever it says about an end of the sequence."""
-    head = drafting_head(model.weights.lm_head)
-    drafter = drafter_of(model, adapter, rule, head, sampled=False, coupled=True)
-    return RecordingDecoder(model, drafter, rule).run(prompt, new_tokens)
+def served(model: Llama, adapter: DraftModule | None, rule: DraftConfig) -> Decoder:
+    """What serves greedy calls by `rule`, captured rounds where there are any, and keeps logits."""
+    head, runtime = drafting_head(model.weights.lm_head), captured_rounds(model)
+    return Decoders(model, adapter, head, runtime).of(rule, sampled=False, keep_logits=True)
+
+
+def recorded(decoder: Decoder, prompt: Sequence[int], new_tokens: int) -> Recording:
+    """One greedy run, whatever it says about an end of the sequence."""
+    return record(decoder, Request(list(prompt), new_tokens))
 
 
 def plain(model: Llama, prompt: Sequence[int], new_tokens: int) -> Recording:
-    """The same with speculation off."""
-    return recorded(model, None, AUTOREGRESSIVE, prompt, new_tokens)
+    """The same with speculation off, round by round on the host."""
+    drafter = KangarooDrafter(model, None, AUTOREGRESSIVE)
+    return RecordingDecoder(model, drafter, AUTOREGRESSIVE).run(prompt, new_tokens)

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.generation.stopping_criteria import StopStringCriteria
 
 from kangaroo.engine.detokenize import UNFINISHED
-from kangaroo.evals.bits import Tally, recorded
+from kangaroo.evals.bits import Tally, recorded, served
 from kangaroo.evals.subject import Finding, Options, Subject
 from kangaroo.models.adapter_io import kangaroos
 
@@ -43,12 +43,13 @@ def logits_bits(subject: Subject) -> Finding:
     adapter = kangaroos(llm.adapter)
     total, num_drafted = Tally(), 0
     failures: list[dict[str, Any]] = []
+    rules = [llm.draft_config(**{"adaptive": False} | options) for options in RULES]
+    decoders = [served(llm.model, adapter, rule) for rule in rules]
     for number, prompt in enumerate(subject.prompts):
         base = subject.plain[number]
         total.num_plain_tokens += len(base.tokens)
-        for options in RULES:
-            rule = llm.draft_config(**{"adaptive": False} | options)
-            run = recorded(llm.model, adapter, rule, prompt, subject.settings.max_new_tokens)
+        for options, decoder in zip(RULES, decoders, strict=True):
+            run = recorded(decoder, prompt, subject.settings.max_new_tokens)
             num_drafted += run.num_drafted
             where = {"prompt": number, "options": dict(options)}
             if len(run.tokens) != len(base.tokens):

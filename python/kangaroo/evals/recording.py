@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,12 +22,12 @@ class Recording:
 
     Attributes:
         logits: [num_tokens, V], what each of `tokens` was chosen from.
-        state: as the last round left it.
+        state: as the last round left it, where that is kept.
     """
 
     rounds: list[Round]
     logits: Tensor
-    state: DecodeState
+    state: DecodeState | None = None
 
     @property
     def tokens(self) -> list[int]:
@@ -41,6 +41,12 @@ class Recording:
     @property
     def num_accepted(self) -> int:
         return sum(round_.num_accepted for round_ in self.rounds)
+
+
+def record(decoder: Decoder, request: Request) -> Recording:
+    """At least one token, by a decoder that keeps logits."""
+    rounds = list(decoder.generate(request))
+    return Recording(rounds, torch.cat([r.logits for r in rounds if r.logits is not None]))
 
 
 class RecordingDecoder(Decoder):
@@ -66,6 +72,4 @@ class RecordingDecoder(Decoder):
     ) -> Recording:
         """Decode at least one token."""
         request = Request(list(prompt), max_new_tokens, eos_ids, sampler=self._sampler)
-        rounds = list(self.generate(request))
-        logits = torch.cat([r.logits for r in rounds if r.logits is not None])
-        return Recording(rounds, logits, self._state)
+        return replace(record(self, request), state=self._state)
