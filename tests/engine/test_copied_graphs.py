@@ -18,7 +18,7 @@ from kangaroo.engine.batch import decode_together
 from kangaroo.engine.chain_rounds import ChainRounds, CopiedRounds
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.state import PastKeyValues, Request
-from kangaroo.engine.tree_rounds import TreeRounds
+from kangaroo.engine.tree_rounds import FixedTreeRounds, GrownTreeRounds
 from kangaroo.models.llama import Llama
 from tests.engine.played import PlayedRounds
 from tests.engine.test_graphs import EXIT_LAYER, PoisonedGraphs, assert_same, counts, decode, model
@@ -35,7 +35,7 @@ def decoders(
     target: Llama, kind: AdapterKind | None, **options: Any
 ) -> tuple[Decoder, PoisonedGraphs]:
     """Step by step, and by rounds of the device."""
-    rule = options if kind else options | {"max_depth": 0, "draft": "chain"}
+    rule = options if kind else options | {"max_depth": 0, "draft": "chain", "tree_widths": ()}
     config = DraftConfig(EXIT_LAYER, lookup=1, **rule)
     adapter = make_adapter(target, kind, EXIT_LAYER) if kind else None
     drafters = BranchingDrafter if config.draft == "tree" else KangarooDrafter
@@ -64,6 +64,7 @@ def knowing(model: Llama, monkeypatch: pytest.MonkeyPatch) -> Llama:
         {"adaptive": True, "costs": (0.3, 0.05)},
         {"draft": "tree", "confidence": 0.0},
         {"draft": "tree", "confidence": 0.12, "lookup_depth": 20, "max_nodes": 8},
+        {"draft": "tree", "tree_widths": (2, 1, 1)},
         {"draft": "tree", "adaptive": True, "costs": (0.3, 0.05)},
     ],
 )
@@ -79,7 +80,8 @@ def test_every_round_is_that_of_the_loop(
         ours = decode(graphs, Request(prompt_of(knowing, prompt_len), NUM_NEW))
         assert_same(ours, expected, plain.config)
     made = {type(rounds) for rounds in graphs._captured.values()}
-    drafted = TreeRounds if kind and options.get("draft") else ChainRounds
+    trees = FixedTreeRounds if "tree_widths" in options else GrownTreeRounds
+    drafted = trees if kind and options.get("draft") else ChainRounds
     assert made == {drafted, CopiedRounds} or made == {CopiedRounds} and prompt_len == 1
     assert max(accepted for *_, accepted in ours) > 3
 

@@ -28,6 +28,7 @@ CHAIN: dict[str, Any] = {"draft": "chain"}
 TREES: list[dict[str, Any]] = [
     {"draft": "tree"},
     {"draft": "tree", "max_nodes": 30, "max_depth": 4, "draft_top_k": 3},
+    {"draft": "tree", "tree_widths": (3, 2, 1, 1)},
 ]
 DRAFTS = [CHAIN, TREES[0]]
 

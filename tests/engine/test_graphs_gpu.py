@@ -26,6 +26,7 @@ pytestmark = pytest.mark.gpu
 
 EXIT_LAYER = 2
 COPIES: list[dict[str, Any]] = [each | {"lookup": 1} for each in DRAFTS]
+FIXED: dict[str, Any] = {"draft": "tree", "tree_widths": (3, 2, 1)}
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
 
@@ -41,14 +42,15 @@ def decoders(
     model: Llama, kind: AdapterKind | None, confidence: float, draft: dict[str, Any] = CHAIN
 ) -> tuple[Decoder, Decoder]:
     """Step by step, and captured."""
-    config = DraftConfig(EXIT_LAYER, confidence=confidence, max_depth=6 if kind else 0, **draft)
+    limits = {"max_depth": 6} if kind else {"max_depth": 0, "tree_widths": ()}
+    config = DraftConfig(EXIT_LAYER, confidence=confidence, **draft | limits)
     adapter = make_adapter(model, kind, EXIT_LAYER) if kind else None
     head = drafting_head(model.weights.lm_head)
     drafter = kangaroo_drafter(model, adapter, config, head, sampled=True, coupled=True)
     return Decoder(model, drafter, config), GraphDecoder(drafter, CapturedRounds)
 
 
-@pytest.mark.parametrize("draft", [*DRAFTS, *COPIES])
+@pytest.mark.parametrize("draft", [*DRAFTS, *COPIES, FIXED])
 @pytest.mark.parametrize("confidence", [0.0, 0.12])
 @pytest.mark.parametrize("kind", [None, *ADAPTER_KINDS])
 def test_every_round_is_that_of_the_loop(
@@ -75,7 +77,7 @@ def test_every_sampled_round_is_that_of_the_loop(
 
 
 @pytest.mark.parametrize("law", [None, LAWS[1]])
-@pytest.mark.parametrize("draft", DRAFTS)
+@pytest.mark.parametrize("draft", [*DRAFTS, FIXED])
 def test_nothing_waits_for_the_host(
     model: Llama, draft: dict[str, Any], law: dict[str, Any] | None
 ) -> None:

@@ -124,11 +124,11 @@ def test_calls_of_generate(draft: Any) -> None:
     decoders = Decoders(served.model, served.adapter, served.head, PlayedRounds)
     served._decoders = decoders
     calls: list[dict[str, Any]] = [
+        {"output_scores": True, "return_dict_in_generate": True},
         {"temperature": 0.8},
         {"top_p": 0.9, "num_return_sequences": 3},
         {"repetition_penalty": 1.2},
         {"draft_sampling": "rejection", "adaptive": False},
-        {"output_scores": True, "return_dict_in_generate": True},
     ]
     prompt = plain.tokenizer("def add(a, b):\n    return").input_ids
     for call in calls:

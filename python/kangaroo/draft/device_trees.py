@@ -13,7 +13,7 @@ from kangaroo.draft.growth import sharpness
 from kangaroo.draft.shallow import through_shallow_layers
 from kangaroo.draft.steps import draft_step
 from kangaroo.engine.state import DecodeState
-from kangaroo_kernels.draft_step import DraftStep
+from kangaroo_kernels.draft_step import DraftStep, Ranking
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed, widths
 from kangaroo_kernels.draws import Draws
 from kangaroo_kernels.exit_states import ExitStates
@@ -46,15 +46,15 @@ def passes_of(max_nodes: int, max_depth: int) -> list[Pass]:
 
 
 def grows_on_the_device(config: DraftConfig) -> bool:
-    """Drafts of this config: chains; and trees for which the device has places, at every depth, for
-    all that the passes might take.
+    """Drafts of this config: chains; trees whose shape is given; and others for which the device
+    has places, at every depth, for all that the passes might take.
     """
-    if config.draft != "tree":
+    if config.draft != "tree" or config.tree_widths:
         return True
     depths = range(1, config.depth + 1)
     places = (passes_of(config.max_nodes, depth)[-1:] for depth in depths)
     most = max((last.newest.stop for found in places for last in found), default=1)
-    return not config.tree_widths and most <= MAX_TREE_NODES
+    return most <= MAX_TREE_NODES
 
 
 class DeviceTreeDrafter(BranchingDrafter):
@@ -108,18 +108,10 @@ class DeviceTreeDrafter(BranchingDrafter):
         """The tokens behind the newest nodes, whose exit states these are, those that become nodes,
         and the nodes through layers [0, E) if more may follow: exit states.
         """
-        newest, kernels = now.newest, self.model.kernels
-        nodes = self._nodes(state, seedbed, newest)
-        where = states, state.adapter_kv.rows, nodes
-        if draws is None:
-            ranked = self.steps.topk(*where, self.num_ranked)
-        else:
-            logits, ids = self.steps.logits(*where), self.head.token_ids
-            ranked = kernels.draw_tokens(
-                logits, draws, nodes.positions, self.num_ranked, token_ids=ids
-            )
-        kernels.grow_tree(
-            *ranked,
+        newest = now.newest
+        nodes = self._nodes(state, seedbed.positions, seedbed.ancestors, newest)
+        self.model.kernels.grow_tree(
+            *self._behind(state, states, nodes, self.num_ranked, draws),
             seedbed,
             trees,
             first=newest.start,
@@ -130,7 +122,8 @@ class DeviceTreeDrafter(BranchingDrafter):
         if now.width:
             new = range(newest.stop, newest.stop + now.width)
             tokens = seedbed.tokens[:, new.start : new.stop].contiguous()
-            states = self._enter(state, tokens, self._nodes(state, seedbed, new))
+            nodes = self._nodes(state, seedbed.positions, seedbed.ancestors, new)
+            states = self._enter(state, tokens, nodes)
         return states
 
     def through_layers(self, state: DecodeState, tokens: Tensor, nodes: NodeBatch) -> None:
@@ -154,14 +147,32 @@ class DeviceTreeDrafter(BranchingDrafter):
         out = state.exit_states[: len(tokens), start : start + tokens.shape[1]]
         return self.steps.enter(tokens, state.shallow_kv.rows, nodes, out)
 
-    def _nodes(self, state: DecodeState, seedbed: Seedbed, places: range) -> NodeBatch:
+    def _behind(
+        self,
+        state: DecodeState,
+        states: ExitStates,
+        nodes: NodeBatch,
+        k: int,
+        draws: Draws | None,
+    ) -> Ranking:
+        """The k tokens that rank first behind each of the newest nodes, which have these states."""
+        where = states, state.adapter_kv.rows, nodes
+        if draws is None:
+            return self.steps.topk(*where, k)
+        logits, ids = self.steps.logits(*where), self.head.token_ids
+        return self.model.kernels.draw_tokens(logits, draws, nodes.positions, k, token_ids=ids)
+
+    def _nodes(
+        self, state: DecodeState, positions: Tensor, ancestors: Tensor, places: range
+    ) -> NodeBatch:
+        """Those at `places`; positions and ancestors [B, P] are of all places."""
         slots = state.shallow_kv.slots
         if places.start == 0:
             return slots.chain(0, 1)
         own = slice(places.start, places.stop)
         return NodeBatch(
-            seedbed.positions[:, own].contiguous(),
+            positions[:, own].contiguous(),
             slots.cache_seqlens,
             places.start,
-            seedbed.ancestors[:, own].contiguous(),
+            ancestors[:, own].contiguous(),
         )

@@ -12,13 +12,14 @@ from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.copying import CopyingDrafter
 from kangaroo.draft.device import DeviceDrafter
 from kangaroo.draft.device_trees import DeviceTreeDrafter
+from kangaroo.draft.fixed_trees import FixedTreeDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.chain_rounds import ChainRounds, CopiedRounds
 from kangaroo.engine.decode import Decoder, Round, not_finite
 from kangaroo.engine.device_round import DeviceRounds, Outcome, Pieces, Runtime, Shape
 from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo.engine.stopping import until
-from kangaroo.engine.tree_rounds import TreeRounds
+from kangaroo.engine.tree_rounds import FixedTreeRounds, GrownTreeRounds
 from kangaroo.sampling.sampler import by_kernels
 
 MAX_EOS = 16  # what a round takes
@@ -34,15 +35,17 @@ def device_rounds(drafter: KangarooDrafter, runtime: Callable[[Pieces], Runtime]
     """Rounds of chains or of trees, as `drafter` drafts, and of copies."""
     parts = drafter.model, drafter.adapter, drafter.config
     chains = DeviceDrafter(*parts, head=drafter.head)
-    trees = None
+    trees, fixed = None, bool(drafter.config.tree_widths)
     if isinstance(drafter, BranchingDrafter):
-        trees = DeviceTreeDrafter(*parts, head=drafter.head)
+        trees = (FixedTreeDrafter if fixed else DeviceTreeDrafter)(*parts, head=drafter.head)
 
     def rounds(state: DecodeState, shape: Shape) -> DeviceRounds:
         if shape.copied:
             return CopiedRounds(state, chains, runtime, shape)
+        if isinstance(trees, FixedTreeDrafter):
+            return FixedTreeRounds(state, trees, runtime, shape)
         if trees is not None:
-            return TreeRounds(state, trees, runtime, shape)
+            return GrownTreeRounds(state, trees, runtime, shape)
         return ChainRounds(state, chains, runtime, shape)
 
     return rounds

@@ -1,24 +1,27 @@
-"""Rounds of dynamic trees that the device runs alone."""
+"""Rounds of trees that the device runs alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from torch import Tensor
 
 from kangaroo.draft.device_trees import DeviceTreeDrafter, Pass, passes_of
+from kangaroo.draft.fixed_trees import FixedTreeDrafter, levels_of
 from kangaroo.engine.device_round import DeviceRounds, Pieces, Runtime, Shape
 from kangaroo.engine.state import DecodeState
+from kangaroo_kernels.draft_trees import DraftTrees
 from kangaroo_kernels.exit_states import ExitStates
 from kangaroo_kernels.nodes import NodeBatch
 
 
 class TreeRounds(DeviceRounds):
-    """Of dynamic trees.
+    """Of trees, which stand in `trees` when they are verified.
 
     Attributes:
-        newest: exit states of the nodes that the next pass drafts behind.
+        newest: exit states of the nodes that the next step drafts behind.
     """
 
     drafter: DeviceTreeDrafter
@@ -30,28 +33,89 @@ class TreeRounds(DeviceRounds):
         drafter: DeviceTreeDrafter,
         runtime: Callable[[Pieces], Runtime],
         shape: Shape,
+        trees: DraftTrees,
+        passes: Sequence[Pass],
     ):
-        passes = passes_of(drafter.config.max_nodes, shape.depth)
-        self.trees = drafter.new_trees(state, drafter.config.max_nodes if passes else 1)
-        self.seedbed = drafter.new_seedbed(state, passes)
+        self.trees = trees
         steps = [partial(self._step, each) for each in passes]
-        super().__init__(state, drafter, runtime, shape, self.trees.nodes, steps)
+        super().__init__(state, drafter, runtime, shape, trees.nodes, steps)
 
-    def tail(self, done: Tensor) -> None:
-        """See DeviceRounds."""
+    def finish(self, nodes: NodeBatch, done: Tensor) -> None:
+        """The tail from verification on."""
         state, kernels = self.state, self.drafter.model.kernels
-        seqlens = state.shallow_kv.slots.cache_seqlens
-        nodes = NodeBatch(self.nodes.positions, seqlens, 0, self.trees.ancestors)
-        self.drafter.through_layers(state, self.nodes.tokens, nodes)
         h = self.verify(nodes, self.trees.parents)
         self.drafter.refresh(state, nodes, h, self.successors)
         if self.num_nodes > 1:
             rows = [cache.rows for cache in state.caches if cache.storage.numel()]
-            kernels.compact_kv(rows, self.verdict.path, self.verdict.path_len, seqlens)
+            path, path_len, _ = self.verdict
+            kernels.compact_kv(rows, path, path_len, nodes.cache_seqlens)
         self.commit(done)
+
+    def placed(self) -> NodeBatch:
+        """All nodes as they are verified."""
+        seqlens = self.state.shallow_kv.slots.cache_seqlens
+        return NodeBatch(self.nodes.positions, seqlens, 0, self.trees.ancestors)
 
     def _step(self, now: Pass) -> None:
         if now.newest.start == 0:
             self.newest = self.drafter.root(self.state, self.trees)
+        self.newest = self.grow(now)
+
+    @abstractmethod
+    def grow(self, now: Pass) -> ExitStates:
+        """A step, behind the newest nodes: exit states of the next."""
+
+
+class GrownTreeRounds(TreeRounds):
+    """Of dynamic trees. All nodes go through the shallow layers once more, where they stand."""
+
+    def __init__(
+        self,
+        state: DecodeState,
+        drafter: DeviceTreeDrafter,
+        runtime: Callable[[Pieces], Runtime],
+        shape: Shape,
+    ):
+        max_nodes = drafter.config.max_nodes
+        passes = passes_of(max_nodes, shape.depth)
+        trees = drafter.new_trees(state, max_nodes if passes else 1)
+        self.seedbed = drafter.new_seedbed(state, passes)
+        super().__init__(state, drafter, runtime, shape, trees, passes)
+
+    def tail(self, done: Tensor) -> None:
+        """See DeviceRounds."""
+        nodes = self.placed()
+        self.drafter.through_layers(self.state, self.nodes.tokens, nodes)
+        self.finish(nodes, done)
+
+    def grow(self, now: Pass) -> ExitStates:
+        """See TreeRounds."""
         parts = self.state, self.seedbed, self.trees, now
-        self.newest = self.drafter.grow(*parts, self.newest, self.draws)
+        return self.drafter.grow(*parts, self.newest, self.draws)
+
+
+class FixedTreeRounds(TreeRounds):
+    """Of trees whose shape is given."""
+
+    drafter: FixedTreeDrafter
+
+    def __init__(
+        self,
+        state: DecodeState,
+        drafter: FixedTreeDrafter,
+        runtime: Callable[[Pieces], Runtime],
+        shape: Shape,
+    ):
+        self.fixed = drafter.new_fixed(state, shape.depth)
+        passes = levels_of(drafter.config.tree_widths[: shape.depth])
+        super().__init__(state, drafter, runtime, shape, self.fixed.trees, passes)
+
+    def tail(self, done: Tensor) -> None:
+        """See DeviceRounds."""
+        if self.num_nodes == 1:
+            self.drafter.root(self.state, self.trees)
+        self.finish(self.placed(), done)
+
+    def grow(self, now: Pass) -> ExitStates:
+        """See TreeRounds."""
+        return self.drafter.branch(self.state, self.fixed, now, self.newest, self.draws)
