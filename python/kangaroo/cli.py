@@ -47,6 +47,8 @@ def generate(
     ] = None,
     *,
     prompt_file: Annotated[Path | None, typer.Option(help="Read the prompt from a file.")] = None,
+    chat: opt.Chat = False,
+    system: opt.System = None,
     model: opt.Model = "tiny-py",
     adapter: opt.Adapter = None,
     compare: opt.Compare = False,
@@ -76,7 +78,6 @@ def generate(
     debug: opt.Debug = False,
 ) -> None:
     """Continue a prompt, greedily without --temperature; on a terminal accepted drafts are green.
-
     Without a prompt tiny-py goes on with a piece of Python. --compare: exit code 1 if ids differ.
     """
     text = _prompt(prompt, prompt_file, model)
@@ -87,10 +88,9 @@ def generate(
     sampling = opt.sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
     ends = {"max_new_tokens": max_new_tokens, "stop_strings": stop or None}
     options = _options(llm, sampling, **ends, **drafting, adaptive=adaptive)
-    ids = llm.tokenizer(text)["input_ids"]
-    if compare:
-        return _compare(llm, ids, options, repeats, as_json)
-    return (_generate_as_json if as_json else _stream)(llm, ids, options)
+    ids = _prompt_ids(llm, text, chat, system)
+    show = _generate_as_json if as_json else _stream
+    return _compare(llm, ids, options, repeats, as_json) if compare else show(llm, ids, options)
 
 
 @app.command()
@@ -200,6 +200,26 @@ def _prompt(prompt: str | None, file: Path | None, model: str) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"prompt: not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def _prompt_ids(llm: KangarooForCausalLM, text: str, chat: bool, system: str | None) -> list[int]:
+    """Tokens of the prompt, as it is or in the model's chat template.
+
+    Raises:
+        ValueError: the model has no template, it refuses the messages, or nobody asked for it.
+    """
+    from kangaroo.train.chat import encode_prompt
+
+    if not chat:
+        if system is not None:
+            raise ValueError("system: has no effect without --chat")
+        return list(llm.tokenizer(text)["input_ids"])
+    if llm.tokenizer.chat_template is None:
+        raise ValueError("chat: expected a model with a chat template, got one without")
+    messages = [{"role": "user", "content": text}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    return encode_prompt(messages, llm.tokenizer)
 
 
 def _options(llm: KangarooForCausalLM, sampling: dict[str, Any], **given: Any) -> dict[str, Any]:

@@ -49,6 +49,16 @@ DraftVocab = Annotated[
         metavar="FILE", help="Draft these tokens alone, of draft-vocab.", show_default="all"
     ),
 ]
+Chat = Annotated[
+    bool,
+    typer.Option("--chat", help="The prompt is a user's message, for the model's chat template."),
+]
+System = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT", help="Message of the system in front of a --chat.", show_default="none"
+    ),
+]
 MaxNewTokens = Annotated[int, typer.Option(help="Tokens to generate at most.")]
 Draft = Annotated[
     str | None, typer.Option(help="What to draft: off, chain or tree.", show_default="chain")

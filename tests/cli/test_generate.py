@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from kangaroo import KangarooForCausalLM
 from kangaroo.engine import loading
 from kangaroo.evals import paired
 from tests.cli.conftest import Run
 from tests.factories import edit_json
+from tests.train.tiny import CHAT_TEMPLATE
 
 NUM_TOKENS = 20
 GREEN, DIM = "\x1b[32m", "\x1b[2m"
@@ -66,9 +69,33 @@ def test_tiny_py_needs_no_prompt_and_no_adapter(
     assert "no prompt given" in result.stderr
 
 
+@pytest.mark.parametrize("system", [None, "Be brief."])
+def test_a_message_of_a_chat(
+    run: Run, folder: Path, tmp_path: Path, base: list[object], system: str | None
+) -> None:
+    """The ids that a model's own template asks for, transformers says."""
+    shutil.copytree(folder, tmp_path / "chat")
+    base[base.index(folder)] = tmp_path / "chat"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained(tmp_path / "chat")
+    messages = [{"role": "user", "content": "def é"}]
+    told = [] if system is None else ["--system", system]
+    if system is not None:
+        messages = [{"role": "system", "content": system}, *messages]
+    asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
+    llm = KangarooForCausalLM.from_pretrained(folder)
+    rounds = llm.rounds(asked["input_ids"], max_new_tokens=NUM_TOKENS, max_depth=0)
+    expected = [token for each in rounds for token in each.tokens]
+    result = run(*base, "--chat", *told, "--json", "def é")
+    assert json.loads(result.stdout)["token_ids"] == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["x", "--chat"], "chat: expected a model with a chat template, got one without"),
+        (["x", "--system", "y"], "system: has no effect without --chat"),
         ([], "prompt: expected a text, --prompt-file FILE, or - for standard input"),
         (["x", "--prompt-file", "y"], "prompt: expected an argument or --prompt-file, got both"),
         (["-"], "prompt: not UTF-8: invalid start byte at byte 1"),
