@@ -17,6 +17,7 @@ from benchmarks.subjects import Subject
 from benchmarks.traffic import Counter, Traffic
 from kangaroo.config import DraftConfig
 from kangaroo.draft.device import DeviceDrafter
+from kangaroo.draft.steps import StepOpByOp
 from kangaroo.draft.tree import DraftTree, tensors
 from kangaroo.draft.whole import chain_drafter
 from kangaroo.engine.capture import captured_rounds
@@ -24,6 +25,7 @@ from kangaroo.engine.decode import Decoder, Round
 from kangaroo.engine.graphs import GraphDecoder
 from kangaroo.engine.state import DecodeState, Request
 from kangaroo_kernels.draft_head import DraftHead
+from kangaroo_kernels.draft_step import DraftStep
 from kangaroo_kernels.exit_states import ExitStates
 
 WIDE = 16  # rows of one tile of the kernels
@@ -59,6 +61,8 @@ class Rig:
         device = model.weights.norm.device
         self.count = Counter(model.config, adapter.config, model.weights.norm.itemsize)
         self.captured = DeviceDrafter(model, adapter, config, head=DraftHead(model.weights.lm_head))
+        # What enters rounds that draft nothing: there is no adapter's norm behind.
+        self.plain = StepOpByOp(model, None, self.captured.head, config.exit_layer)
         self.chain = self.captured.new_chain(self.state, case.depth)
         self.root = torch.zeros(case.batch, 1, dtype=torch.int64, device=device)
         self.trees = chains(case.batch, case.depth + 1)
@@ -73,12 +77,13 @@ class Rig:
         split, num_layers = self.decoder.config.exit_layer, model.config.num_layers
         state.forget_nodes()
         deep = state.deep_kv
-        h = model.layers(self._enter().h, split, num_layers, deep, deep.chain(1))
+        h = self._enter(self.plain).h
+        h = model.layers(h, split, num_layers, deep, deep.chain(1))
         return model.logits(h)
 
     def draft_step(self) -> None:
         """Shared layers, adapter, head and the best token, behind the nodes there are."""
-        states, own = self._enter(), self.state.adapter_kv
+        states, own = self._enter(self.captured.steps), self.state.adapter_kv
         self.captured.steps.top1(states, own.rows, own.chain(1), self.chain)
         own.num_nodes += 1
 
@@ -97,7 +102,7 @@ class Rig:
         self.state.forget_nodes()
         for _ in range(self.case.depth):
             self.draft_step()
-        return self._enter()
+        return self._enter(self.captured.steps)
 
     def verify(self, trees: list[DraftTree]) -> object:
         """Nodes through the remaining layers and the head."""
@@ -147,11 +152,11 @@ class Rig:
         """What a user pays for: draft, verify, commit, and the host."""
         return self.decoder.round(self.state)
 
-    def _enter(self) -> ExitStates:
+    def _enter(self, step: DraftStep) -> ExitStates:
         """The next node of every sequence through the shared layers."""
         state, kv = self.state, self.state.shallow_kv
         out = state.exit_states[:, 1 + kv.num_nodes : 2 + kv.num_nodes]
-        states = self.captured.steps.enter(self.root, kv.rows, kv.chain(1), out)
+        states = step.enter(self.root, kv.rows, kv.chain(1), out)
         kv.num_nodes += 1
         return states
 

@@ -1,5 +1,5 @@
-"""draft_step in Triton: no norm has a launch of its own. A position is four launches of the adapter
-and two of the head, a layer six.
+"""draft_step in Triton: where nodes have entered by it, no norm has a launch of its own. A position
+is four launches of the adapter and two of the head, a layer six.
 """
 
 from __future__ import annotations

@@ -191,12 +191,14 @@ def test_decoders_are_used_again() -> None:
     first = decoders.of(config, sampled=False)
     assert isinstance(first, GraphDecoder)
     assert decoders.of(config, sampled=False) is decoders.of(config, sampled=True) is first
-    assert decoders.of(DraftConfig(EXIT_LAYER, max_depth=2), sampled=False) is not first
     assert not isinstance(decoders.of(config, sampled=True, coupled=False), GraphDecoder)
     keeping = decoders.of(config, sampled=False, keep_logits=True)
     assert isinstance(keeping, GraphDecoder)
     assert keeping is decoders.of(config, sampled=False, keep_logits=True)
     assert keeping is not decoders.of(config, sampled=False, keep_scores=True)
+    assert not isinstance(decoders.of(config, sampled=True, keep_scores=True), GraphDecoder)
+    assert decoders.of(config, sampled=False) is first, "what keeps is another"
+    assert decoders.of(DraftConfig(EXIT_LAYER, max_depth=2), sampled=False) is not first
     tree = DraftConfig(EXIT_LAYER, draft="tree")
     assert isinstance(decoders.of(tree, sampled=False), GraphDecoder)
     assert decoders.of(tree, sampled=False) is decoders.of(tree, sampled=False)

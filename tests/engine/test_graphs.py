@@ -30,7 +30,7 @@ TREES: list[dict[str, Any]] = [
     {"draft": "tree", "max_nodes": 30, "max_depth": 4, "draft_top_k": 3},
     {"draft": "tree", "tree_widths": (3, 2, 1, 1)},
 ]
-DRAFTS = [CHAIN, TREES[0]]
+DRAFTS = [CHAIN, TREES[0], TREES[2]]
 
 
 @pytest.fixture(scope="module", params=QUICK_BACKENDS)
@@ -128,7 +128,8 @@ def test_the_device_leaves_out_what_no_chain_needs(model: Llama) -> None:
 
 
 @pytest.mark.parametrize(
-    ("draft", "step_cost"), [(CHAIN, 0.3), (CHAIN, 0.9), (TREES[0], 0.9), (TREES[0], 1.5)]
+    ("draft", "step_cost"),
+    [(CHAIN, 0.3), (CHAIN, 0.9), (TREES[0], 0.9), (TREES[0], 1.5), (TREES[2], 0.9)],
 )
 @pytest.mark.parametrize("kind", ADAPTER_KINDS)
 def test_drafts_that_do_not_pay(
@@ -148,7 +149,7 @@ def test_drafts_that_do_not_pay(
     ahead = decode(graphs, request_of(model, 12, 100))
     assert [t for tokens, *_ in ahead for t in tokens] == [t for each, *_ in ours for t in each]
     paused = 0 in drafted, 0 in [num_drafted for _, num_drafted, _ in ahead[:-1]]
-    assert paused == (draft == CHAIN or step_cost > 1,) * 2
+    assert paused == (draft != TREES[0] or step_cost > 1,) * 2
 
 
 @pytest.mark.parametrize("draft", DRAFTS)

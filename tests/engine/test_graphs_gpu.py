@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.draft.head import drafting_head
@@ -17,6 +18,7 @@ from kangaroo.engine.decode import Decoder, Round
 from kangaroo.engine.drafting import kangaroo_drafter
 from kangaroo.engine.graphs import GraphDecoder
 from kangaroo.models.llama import Llama
+from kangaroo_kernels import testing
 from tests.engine.test_graphs import CHAIN, DRAFTS, assert_same, counts, decode, request_of
 from tests.engine.test_sampled_graphs import LAWS
 from tests.engines import SMALL, load, make_adapter, sampler_of
@@ -26,7 +28,6 @@ pytestmark = pytest.mark.gpu
 
 EXIT_LAYER = 2
 COPIES: list[dict[str, Any]] = [each | {"lookup": 1} for each in DRAFTS]
-FIXED: dict[str, Any] = {"draft": "tree", "tree_widths": (3, 2, 1)}
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 
 
@@ -50,7 +51,7 @@ def decoders(
     return Decoder(model, drafter, config), GraphDecoder(drafter, CapturedRounds)
 
 
-@pytest.mark.parametrize("draft", [*DRAFTS, *COPIES, FIXED])
+@pytest.mark.parametrize("draft", [*DRAFTS, *COPIES])
 @pytest.mark.parametrize("confidence", [0.0, 0.12])
 @pytest.mark.parametrize("kind", [None, *ADAPTER_KINDS])
 def test_every_round_is_that_of_the_loop(
@@ -77,7 +78,7 @@ def test_every_sampled_round_is_that_of_the_loop(
 
 
 @pytest.mark.parametrize("law", [None, LAWS[1]])
-@pytest.mark.parametrize("draft", [*DRAFTS, FIXED])
+@pytest.mark.parametrize("draft", DRAFTS)
 def test_nothing_waits_for_the_host(
     model: Llama, draft: dict[str, Any], law: dict[str, Any] | None
 ) -> None:
@@ -106,6 +107,28 @@ def test_memory_is_what_it_was(model: Llama) -> None:
             next(rounds)
         rounds.close()  # type: ignore[attr-defined]
     assert torch.cuda.memory_allocated() == before
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_logits_that_rounds_keep(model: Llama, draft: dict[str, Any]) -> None:
+    """Of a graph, though memory of others lies beside them: those of the loop, bit by bit."""
+    plain, graphs = decoders(model, "deep_prefix", 0.0, draft)
+    plain.keep_logits = graphs.keep_logits = True
+    lengths = [(20, 60), (41, 50), (7, 70)]
+    alone = [list(plain.generate(request_of(model, *each))) for each in lengths]
+    ours = [list(graphs.generate(request_of(model, *each))) for each in lengths]
+    batch = Batch(graphs, 3, 100)
+    together: dict[int, list[Round]] = {batch.add(request_of(model, *e)): [] for e in lengths}
+    while len(batch):
+        for number, latest in batch.step().items():
+            together[number].append(latest)
+    for expected, *found in zip(alone, ours, together.values(), strict=True):
+        for rounds in found:
+            testing.assert_same_bits(kept(rounds), kept(expected))
+
+
+def kept(rounds: list[Round]) -> Tensor:
+    return torch.cat([r.logits for r in rounds if r.logits is not None])
 
 
 @pytest.mark.parametrize("draft", [*DRAFTS, *COPIES])

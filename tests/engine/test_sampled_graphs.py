@@ -10,6 +10,7 @@ import torch
 from kangaroo import KangarooForCausalLM
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
 from kangaroo.draft.head import drafting_head
+from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.batch import Batch
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.decoders import Decoders
@@ -18,7 +19,16 @@ from kangaroo.engine.graphs import GraphDecoder
 from kangaroo.engine.state import Request
 from kangaroo.models.llama import Llama
 from tests.engine.played import PlayedRounds
-from tests.engine.test_graphs import CHAIN, EXIT_LAYER, TREES, Counts, assert_same, counts, decode
+from tests.engine.test_graphs import (
+    CHAIN,
+    DRAFTS,
+    EXIT_LAYER,
+    TREES,
+    Counts,
+    assert_same,
+    counts,
+    decode,
+)
 from tests.engine.test_graphs import model as model  # a fixture
 from tests.engines import make_adapter, make_prompt, sampler_of
 
@@ -86,7 +96,19 @@ def test_seeds_and_sequences_differ_in_one_graph(model: Llama) -> None:
     assert len(graphs._captured) == 1
 
 
-@pytest.mark.parametrize("draft", [CHAIN, TREES[0]])
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_an_adapter_whose_states_are_not_finite(model: Llama, draft: dict[str, Any]) -> None:
+    """It costs drafts that are wrong."""
+    plain, graphs = decoders(model, "deep_prefix", confidence=0.0, **draft)
+    assert isinstance(plain.drafter, KangarooDrafter)
+    assert plain.drafter.adapter is not None
+    plain.drafter.adapter.norm.fill_(torch.nan)
+    for law in ({}, LAWS[0]):
+        expected = said(decode(plain, request_of(model, 12, 20, **law)))
+        assert said(decode(graphs, request_of(model, 12, 20, **law))) == expected
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
 def test_a_draft_vocabulary(model: Llama, draft: dict[str, Any]) -> None:
     """A token's numbers are its own, whichever row of the draft head it is."""
     ids = torch.arange(1, model.config.vocab_size, 2, dtype=torch.int32)
@@ -96,7 +118,7 @@ def test_a_draft_vocabulary(model: Llama, draft: dict[str, Any]) -> None:
     assert sum(num_accepted for *_, num_accepted in expected) > 0
 
 
-@pytest.mark.parametrize("draft", [CHAIN, TREES[0]])
+@pytest.mark.parametrize("draft", DRAFTS)
 def test_batches(model: Llama, draft: dict[str, Any]) -> None:
     """Greedy, sampled, and shaped by processors, beside which the host runs the rounds: every
     sequence as alone.
@@ -124,11 +146,11 @@ def test_calls_of_generate(draft: Any) -> None:
     decoders = Decoders(served.model, served.adapter, served.head, PlayedRounds)
     served._decoders = decoders
     calls: list[dict[str, Any]] = [
-        {"output_scores": True, "return_dict_in_generate": True},
         {"temperature": 0.8},
         {"top_p": 0.9, "num_return_sequences": 3},
         {"repetition_penalty": 1.2},
         {"draft_sampling": "rejection", "adaptive": False},
+        {"output_scores": True, "return_dict_in_generate": True},
     ]
     prompt = plain.tokenizer("def add(a, b):\n    return").input_ids
     for call in calls:
@@ -139,5 +161,5 @@ def test_calls_of_generate(draft: Any) -> None:
         else:
             assert torch.equal(ours.sequences, theirs.sequences)
             assert all(map(torch.equal, ours.scores, theirs.scores))
-    assert decoders._graphs is not None
-    assert {shape.drawn for shape in decoders._graphs._captured} == {True}
+    ((_, _, graphs),) = decoders._graphs.values()
+    assert {shape.drawn for shape in graphs._captured} == {True}

@@ -160,7 +160,9 @@ class DeviceTreeDrafter(BranchingDrafter):
         if draws is None:
             return self.steps.topk(*where, k)
         logits, ids = self.steps.logits(*where), self.head.token_ids
-        return self.model.kernels.draw_tokens(logits, draws, nodes.positions, k, token_ids=ids)
+        draw = self.model.kernels.draw_tokens
+        tokens, probabilities = draw(logits, draws, nodes.positions, k, token_ids=ids)
+        return tokens.clamp(min=0), probabilities  # -1: none, of logits that are not finite
 
     def _nodes(
         self, state: DecodeState, positions: Tensor, ancestors: Tensor, places: range

@@ -11,18 +11,12 @@ from torch import Tensor
 from kangaroo.draft.device import DeviceDrafter
 from kangaroo.engine.device_round import DeviceRounds, Pieces, Runtime, Shape
 from kangaroo.engine.state import DecodeState
-from kangaroo_kernels.exit_states import ExitStates
 
 
 class ChainRounds(DeviceRounds):
-    """Of chains.
-
-    Attributes:
-        newest: exit states of the nodes that the next step drafts behind.
-    """
+    """Of chains."""
 
     drafter: DeviceDrafter
-    newest: ExitStates
 
     def __init__(
         self,
@@ -56,6 +50,7 @@ class ChainRounds(DeviceRounds):
     def _step(self, node: int) -> None:
         if node == 0:
             self.newest = self.drafter.root(self.state, self.nodes)
+        assert self.newest is not None, "steps go in their order"
         self.newest = self.drafter.step(self.state, self.nodes, node, self.newest, self.draws)
 
 

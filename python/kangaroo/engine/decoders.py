@@ -33,8 +33,8 @@ class Decoders:
     ):
         self.model, self.adapter, self.head = model, adapter, head
         self.runtime = runtime if adapter is None or isinstance(adapter, Adapter) else None
-        self._graphs: GraphDecoder | None = None
-        self._served: tuple[DraftConfig, dict[str, bool]] | None = None
+        # The last, of calls that keep nothing, and of calls that do.
+        self._graphs: dict[bool, tuple[DraftConfig, dict[str, bool], GraphDecoder]] = {}
 
     def of(
         self,
@@ -52,7 +52,8 @@ class Decoders:
             keep_logits, keep_scores: see Decoder.
         """
         kept = {"keep_logits": keep_logits, "keep_scores": keep_scores}
-        if self.runtime is not None and (coupled or not sampled) and grows_on_the_device(draft):
+        launched = (coupled or not sampled) and grows_on_the_device(draft)
+        if self.runtime is not None and launched and not (sampled and keep_scores):
             return self._graphs_for(draft, self.runtime, kept)
         parts = self.model, self.adapter, draft, self.head
         drafter = drafter_of(*parts, sampled=sampled, coupled=coupled)
@@ -67,9 +68,12 @@ class Decoders:
     def _graphs_for(
         self, draft: DraftConfig, runtime: Callable[[Pieces], Runtime], kept: dict[str, bool]
     ) -> GraphDecoder:
-        if self._graphs is None or self._served != (draft, kept):
-            self._graphs, self._served = self._new_graphs(draft, runtime, kept), (draft, kept)
-        return self._graphs
+        looks = any(kept.values())
+        found = self._graphs.get(looks)
+        if found is None or found[:2] != (draft, kept):
+            self._graphs.pop(looks, None)  # its memory goes before another's is asked for
+            found = self._graphs[looks] = draft, kept, self._new_graphs(draft, runtime, kept)
+        return found[2]
 
     def _new_graphs(
         self, draft: DraftConfig, runtime: Callable[[Pieces], Runtime], kept: dict[str, bool]

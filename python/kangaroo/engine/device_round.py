@@ -21,6 +21,7 @@ from kangaroo.engine.state import DecodeState
 from kangaroo.sampling.sampler import draws_of
 from kangaroo_kernels.draft_head import DraftChain
 from kangaroo_kernels.draws import Draws
+from kangaroo_kernels.exit_states import ExitStates
 from kangaroo_kernels.nodes import NodeBatch, SlotPlaces
 from kangaroo_kernels.verify_tree import Verdict
 
@@ -105,9 +106,11 @@ class DeviceRounds(ABC):
         nodes: what is verified, the roots first.
         draws: how tokens are drawn; None: they are the most probable.
         logits: [B, N, V] float32, the last round's, of all nodes.
+        newest: exit states of the nodes that the next step drafts behind; None between rounds, so
+            that one that is captured finds the memory of the one that was not.
     """
 
-    logits: Tensor
+    newest: ExitStates | None = None
 
     def __init__(
         self,
@@ -124,6 +127,8 @@ class DeviceRounds(ABC):
         path, bonus = torch.zeros_like(nodes.tokens), torch.zeros_like(nodes.tokens[:, 0])
         self.verdict = Verdict(path, path_len, bonus)
         self.successors = torch.zeros_like(nodes.tokens)
+        vocab = len(drafter.model.weights.lm_head)
+        self.logits = state.exit_states.new_empty(*nodes.tokens.shape, vocab, dtype=torch.float32)
         self.draws = Draws(*map(torch.clone, self._draws())) if shape.drawn else None
         self.runtime = runtime(Pieces(steps, self.tail, nodes, self.verdict, shape))
 
@@ -186,11 +191,11 @@ class DeviceRounds(ABC):
         h = state.hidden(0, self.num_nodes)
         h = model.layers(h, exit_layer, num_layers, state.deep_kv, nodes)
         trees = tree.tokens, parents, tree.num_nodes
-        self.logits, choices = model.logits(h), None
+        logits, choices = model.logits(h, self.logits), None
         if self.draws is not None:
-            choices = model.kernels.draw_tokens(self.logits, self.draws, nodes.positions)[0][..., 0]
+            choices = model.kernels.draw_tokens(logits, self.draws, nodes.positions)[0][..., 0]
         model.kernels.verify_tree(
-            self.logits, *trees, out=self.verdict, successors=self.successors, choices=choices
+            logits, *trees, out=self.verdict, successors=self.successors, choices=choices
         )
         return h
 
@@ -211,6 +216,7 @@ class DeviceRounds(ABC):
             limit=state.shallow_kv.num_slots - MAX_TREE_NODES,
         )
         state.forget_nodes()
+        self.newest = None
 
 
 def places(slots: Slots) -> SlotPlaces:

@@ -18,14 +18,9 @@ from kangaroo_kernels.nodes import NodeBatch
 
 
 class TreeRounds(DeviceRounds):
-    """Of trees, which stand in `trees` when they are verified.
-
-    Attributes:
-        newest: exit states of the nodes that the next step drafts behind.
-    """
+    """Of trees, which stand in `trees` when they are verified."""
 
     drafter: DeviceTreeDrafter
-    newest: ExitStates
 
     def __init__(
         self,
@@ -59,10 +54,11 @@ class TreeRounds(DeviceRounds):
     def _step(self, now: Pass) -> None:
         if now.newest.start == 0:
             self.newest = self.drafter.root(self.state, self.trees)
-        self.newest = self.grow(now)
+        assert self.newest is not None, "passes go in their order"
+        self.newest = self.grow(now, self.newest)
 
     @abstractmethod
-    def grow(self, now: Pass) -> ExitStates:
+    def grow(self, now: Pass, newest: ExitStates) -> ExitStates:
         """A step, behind the newest nodes: exit states of the next."""
 
 
@@ -88,10 +84,10 @@ class GrownTreeRounds(TreeRounds):
         self.drafter.through_layers(self.state, self.nodes.tokens, nodes)
         self.finish(nodes, done)
 
-    def grow(self, now: Pass) -> ExitStates:
+    def grow(self, now: Pass, newest: ExitStates) -> ExitStates:
         """See TreeRounds."""
         parts = self.state, self.seedbed, self.trees, now
-        return self.drafter.grow(*parts, self.newest, self.draws)
+        return self.drafter.grow(*parts, newest, self.draws)
 
 
 class FixedTreeRounds(TreeRounds):
@@ -116,6 +112,6 @@ class FixedTreeRounds(TreeRounds):
             self.drafter.root(self.state, self.trees)
         self.finish(self.placed(), done)
 
-    def grow(self, now: Pass) -> ExitStates:
+    def grow(self, now: Pass, newest: ExitStates) -> ExitStates:
         """See TreeRounds."""
-        return self.drafter.branch(self.state, self.fixed, now, self.newest, self.draws)
+        return self.drafter.branch(self.state, self.fixed, now, newest, self.draws)

@@ -16,7 +16,7 @@ from kangaroo.engine.capture import captured_rounds
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.decoders import Decoders
 from kangaroo.engine.state import Request
-from kangaroo.evals.recording import Recording, RecordingDecoder, record
+from kangaroo.evals.recording import Recording, record
 from kangaroo.models.adapter_io import DraftModule
 from kangaroo.models.llama import Llama
 
@@ -90,4 +90,4 @@ def recorded(decoder: Decoder, prompt: Sequence[int], new_tokens: int) -> Record
 def plain(model: Llama, prompt: Sequence[int], new_tokens: int) -> Recording:
     """The same with speculation off, round by round on the host."""
     drafter = KangarooDrafter(model, None, AUTOREGRESSIVE)
-    return RecordingDecoder(model, drafter, AUTOREGRESSIVE).run(prompt, new_tokens)
+    return recorded(Decoder(model, drafter, AUTOREGRESSIVE, keep_logits=True), prompt, new_tokens)

@@ -43,12 +43,12 @@ def logits_bits(subject: Subject) -> Finding:
     adapter = kangaroos(llm.adapter)
     total, num_drafted = Tally(), 0
     failures: list[dict[str, Any]] = []
-    rules = [llm.draft_config(**{"adaptive": False} | options) for options in RULES]
-    decoders = [served(llm.model, adapter, rule) for rule in rules]
-    for number, prompt in enumerate(subject.prompts):
-        base = subject.plain[number]
-        total.num_plain_tokens += len(base.tokens)
-        for options, decoder in zip(RULES, decoders, strict=True):
+    total.num_plain_tokens = sum(len(base.tokens) for base in subject.plain)
+    for options in RULES:
+        rule = llm.draft_config(**{"adaptive": False} | options)
+        decoder = served(llm.model, adapter, rule)
+        for number, prompt in enumerate(subject.prompts):
+            base = subject.plain[number]
             run = recorded(decoder, prompt, subject.settings.max_new_tokens)
             num_drafted += run.num_drafted
             where = {"prompt": number, "options": dict(options)}

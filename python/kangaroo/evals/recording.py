@@ -44,9 +44,13 @@ class Recording:
 
 
 def record(decoder: Decoder, request: Request) -> Recording:
-    """At least one token, by a decoder that keeps logits."""
-    rounds = list(decoder.generate(request))
-    return Recording(rounds, torch.cat([r.logits for r in rounds if r.logits is not None]))
+    """At least one token, by a decoder that keeps logits. They are here once, not in rounds too."""
+    rounds, logits = list[Round](), list[Tensor]()
+    for round_ in decoder.generate(request):
+        assert round_.logits is not None, "the decoder keeps logits"
+        logits.append(round_.logits)
+        rounds.append(replace(round_, logits=None))
+    return Recording(rounds, torch.cat(logits))
 
 
 class RecordingDecoder(Decoder):

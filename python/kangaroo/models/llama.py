@@ -134,9 +134,12 @@ class Llama:
             h = kernels.gated_mlp(h, w.gate_up, w.down, w.post_norm, eps, out=place)
         return h
 
-    def logits(self, h: Tensor) -> Tensor:
-        """Final norm and head: [B, N, C] -> [B, N, V] float32."""
+    def logits(self, h: Tensor, out: Tensor | None = None) -> Tensor:
+        """Final norm and head: [B, N, C] -> [B, N, V] float32, written to `out` where it is
+        given.
+        """
         head, norm = self.weights.lm_head, self.weights.norm
-        out = h.new_empty(*h.shape[:2], len(head), dtype=torch.float32)
+        if out is None:
+            out = h.new_empty(*h.shape[:2], len(head), dtype=torch.float32)
         eps = self.config.rms_norm_eps
         return self.kernels.linear(h, head, norm_weight=norm, eps=eps, out=out)
