@@ -10,7 +10,6 @@ from typing import Any
 from benchmarks.bars import Bar
 from kangaroo import KangarooForCausalLM
 from kangaroo.evals.bits import Tally, plain, recorded, served
-from kangaroo.evals.recording import Recording
 
 # Options of drafting: short and bold, as deployed, long, nearly never stopping early, and copies in
 # front of chains and trees.
@@ -51,15 +50,15 @@ def compare(
     rules: Sequence[Mapping[str, Any]] = RULES,
 ) -> Tally:
     """Every adapter by every rule against one plain run of each prompt."""
-    tally, bases, prompts = Tally(), list[Recording](), list(prompts)
+    tally, prompts, model = Tally(), list(prompts), next(iter(llms.values())).model
+    bases = [plain(model, prompt, new_tokens) for prompt in prompts]
+    tally.num_plain_tokens = sum(len(base.tokens) for base in bases)
     settings = [(llm, options) for llm in llms.values() for options in rules]
     for place, (llm, options) in enumerate(settings, 1):
-        bases = bases or [plain(llm.model, prompt, new_tokens) for prompt in prompts]
         rule = llm.draft_config(**options, adaptive=False)
         decoder = served(llm.model, llm.adapter, rule)
         for prompt, base in zip(prompts, bases, strict=True):
             tally.add(recorded(decoder, prompt, new_tokens), base)
         print(f"\rbits: {place} of {len(settings)} rules", end="", file=sys.stderr, flush=True)
-    tally.num_plain_tokens = sum(len(base.tokens) for base in bases)
     print(file=sys.stderr)
     return tally

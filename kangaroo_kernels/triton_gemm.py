@@ -20,14 +20,12 @@ from kangaroo_kernels.triton_math import (
     fetch_ahead,
     launching,
     pad_to_power_of_2,
-    sums_of_products,
 )
 from kangaroo_kernels.triton_norm import (
     InFront,
     Then,
-    divided,
     in_front,
-    load_squares,
+    products_behind_norm,
     squares_block,
     store_weighed,
 )
@@ -158,13 +156,10 @@ def _product_kernel(
         known = weight_row < num_out
     fetch_ahead(weight_ptr, weight_row, known, k_start, width, FETCHED * BLOCK_K)
     after_previous()
-    if x_squares_ptr is not None:  # on their way while the sums are made
-        squares = load_squares(x_squares_ptr, row, row_live, width, SQUARES_BLOCK)
-    acc = sums_of_products(
-        x_ptr, weight_ptr, row, row_live, weight_row, known, k_start, k_stop, width, BLOCK_K
-    )
-    if x_squares_ptr is not None:
-        acc = divided(acc, squares, eps, width)
+    acc = products_behind_norm(
+        x_ptr, x_squares_ptr, weight_ptr, row, row_live, weight_row, known, k_start, k_stop, eps,
+        width, BLOCK_K, SQUARES_BLOCK,
+    )  # fmt: skip
     if part_ptr is None:
         if GATED:
             gate, up = tl.split(acc.reshape(ROWS, BLOCK_N, 2))

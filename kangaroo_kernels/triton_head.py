@@ -19,9 +19,8 @@ from kangaroo_kernels.triton_math import (
     fetch_ahead,
     launching,
     pad_to_power_of_2,
-    sums_of_products,
 )
-from kangaroo_kernels.triton_norm import InFront, divided, load_squares, squares_block
+from kangaroo_kernels.triton_norm import InFront, products_behind_norm, squares_block
 
 BLOCK_V = 64
 FLOAT8_CAPABILITY = (8, 9)
@@ -54,13 +53,10 @@ def tile_logits(
         known &= (token >= 0) & (token < vocab)  # memory stays whole
     fetch_ahead(weight_ptr, token, known, 0, width, 2 * BLOCK_K)
     after_previous()
-    if squares_ptr is not None:  # on their way while the sums are made
-        squares = load_squares(squares_ptr, row, row_live, width, SQUARES_BLOCK)
-    logits = sums_of_products(
-        h_ptr, weight_ptr, row, row_live, token, known, 0, width, width, BLOCK_K
-    )
-    if squares_ptr is not None:
-        logits = divided(logits, squares, eps, width)
+    logits = products_behind_norm(
+        h_ptr, squares_ptr, weight_ptr, row, row_live, token, known, 0, width, eps, width, BLOCK_K,
+        SQUARES_BLOCK,
+    )  # fmt: skip
     if scale_ptr is not None:
         logits *= tl.load(scale_ptr + token, mask=known, other=0.0)[None, :]
     return logits, token, known

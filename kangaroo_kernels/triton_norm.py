@@ -19,7 +19,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.triton_math import after_previous, launching, pad_to_power_of_2
+from kangaroo_kernels.triton_math import (
+    after_previous,
+    launching,
+    pad_to_power_of_2,
+    sums_of_products,
+)
 
 SQUARES = tl.constexpr(16)  # columns whose squares are summed together
 
@@ -84,7 +89,7 @@ def store_weighed(x, row, row_live, first, norm_ptr, rows_ptr, squares_ptr, widt
 
 
 @triton.jit
-def load_squares(squares_ptr, row, row_live, width: tl.constexpr, BLOCK: tl.constexpr):
+def _load_squares(squares_ptr, row, row_live, width: tl.constexpr, BLOCK: tl.constexpr):
     """Those of rows [R], [R, BLOCK] float32; of wide rows every BLOCK of them added up. Where that
     is all, nothing waits here for memory.
     """
@@ -100,9 +105,32 @@ def load_squares(squares_ptr, row, row_live, width: tl.constexpr, BLOCK: tl.cons
 
 
 @triton.jit
-def divided(acc, squares, eps, width: tl.constexpr):
-    """The second half of a norm: acc [R, N], products of rows [R] with these `squares`."""
-    return acc * tl.rsqrt(tl.sum(squares, axis=1) / width + eps)[:, None]
+def products_behind_norm(
+    x_ptr,
+    squares_ptr,  # None: x is as it is
+    weight_ptr,
+    row,
+    row_live,
+    weight_row,
+    weight_live,
+    k_start,
+    k_stop,
+    eps,
+    width: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    SQUARES_BLOCK: tl.constexpr,
+):
+    """`sums_of_products`, and the second half of the norm: (x * w) W^T divided by the root mean
+    square of x, whose squares are on their way while the sums are made.
+    """
+    if squares_ptr is not None:
+        squares = _load_squares(squares_ptr, row, row_live, width, SQUARES_BLOCK)
+    acc = sums_of_products(
+        x_ptr, weight_ptr, row, row_live, weight_row, weight_live, k_start, k_stop, width, BLOCK_K
+    )
+    if squares_ptr is not None:
+        acc = acc * tl.rsqrt(tl.sum(squares, axis=1) / width + eps)[:, None]
+    return acc
 
 
 @triton.jit
@@ -118,7 +146,7 @@ def _weigh_kernel(
 
 
 def squares_block(width: int) -> int:
-    """BLOCK of load_squares: no more than stay in registers while sums are made."""
+    """BLOCK of _load_squares: no more than stay in registers while sums are made."""
     return min(256, pad_to_power_of_2(triton.cdiv(width, SQUARES.value)))
 
 

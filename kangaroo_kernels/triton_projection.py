@@ -17,9 +17,8 @@ from kangaroo_kernels.triton_math import (
     after_previous,
     fetch_ahead,
     launching,
-    sums_of_products,
 )
-from kangaroo_kernels.triton_norm import InFront, divided, in_front, load_squares, squares_block
+from kangaroo_kernels.triton_norm import InFront, in_front, products_behind_norm, squares_block
 from kangaroo_kernels.triton_rope import interleaved, load_turn, place_heads
 
 
@@ -64,13 +63,10 @@ def _project_kernel(
     pair = first + tl.arange(0, PAIRS)
     live = row_live[:, None] & (pair < D // 2)[None, :]
     cos, sin = load_turn(rope_ptr, positions_ptr, row, row_live, live, pair, num_positions, D)
-    if x_squares_ptr is not None:
-        squares = load_squares(x_squares_ptr, row, row_live, width, SQUARES_BLOCK)
-    acc = sums_of_products(
-        x_ptr, weight_ptr, row, row_live, weight_row, known, 0, width, width, BLOCK_K
-    )
-    if x_squares_ptr is not None:
-        acc = divided(acc, squares, eps, width)
+    acc = products_behind_norm(
+        x_ptr, x_squares_ptr, weight_ptr, row, row_live, weight_row, known, 0, width, eps, width,
+        BLOCK_K, SQUARES_BLOCK,
+    )  # fmt: skip
     if bias_ptr is not None:
         acc += tl.load(bias_ptr + weight_row, mask=known, other=0.0).to(tl.float32)[None, :]
     rounded = acc.to(k_cache_ptr.dtype.element_ty).to(tl.float32)  # as `linear` leaves them

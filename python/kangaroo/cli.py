@@ -208,14 +208,14 @@ def _prompt_ids(llm: KangarooForCausalLM, text: str, chat: bool, system: str | N
     Raises:
         ValueError: the model has no template, it refuses the messages, or nobody asked for it.
     """
-    from kangaroo.train.chat import encode_prompt
-
     if not chat:
         if system is not None:
             raise ValueError("system: has no effect without --chat")
         return list(llm.tokenizer(text)["input_ids"])
     if llm.tokenizer.chat_template is None:
         raise ValueError("chat: expected a model with a chat template, got one without")
+    from kangaroo.train.chat import encode_prompt
+
     messages = [{"role": "user", "content": text}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from torch import Tensor
 
-from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.draft.shallow import through_shallow_layers
-from kangaroo.draft.steps import draft_step
+from kangaroo.draft.steps import SteppingDrafter
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import VerifiedStates
 from kangaroo_kernels.draft_head import DraftChain
-from kangaroo_kernels.draft_step import DraftStep
 from kangaroo_kernels.draws import Draws
 from kangaroo_kernels.exit_states import ExitStates
 
 
-class DeviceDrafter(KangarooDrafter):
+class DeviceDrafter(SteppingDrafter):
     """The chains of :class:`KangarooDrafter`, step by step, for capture: what a step does is the
     same in every round. A step that is left out, because every chain has stopped, changes nothing
     that is read.
     """
-
-    @cached_property
-    def steps(self) -> DraftStep:
-        """What the kernels make of a step."""
-        return draft_step(self)
 
     @property
     def lag(self) -> int:
@@ -105,6 +96,5 @@ class DeviceDrafter(KangarooDrafter):
             self._write_verified(self.adapter, state, nodes, states)
 
     def _node(self, state: DecodeState, chain: DraftChain, node: int) -> ExitStates:
-        tokens, kv = chain.tokens[:, node : node + 1].contiguous(), state.shallow_kv
-        out = state.exit_states[: len(tokens), 1 + node : 2 + node]
-        return self.steps.enter(tokens, kv.rows, kv.slots.chain(node, 1), out)
+        tokens = chain.tokens[:, node : node + 1].contiguous()
+        return self.enter(state, tokens, state.shallow_kv.slots.chain(node, 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor
@@ -11,9 +10,9 @@ from kangaroo.config import MAX_TREE_NODES, DraftConfig
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.growth import sharpness
 from kangaroo.draft.shallow import through_shallow_layers
-from kangaroo.draft.steps import draft_step
+from kangaroo.draft.steps import SteppingDrafter
 from kangaroo.engine.state import DecodeState
-from kangaroo_kernels.draft_step import DraftStep, Ranking
+from kangaroo_kernels.draft_step import Ranking
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed, widths
 from kangaroo_kernels.draws import Draws
 from kangaroo_kernels.exit_states import ExitStates
@@ -57,7 +56,7 @@ def grows_on_the_device(config: DraftConfig) -> bool:
     return most <= MAX_TREE_NODES
 
 
-class DeviceTreeDrafter(BranchingDrafter):
+class DeviceTreeDrafter(SteppingDrafter, BranchingDrafter):
     """The dynamic trees of :class:`BranchingDrafter`, pass by pass, for capture. A pass that is
     left out, because every tree has stopped, changes nothing that is read.
 
@@ -67,11 +66,6 @@ class DeviceTreeDrafter(BranchingDrafter):
     """
 
     lag = 0  # every node's adapter row is written behind verification
-
-    @cached_property
-    def steps(self) -> DraftStep:
-        """What the kernels make of a step."""
-        return draft_step(self)
 
     def take_over(self, state: DecodeState) -> None:
         """From here on the adapter has seen all, whatever another drafter has left."""
@@ -94,7 +88,7 @@ class DeviceTreeDrafter(BranchingDrafter):
     def root(self, state: DecodeState, trees: DraftTrees) -> ExitStates:
         """The roots through layers [0, E)."""
         nodes = state.shallow_kv.slots.chain(0, 1)
-        return self._enter(state, trees.nodes.tokens[:, :1].contiguous(), nodes)
+        return self.enter(state, trees.nodes.tokens[:, :1].contiguous(), nodes)
 
     def grow(
         self,
@@ -123,7 +117,7 @@ class DeviceTreeDrafter(BranchingDrafter):
             new = range(newest.stop, newest.stop + now.width)
             tokens = seedbed.tokens[:, new.start : new.stop].contiguous()
             nodes = self._nodes(state, seedbed.positions, seedbed.ancestors, new)
-            states = self._enter(state, tokens, nodes)
+            states = self.enter(state, tokens, nodes)
         return states
 
     def through_layers(self, state: DecodeState, tokens: Tensor, nodes: NodeBatch) -> None:
@@ -141,11 +135,6 @@ class DeviceTreeDrafter(BranchingDrafter):
             state.adapter_kv.num_nodes, h = 0, state.hidden(0, h_deep.shape[1])
             states = self._states_of(self.adapter, h, h_deep, successors)
             self._write_verified(self.adapter, state, nodes, states)
-
-    def _enter(self, state: DecodeState, tokens: Tensor, nodes: NodeBatch) -> ExitStates:
-        start = 1 + nodes.first_node
-        out = state.exit_states[: len(tokens), start : start + tokens.shape[1]]
-        return self.steps.enter(tokens, state.shallow_kv.rows, nodes, out)
 
     def _behind(
         self,

@@ -69,4 +69,4 @@ class FixedTreeDrafter(DeviceTreeDrafter):
         if now.left == 1:
             nodes.num_nodes.fill_(new.stop)
         places_of_new = self._nodes(state, nodes.positions, ancestors, new)
-        return self._enter(state, tokens, places_of_new)
+        return self.enter(state, tokens, places_of_new)

@@ -4,9 +4,12 @@ op.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from torch import Tensor
 
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter, BareExit
 from kangaroo.models.llama import Llama
 from kangaroo_kernels.adapter_weights import DrafterWeights
@@ -14,6 +17,21 @@ from kangaroo_kernels.draft_head import DraftChain, DraftHead
 from kangaroo_kernels.draft_step import DraftStep, Ranking
 from kangaroo_kernels.exit_states import ExitStates
 from kangaroo_kernels.nodes import NodeBatch
+
+
+class SteppingDrafter(KangarooDrafter):
+    """What drafters of chains and of trees share where nothing is read back."""
+
+    @cached_property
+    def steps(self) -> DraftStep:
+        """What the kernels make of a step."""
+        return draft_step(self)
+
+    def enter(self, state: DecodeState, tokens: Tensor, nodes: NodeBatch) -> ExitStates:
+        """Nodes of `tokens` [B, N] through layers [0, E); their states are in `state`, too."""
+        start = 1 + nodes.first_node
+        out = state.exit_states[: len(tokens), start : start + tokens.shape[1]]
+        return self.steps.enter(tokens, state.shallow_kv.rows, nodes, out)
 
 
 def draft_step(drafter: KangarooDrafter) -> DraftStep:

@@ -34,7 +34,7 @@ class Decoders:
         self.model, self.adapter, self.head = model, adapter, head
         self.runtime = runtime if adapter is None or isinstance(adapter, Adapter) else None
         # The last, of calls that keep nothing, and of calls that do.
-        self._graphs: dict[bool, tuple[DraftConfig, dict[str, bool], GraphDecoder]] = {}
+        self._graphs: dict[bool, GraphDecoder] = {}
 
     def of(
         self,
@@ -70,10 +70,10 @@ class Decoders:
     ) -> GraphDecoder:
         looks = any(kept.values())
         found = self._graphs.get(looks)
-        if found is None or found[:2] != (draft, kept):
+        if found is None or (found.config, found.kept) != (draft, kept):
             self._graphs.pop(looks, None)  # its memory goes before another's is asked for
-            found = self._graphs[looks] = draft, kept, self._new_graphs(draft, runtime, kept)
-        return found[2]
+            found = self._graphs[looks] = self._new_graphs(draft, runtime, kept)
+        return found
 
     def _new_graphs(
         self, draft: DraftConfig, runtime: Callable[[Pieces], Runtime], kept: dict[str, bool]

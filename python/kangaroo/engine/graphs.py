@@ -34,19 +34,15 @@ NewRounds = Callable[[DecodeState, Shape], DeviceRounds]
 def device_rounds(drafter: KangarooDrafter, runtime: Callable[[Pieces], Runtime]) -> NewRounds:
     """Rounds of chains or of trees, as `drafter` drafts, and of copies."""
     parts = drafter.model, drafter.adapter, drafter.config
-    chains = DeviceDrafter(*parts, head=drafter.head)
-    trees, fixed = None, bool(drafter.config.tree_widths)
-    if isinstance(drafter, BranchingDrafter):
-        trees = (FixedTreeDrafter if fixed else DeviceTreeDrafter)(*parts, head=drafter.head)
 
     def rounds(state: DecodeState, shape: Shape) -> DeviceRounds:
-        if shape.copied:
-            return CopiedRounds(state, chains, runtime, shape)
-        if isinstance(trees, FixedTreeDrafter):
-            return FixedTreeRounds(state, trees, runtime, shape)
-        if trees is not None:
-            return GrownTreeRounds(state, trees, runtime, shape)
-        return ChainRounds(state, chains, runtime, shape)
+        if shape.copied or not isinstance(drafter, BranchingDrafter):
+            made = CopiedRounds if shape.copied else ChainRounds
+            return made(state, DeviceDrafter(*parts, head=drafter.head), runtime, shape)
+        if drafter.config.tree_widths:
+            fixed = FixedTreeDrafter(*parts, head=drafter.head)
+            return FixedTreeRounds(state, fixed, runtime, shape)
+        return GrownTreeRounds(state, DeviceTreeDrafter(*parts, head=drafter.head), runtime, shape)
 
     return rounds
 
@@ -88,16 +84,20 @@ class GraphDecoder(Decoder):
         self._spare: DecodeState | None = None
         self._ahead, self._steps_back = 1, False
 
+    @property
+    def kept(self) -> dict[str, bool]:
+        """The options that say what rounds carry."""
+        return {"keep_logits": self.keep_logits, "keep_scores": self.keep_scores}
+
     @torch.inference_mode()
     def generate(self, request: Request, past: PastKeyValues | None = None) -> Iterator[Round]:
         """See Decoder."""
         if self.busy:
-            kept = {"keep_logits": self.keep_logits, "keep_scores": self.keep_scores}
-            yield from GraphDecoder(self.drafter, self.runtime, **kept).generate(request, past)
+            yield from GraphDecoder(self.drafter, self.runtime, **self.kept).generate(request, past)
             return
         self.busy = True
         waits = past is not None or request.criteria or self.config.lookup
-        waits = waits or self.keep_logits or self.keep_scores
+        waits = waits or any(self.kept.values())
         self._ahead = 1 if waits else AHEAD
         try:
             yield from super().generate(request, past)
@@ -195,7 +195,7 @@ class GraphDecoder(Decoder):
             # What the host has waited for is draft, verification and commit in one.
             seconds_of = (0.0, seconds, 0.0)
             logits = None
-            if self.keep_logits or self.keep_scores:
+            if any(self.kept.values()):
                 logits = live.chosen_from(b, len(tokens))
             rounds.append(
                 Round(

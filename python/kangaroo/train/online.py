@@ -140,7 +140,8 @@ class Learner:
         for slots, count in waiting:
             states = self.teacher.states(torch.tensor([slots]))
             trained = torch.arange(len(slots), device=device)[None] >= len(slots) - count
-            scale = scale or exit_scale(states, trained).item()
+            if self._optimizer is None:
+                scale = scale or exit_scale(states, trained).item()
             seen = states, trained, self.teacher.head, self.rope
             loss = drafting_loss(self.student, *seen, deltas=deltas, weights=self.config.loss)
             (loss / num_losses).backward()
