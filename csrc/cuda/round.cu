@@ -34,6 +34,7 @@ kangaroo_status check(const kangaroo_round_config& c) {
   check.array("path_len", c.path_len, c.batch, 1, sizeof(int32_t));
   check.array("bonus", c.bonus, c.batch, 1, sizeof(int64_t));
   if (c.num_nodes) check.array("num_nodes", c.num_nodes, c.batch, 1, sizeof(int32_t));
+  if (c.found) check.array("found", c.found, c.batch, 1, sizeof(int32_t));
   check.array("eos_ids", c.eos_ids, c.num_eos, 1, sizeof(int64_t));
   if (c.nodes > 1) {  // of one node, only the bonus token is read
     check.at_least("token_stride", c.token_stride, c.nodes);

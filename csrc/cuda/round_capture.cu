@@ -15,10 +15,18 @@ const char* name_of(Stage stage) {
   switch (stage) {
     case Stage::kIdle:
       return "outside a capture";
-    case Stage::kBetweenPieces:
-      return "between the pieces of a capture";
+    case Stage::kBeforeFront:
+      return "before the front";
+    case Stage::kInFront:
+      return "inside the front";
+    case Stage::kBetweenSteps:
+      return "between the steps of a capture";
     case Stage::kInStep:
       return "inside a step";
+    case Stage::kInFound:
+      return "inside what was found";
+    case Stage::kBeforeTail:
+      return "before the tail";
     case Stage::kInTail:
       return "inside the tail";
     case Stage::kBehindTail:
@@ -40,6 +48,30 @@ kangaroo_status record(kangaroo_round& round, const Body& body) {
   return status;
 }
 
+// A piece begins or ends; `body` is what belongs to it outside of the caller's work.
+template <class Body>
+kangaroo_status begin(kangaroo_round& round, Stage inside, const Body& body) {
+  return record(round, [&] {
+    if (auto bad = body()) return bad;
+    round.stage = inside;
+    return round.builder.begin_capture(round.capture_stream);
+  });
+}
+
+template <class Body>
+kangaroo_status end(kangaroo_round* round, const char* call, Stage inside, Stage behind,
+                    const Body& body) {
+  if (auto bad = given(round, call)) return bad;
+  if (auto bad = round->at_stage(call, inside)) return bad;
+  return record(*round, [&] {
+    if (auto bad = round->builder.end_capture()) return bad;
+    round->stage = behind;
+    return body();
+  });
+}
+
+kangaroo_status nothing() { return KANGAROO_OK; }
+
 }  // namespace
 
 kangaroo_status kangaroo_round::at_stage(const char* call, Stage expected) const {
@@ -58,7 +90,8 @@ kangaroo_status kangaroo_round::on_own_device(const char* call) const {
 kangaroo_status kangaroo_round::open() {
   if (auto bad = builder.start()) return bad;
   const auto num_steps = static_cast<uint64_t>(config.num_steps);
-  const uint64_t ungated = conditional() ? std::min<uint64_t>(num_steps, 1) : num_steps;
+  const uint64_t first = fronted() ? 0 : std::min<uint64_t>(num_steps, 1);
+  const uint64_t ungated = conditional() ? first : num_steps;
   RoundOpenParams p = {memory.state(), config.stopped, config.num_nodes, config.batch, ungated, 0,
                        conditional()};
   if (conditional()) {
@@ -69,12 +102,26 @@ kangaroo_status kangaroo_round::open() {
   return conditional() ? builder.enter(p.handle) : KANGAROO_OK;
 }
 
-kangaroo_status kangaroo_round::gate() {
-  RoundGateParams p = {memory.state(), config.stopped, config.batch, 0};
+kangaroo_status kangaroo_round::gate(const int32_t* flags, bool of_step) {
+  RoundGateParams p = {memory.state(), flags, of_step, config.batch, 0};
   if (auto bad = builder.condition(&p.handle)) return bad;
   const void* const function = reinterpret_cast<const void*>(&_round_gate_kernel);
   if (auto bad = builder.kernel(function, &p)) return bad;
   return builder.enter(p.handle);
+}
+
+kangaroo_status kangaroo_round::behind_steps(const char* call) const {
+  if (next_step == config.num_steps) return KANGAROO_OK;
+  return invalid("round: %s: expected %lld steps before it, got %lld", call,
+                 static_cast<long long>(config.num_steps), static_cast<long long>(next_step));
+}
+
+kangaroo_status kangaroo_round::leave_steps() {
+  const std::size_t own_depth = conditional() ? 1 : 0;
+  while (builder.depth() > own_depth) {
+    if (auto bad = builder.leave()) return bad;
+  }
+  return KANGAROO_OK;
 }
 
 kangaroo_status kangaroo_round::close() {
@@ -138,65 +185,72 @@ kangaroo_status kangaroo_round_capture(kangaroo_round* round, void* stream) {
   return record(*round, [=] {
     round->capture_stream = on;
     round->next_step = 0;
-    round->stage = Stage::kBetweenPieces;
+    round->stage = round->fronted() ? Stage::kBeforeFront : Stage::kBetweenSteps;
     return round->open();
   });
 }
 
+kangaroo_status kangaroo_round_begin_front(kangaroo_round* round) {
+  if (auto bad = given(round, "begin_front")) return bad;
+  if (auto bad = round->at_stage("begin_front", Stage::kBeforeFront)) return bad;
+  return begin(*round, Stage::kInFront, nothing);
+}
+
+kangaroo_status kangaroo_round_end_front(kangaroo_round* round) {
+  return end(round, "end_front", Stage::kInFront, Stage::kBetweenSteps, nothing);
+}
+
 kangaroo_status kangaroo_round_begin_step(kangaroo_round* round, int64_t step) {
   if (auto bad = given(round, "begin_step")) return bad;
-  if (auto bad = round->at_stage("begin_step", Stage::kBetweenPieces)) return bad;
+  if (auto bad = round->at_stage("begin_step", Stage::kBetweenSteps)) return bad;
   if (step != round->next_step || step >= round->config.num_steps) {
     return invalid("round: begin_step: expected step %lld of %lld, got step %lld",
                    static_cast<long long>(round->next_step),
                    static_cast<long long>(round->config.num_steps), static_cast<long long>(step));
   }
-  return record(*round, [=] {
-    if (round->conditional() && step > 0) {
-      if (auto bad = round->gate()) return bad;
-    }
-    round->stage = Stage::kInStep;
-    return round->builder.begin_capture(round->capture_stream);
+  return begin(*round, Stage::kInStep, [=] {
+    const bool gated = round->conditional() && (step > 0 || round->fronted());
+    return gated ? round->gate(round->config.stopped, true) : KANGAROO_OK;
   });
 }
 
 kangaroo_status kangaroo_round_end_step(kangaroo_round* round) {
-  if (auto bad = given(round, "end_step")) return bad;
-  if (auto bad = round->at_stage("end_step", Stage::kInStep)) return bad;
-  return record(*round, [=] {
-    if (auto bad = round->builder.end_capture()) return bad;
-    round->stage = Stage::kBetweenPieces;
-    const bool aside = round->config.mode == KANGAROO_ROUND_CONDITIONAL && round->next_step > 0;
+  return end(round, "end_step", Stage::kInStep, Stage::kBetweenSteps, [=] {
+    const bool gated = round->next_step > 0 || round->fronted();
     ++round->next_step;
+    const bool aside = round->config.mode == KANGAROO_ROUND_CONDITIONAL && gated;
     return aside ? round->builder.leave() : KANGAROO_OK;
   });
 }
 
-kangaroo_status kangaroo_round_begin_tail(kangaroo_round* round) {
-  if (auto bad = given(round, "begin_tail")) return bad;
-  if (auto bad = round->at_stage("begin_tail", Stage::kBetweenPieces)) return bad;
-  if (round->next_step != round->config.num_steps) {
-    return invalid("round: begin_tail: expected %lld steps before it, got %lld",
-                   static_cast<long long>(round->config.num_steps),
-                   static_cast<long long>(round->next_step));
+kangaroo_status kangaroo_round_begin_found(kangaroo_round* round) {
+  if (auto bad = given(round, "begin_found")) return bad;
+  if (auto bad = round->at_stage("begin_found", Stage::kBetweenSteps)) return bad;
+  if (!round->fronted()) {
+    return invalid("round: begin_found: expected a round with a front, got one without");
   }
-  return record(*round, [=] {
-    const std::size_t own_depth = round->conditional() ? 1 : 0;
-    while (round->builder.depth() > own_depth) {  // nested steps
-      if (auto bad = round->builder.leave()) return bad;
-    }
-    round->stage = Stage::kInTail;
-    return round->builder.begin_capture(round->capture_stream);
+  if (auto bad = round->behind_steps("begin_found")) return bad;
+  return begin(*round, Stage::kInFound, [=] {
+    if (auto bad = round->leave_steps()) return bad;
+    return round->conditional() ? round->gate(round->config.found, false) : KANGAROO_OK;
   });
 }
 
+kangaroo_status kangaroo_round_end_found(kangaroo_round* round) {
+  return end(round, "end_found", Stage::kInFound, Stage::kBeforeTail,
+             [=] { return round->conditional() ? round->builder.leave() : KANGAROO_OK; });
+}
+
+kangaroo_status kangaroo_round_begin_tail(kangaroo_round* round) {
+  if (auto bad = given(round, "begin_tail")) return bad;
+  const Stage before = round->fronted() ? Stage::kBeforeTail : Stage::kBetweenSteps;
+  if (auto bad = round->at_stage("begin_tail", before)) return bad;
+  if (auto bad = round->behind_steps("begin_tail")) return bad;
+  return begin(*round, Stage::kInTail, [=] { return round->leave_steps(); });
+}
+
 kangaroo_status kangaroo_round_end_tail(kangaroo_round* round) {
-  if (auto bad = given(round, "end_tail")) return bad;
-  if (auto bad = round->at_stage("end_tail", Stage::kInTail)) return bad;
-  return record(*round, [=] {
-    round->stage = Stage::kBehindTail;
-    return round->builder.end_capture();
-  });
+  return end(round, "end_tail", Stage::kInTail, Stage::kBehindTail, nothing);
 }
 
 kangaroo_status kangaroo_round_finish(kangaroo_round* round) {

@@ -66,10 +66,12 @@ __global__ void __launch_bounds__(kRoundThreads) _round_open_kernel(const RoundO
 
 __global__ void __launch_bounds__(kRoundThreads) _round_gate_kernel(const RoundGateParams p) {
   int running = 0;
-  for (int64_t b = threadIdx.x; b < p.batch; b += blockDim.x) running |= p.stopped[b] == 0;
+  for (int64_t b = threadIdx.x; b < p.batch; b += blockDim.x) {
+    running |= (p.flags[b] == 0) == p.of_step;
+  }
   running = __any_sync(kAllLanes, running);
   if (threadIdx.x != 0) return;
-  if (running) ++*p.state.num_steps;
+  if (running && p.of_step) ++*p.state.num_steps;
   cudaGraphSetConditional(p.handle, static_cast<unsigned>(running));
 }
 

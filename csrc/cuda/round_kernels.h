@@ -69,7 +69,8 @@ struct RoundOpenParams {
 
 struct RoundGateParams {
   RoundState state;
-  const int32_t* stopped;
+  const int32_t* flags;
+  bool of_step;
   int64_t batch;
   cudaGraphConditionalHandle handle;
 };
@@ -94,7 +95,8 @@ __global__ void _round_start_kernel(RoundStartParams p);
 // Resets `stopped`, `num_nodes` and the count of steps; the round's condition: not every sequence
 // is done.
 __global__ void _round_open_kernel(RoundOpenParams p);
-// A step's condition, under which it is counted: not every sequence has stopped.
+// The condition of a step, under which it is counted: a flag, of sequences that have stopped, is 0;
+// or that of what is run for drafts that were found: a flag is not.
 __global__ void _round_gate_kernel(RoundGateParams p);
 // Cuts the round's tokens at the first end and at the budget, and hands them to the host.
 __global__ void _round_publish_kernel(RoundPublishParams p);

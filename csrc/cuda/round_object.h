@@ -15,7 +15,19 @@
 
 namespace kangaroo {
 
-enum class RoundStage { kIdle, kBetweenPieces, kInStep, kInTail, kBehindTail };
+// In the order of a capture; those before and behind what was found only in rounds that have a
+// front.
+enum class RoundStage {
+  kIdle,
+  kBeforeFront,
+  kInFront,
+  kBetweenSteps,
+  kInStep,
+  kInFound,
+  kBeforeTail,
+  kInTail,
+  kBehindTail
+};
 
 inline kangaroo_status given(const kangaroo_round* round, const char* call) {
   return round ? KANGAROO_OK : invalid("round: %s: expected a round, got NULL", call);
@@ -33,16 +45,21 @@ struct kangaroo_round {
   }
 
   bool conditional() const { return config.mode != KANGAROO_ROUND_EARLY_RETURN; }
+  bool fronted() const { return config.found != nullptr; }
   uint64_t unread() const { return launched - read; }
 
-  // Refuses a call at another stage, or with another device current, than it needs.
+  // Refuses a call at another stage, before all steps, or with another device current, than it
+  // needs.
   kangaroo_status at_stage(const char* call, Stage expected) const;
+  kangaroo_status behind_steps(const char* call) const;
   kangaroo_status on_own_device(const char* call) const;
 
   // The kernels between the caller's pieces, and the IF nodes that they lead to.
   kangaroo_status open();
-  kangaroo_status gate();
+  kangaroo_status gate(const int32_t* flags, bool of_step);
   kangaroo_status close();
+  // Out of steps that are nested.
+  kangaroo_status leave_steps();
   // Makes the graph what `launch` launches.
   kangaroo_status adopt(Graph graph);
   kangaroo_status wait_for_device();

@@ -71,7 +71,7 @@ std::optional<Read> wait(const Round& round, int64_t timeout_us) {
 }
 
 std::unique_ptr<Round> create(kangaroo_round_mode mode, const std::array<int64_t, 4>& sizes,
-                              Address stopped, const std::array<Address, 5>& outputs,
+                              Address stopped, const std::array<Address, 6>& outputs,
                               const std::array<int64_t, 2>& strides,
                               const std::vector<int64_t>& eos_ids) {
   kangaroo_round_config config = {};
@@ -86,6 +86,7 @@ std::unique_ptr<Round> create(kangaroo_round_mode mode, const std::array<int64_t
   config.path_len = at<int32_t>(outputs[2]);
   config.bonus = at<int64_t>(outputs[3]);
   config.num_nodes = at<int32_t>(outputs[4]);
+  config.found = at<int32_t>(outputs[5]);
   config.token_stride = strides[0];
   config.path_stride = strides[1];
   config.eos_ids = eos_ids.data();
@@ -101,7 +102,7 @@ void register_round_cuda(py::module_& module) {
       .value("NESTED", KANGAROO_ROUND_NESTED)
       .value("EARLY_RETURN", KANGAROO_ROUND_EARLY_RETURN);
   // sizes: num_steps, ahead, batch, nodes; outputs: tokens, path or 0, path_len, bonus, num_nodes
-  // or 0; strides: of tokens and of path.
+  // or 0, found or 0; strides: of tokens and of path.
   py::class_<Round>(module, "Round")
       .def(py::init(&create), py::arg("mode"), py::arg("sizes"), py::arg("stopped"),
            py::arg("outputs"), py::arg("strides"), py::arg("eos_ids"))
@@ -116,9 +117,13 @@ void register_round_cuda(py::module_& module) {
            [](const Round& r, Address stream) {
              raise(kangaroo_round_capture(r.get(), at<void>(stream)));
            })
+      .def("begin_front", [](const Round& r) { raise(kangaroo_round_begin_front(r.get())); })
+      .def("end_front", [](const Round& r) { raise(kangaroo_round_end_front(r.get())); })
       .def("begin_step",
            [](const Round& r, int64_t step) { raise(kangaroo_round_begin_step(r.get(), step)); })
       .def("end_step", [](const Round& r) { raise(kangaroo_round_end_step(r.get())); })
+      .def("begin_found", [](const Round& r) { raise(kangaroo_round_begin_found(r.get())); })
+      .def("end_found", [](const Round& r) { raise(kangaroo_round_end_found(r.get())); })
       .def("begin_tail", [](const Round& r) { raise(kangaroo_round_begin_tail(r.get())); })
       .def("end_tail", [](const Round& r) { raise(kangaroo_round_end_tail(r.get())); })
       .def("finish", [](const Round& r) { raise(kangaroo_round_finish(r.get())); })

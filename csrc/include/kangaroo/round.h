@@ -8,9 +8,16 @@
  * and publish are kernels of this library. With conditions, all that is between open and publish
  * lies in one more IF node, which is skipped once every sequence is done.
  *
+ * Drafts may also be found without steps (in the text, say), by two more pieces: the front, which
+ * is always run, and what only such drafts need, behind the steps. Then step 0 has a gate, too:
+ *
+ *   [open][front][gate 0][IF: step 0]...[gate][IF: found][tail][publish]
+ *
  * What the caller's kernels must honour, in every mode:
  *  - `stopped` and `num_nodes` are the round's to reset: open writes stopped[b] = done[b] and
  *    num_nodes[b] = 1 before step 0. Steps set `stopped` where drafting ends, and never clear it.
+ *  - The front sets found[b], to 0 where the sequence is done, and `stopped` and num_nodes where it
+ *    has found a draft.
  *  - The rest of a chain is the caller's: step 0, or the tail for the next round, puts its root in
  *    tokens[b][0].
  *  - A sequence that is done may share a round with others that are not. Its path, its bonus token
@@ -21,8 +28,8 @@
  * With KANGAROO_ROUND_EARLY_RETURN, steps are always run, so that their kernels also
  *  - return at once, and write nothing, where stopped[b] is not 0; those of step 0 as well, since a
  *    sequence that is done has stopped from the beginning;
- * and the tail is always run, also in rounds where every sequence is done: its kernels see that in
- * done[b], not in stopped[b], which a low confidence sets too.
+ * and `found` and the tail are always run, also in rounds where every sequence is done: its kernels
+ * see that in done[b], not in stopped[b], which a low confidence sets too.
  *
  * A round belongs to one thread at a time. In libkangaroo_cuda; needs CUDA 12.4. */
 #ifndef KANGAROO_ROUND_H_
@@ -65,6 +72,7 @@ typedef struct kangaroo_round_config {
   const int32_t* path_len; /* [batch] */
   const int64_t* bonus;    /* [batch] */
   int32_t* num_nodes;      /* [batch], as in kangaroo_draft_chain; NULL: always `nodes` */
+  const int32_t* found;    /* [batch], not 0: a draft without steps; NULL: no front */
   int64_t token_stride;
   int64_t path_stride;
   const int64_t* eos_ids; /* [num_eos] on the host, copied: a token that ends its sequence */
@@ -97,14 +105,19 @@ void kangaroo_round_destroy(kangaroo_round* round);
 const int32_t* kangaroo_round_done(const kangaroo_round* round);
 
 /* Capture, in this order: capture; begin_step(0), end_step, begin_step(1), ...; begin_tail,
- * end_tail; finish. Between a begin and its end, what the caller enqueues on `stream` (not the
+ * end_tail; finish. With a front: begin_front and end_front before the steps, begin_found and
+ * end_found behind them. Between a begin and its end, what the caller enqueues on `stream` (not the
  * default stream) becomes part of the piece; a piece may be empty. Again at any time that no round
  * is unread: finish then updates the graph in place, and instantiates anew where CUDA refuses. The
  * former graph serves until then. A call in the wrong order is refused and changes nothing; any
  * other failure abandons the capture, as abort does. */
 kangaroo_status kangaroo_round_capture(kangaroo_round* round, void* stream);
+kangaroo_status kangaroo_round_begin_front(kangaroo_round* round);
+kangaroo_status kangaroo_round_end_front(kangaroo_round* round);
 kangaroo_status kangaroo_round_begin_step(kangaroo_round* round, int64_t step);
 kangaroo_status kangaroo_round_end_step(kangaroo_round* round);
+kangaroo_status kangaroo_round_begin_found(kangaroo_round* round);
+kangaroo_status kangaroo_round_end_found(kangaroo_round* round);
 kangaroo_status kangaroo_round_begin_tail(kangaroo_round* round);
 kangaroo_status kangaroo_round_end_tail(kangaroo_round* round);
 kangaroo_status kangaroo_round_finish(kangaroo_round* round);

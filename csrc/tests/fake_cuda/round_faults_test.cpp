@@ -78,6 +78,10 @@ void null_rounds() {
   EXPECT(refused(kangaroo_round_capture(nullptr, nullptr), "capture: expected a round, got NULL"));
   EXPECT(refused(kangaroo_round_begin_step(nullptr, 0), "NULL"));
   EXPECT(refused(kangaroo_round_end_step(nullptr), "NULL"));
+  EXPECT(refused(kangaroo_round_begin_front(nullptr), "NULL"));
+  EXPECT(refused(kangaroo_round_end_front(nullptr), "NULL"));
+  EXPECT(refused(kangaroo_round_begin_found(nullptr), "NULL"));
+  EXPECT(refused(kangaroo_round_end_found(nullptr), "NULL"));
   EXPECT(refused(kangaroo_round_begin_tail(nullptr), "NULL"));
   EXPECT(refused(kangaroo_round_end_tail(nullptr), "NULL"));
   EXPECT(refused(kangaroo_round_finish(nullptr), "NULL"));
@@ -92,17 +96,21 @@ void null_rounds() {
 }
 
 // Every call in the wrong place is refused and changes nothing: the capture goes on behind it.
-void wrong_order() {
-  Decoder decoder({KANGAROO_ROUND_CONDITIONAL, 2, 1, 1, {}});
+void wrong_order(bool fronted) {
+  Decoder decoder({KANGAROO_ROUND_CONDITIONAL, 2, 1, 1, {}, fronted});
   EXPECT(decoder.create() == KANGAROO_OK);
   kangaroo_round* const r = decoder.round;
   const auto only = [&](const char* allowed) {
     const auto is = [&](const char* name) { return std::strcmp(allowed, name) == 0; };
     if (!is("capture")) EXPECT(refused(kangaroo_round_capture(r, decoder.stream), "capture: "));
+    if (!is("begin_front")) EXPECT(refused(kangaroo_round_begin_front(r), "begin_front: "));
+    if (!is("end_front")) EXPECT(refused(kangaroo_round_end_front(r), "end_front: "));
     if (!is("begin_step 0")) EXPECT(refused(kangaroo_round_begin_step(r, 0), "begin_step: "));
     if (!is("begin_step 1")) EXPECT(refused(kangaroo_round_begin_step(r, 1), "begin_step: "));
     EXPECT(refused(kangaroo_round_begin_step(r, 2), "begin_step: "));
     if (!is("end_step")) EXPECT(refused(kangaroo_round_end_step(r), "end_step: expected a call "));
+    if (!is("begin_found")) EXPECT(refused(kangaroo_round_begin_found(r), "begin_found: "));
+    if (!is("end_found")) EXPECT(refused(kangaroo_round_end_found(r), "end_found: "));
     if (!is("begin_tail")) EXPECT(refused(kangaroo_round_begin_tail(r), "begin_tail: "));
     if (!is("end_tail")) EXPECT(refused(kangaroo_round_end_tail(r), "end_tail: "));
     if (!is("finish")) EXPECT(refused(kangaroo_round_finish(r), "finish: "));
@@ -112,11 +120,23 @@ void wrong_order() {
   EXPECT(refused(kangaroo_round_capture(r, nullptr), "the default stream"));
   EXPECT(refused(kangaroo_round_capture(r, cudaStreamLegacy), "the default stream"));
   EXPECT(kangaroo_round_capture(r, decoder.stream) == KANGAROO_OK);
+  if (fronted) {
+    only("begin_front");
+    EXPECT(kangaroo_round_begin_front(r) == KANGAROO_OK);
+    only("end_front");
+    EXPECT(kangaroo_round_end_front(r) == KANGAROO_OK);
+  }
   for (int64_t s = 0; s < 2; ++s) {
     only(s == 0 ? "begin_step 0" : "begin_step 1");
     EXPECT(kangaroo_round_begin_step(r, s) == KANGAROO_OK);
     only("end_step");
     EXPECT(kangaroo_round_end_step(r) == KANGAROO_OK);
+  }
+  if (fronted) {
+    only("begin_found");
+    EXPECT(kangaroo_round_begin_found(r) == KANGAROO_OK);
+    only("end_found");
+    EXPECT(kangaroo_round_end_found(r) == KANGAROO_OK);
   }
   only("begin_tail");
   EXPECT(kangaroo_round_begin_tail(r) == KANGAROO_OK);
@@ -124,8 +144,9 @@ void wrong_order() {
   EXPECT(kangaroo_round_end_tail(r) == KANGAROO_OK);
   only("finish");
   EXPECT(kangaroo_round_finish(r) == KANGAROO_OK);
-  EXPECT(fake::describe() == "open if(empty gate if(empty)) publish" ||
-         fake::describe() == "open if(gate if(empty)) publish");
+  EXPECT(fake::describe() == (fronted ? "open if(gate if(empty) gate if(empty) gate if(empty)) "
+                                        "publish"
+                                      : "open if(gate if(empty)) publish"));
   EXPECT(refused(decoder.start(1, 5), "sequence: expected 0 to 0, got 1"));
   EXPECT(refused(decoder.start(0, -1), "max_tokens"));
   EXPECT(decoder.launch() == KANGAROO_OK);
@@ -137,6 +158,7 @@ void wrong_order() {
   EXPECT(refused(decoder.launch(), "expected device 0 to be current, got 1"));
   EXPECT(refused(decoder.start(0, 1), "expected device 0 to be current, got 1"));
   EXPECT(refused(kangaroo_round_capture(r, decoder.stream), "expected device 0"));
+  fake::set_device(0);
 }
 
 // Another capture updates the executable; one that CUDA refuses is instantiated; and where neither
@@ -236,7 +258,7 @@ void every_call_fails() {
     for (int call = 1;; ++call) {
       bool reached = false;
       {
-        Decoder decoder({mode, 3, 1, 2, {}});
+        Decoder decoder({mode, 3, 1, 2, {}, true});
         fake::fail_call(call);
         const kangaroo_status status = life(decoder);
         reached = !fake::failed_call().empty();
@@ -262,7 +284,7 @@ void every_call_fails() {
 void destroyed_anywhere() {
   for (int calls = 1; calls < 80; ++calls) {
     {
-      Decoder decoder({KANGAROO_ROUND_NESTED, 3, 1, 2, {}});
+      Decoder decoder({KANGAROO_ROUND_NESTED, 3, 1, 2, {}, true});
       fake::fail_call(calls);
       life(decoder);
       decoder.launch();
@@ -278,7 +300,8 @@ void destroyed_anywhere() {
 int main() {
   configs();
   null_rounds();
-  wrong_order();
+  wrong_order(false);
+  wrong_order(true);
   captured_again();
   broken_captures();
   lost_rounds();

@@ -22,79 +22,107 @@ bool refused(kangaroo_status status, const char* says) {
   return status == KANGAROO_INVALID_ARGUMENT && found;
 }
 
-std::string steps_from(kangaroo_round_mode mode, int64_t step, int64_t num_steps) {
-  if (step == num_steps) return "";
+std::string joined(const std::string& one, const std::string& other) {
+  return one + (one.empty() || other.empty() ? "" : " ") + other;
+}
+
+std::string steps_from(const Shape& shape, int64_t step) {
+  if (step == shape.num_steps) return "";
   const std::string own = step == 0 ? "begin step" : "step";
-  const std::string rest = steps_from(mode, step + 1, num_steps);
-  if (mode == KANGAROO_ROUND_EARLY_RETURN || step == 0)
-    return own + (rest.empty() ? "" : " ") + rest;
-  if (mode == KANGAROO_ROUND_NESTED)
-    return "gate if(" + own + (rest.empty() ? "" : " ") + rest + ")";
-  return "gate if(" + own + ")" + (rest.empty() ? "" : " ") + rest;
+  const std::string rest = steps_from(shape, step + 1);
+  const bool gated = step > 0 || shape.fronted;
+  if (shape.mode == KANGAROO_ROUND_EARLY_RETURN || !gated) return joined(own, rest);
+  if (shape.mode == KANGAROO_ROUND_NESTED) return "gate if(" + joined(own, rest) + ")";
+  return joined("gate if(" + own + ")", rest);
 }
 
-std::string expected_graph(kangaroo_round_mode mode, int64_t num_steps) {
-  const std::string steps = steps_from(mode, 0, num_steps);
-  const std::string body = steps + (steps.empty() ? "" : " ") + "tail";
-  return mode == KANGAROO_ROUND_EARLY_RETURN ? "open " + body + " publish"
-                                             : "open if(" + body + ") publish";
+std::string expected_graph(const Shape& shape) {
+  const bool plain = shape.mode == KANGAROO_ROUND_EARLY_RETURN;
+  std::string body = steps_from(shape, 0);
+  if (shape.fronted) body = joined("front", joined(body, plain ? "found" : "gate if(found)"));
+  body = joined(body, "tail");
+  return plain ? "open " + body + " publish" : "open if(" + body + ") publish";
 }
 
-// Nodes in order, each behind the one before it.
-void graphs() {
+// Every mode, with a front and without.
+template <class Body>
+void in_every_mode(const Body& body) {
   for (const auto mode : kModes) {
-    for (int64_t num_steps = 0; num_steps <= 6; ++num_steps) {
-      Decoder decoder({mode, num_steps});
-      EXPECT(decoder.create() == KANGAROO_OK);
-      EXPECT(decoder.capture() == KANGAROO_OK);
-      EXPECT(fake::describe() == expected_graph(mode, num_steps));
+    for (const bool fronted : {false, true}) {
+      Shape shape;
+      shape.mode = mode;
+      shape.fronted = fronted;
+      body(shape);
     }
     fake::reset();
   }
 }
 
+// Nodes in order, each behind the one before it.
+void graphs() {
+  in_every_mode([](Shape shape) {
+    for (shape.num_steps = 0; shape.num_steps <= 6; ++shape.num_steps) {
+      Decoder decoder(shape);
+      EXPECT(decoder.create() == KANGAROO_OK);
+      EXPECT(decoder.capture() == KANGAROO_OK);
+      EXPECT(fake::describe() == expected_graph(shape));
+    }
+  });
+}
+
 void same_tokens_in_every_mode() {
-  for (const auto mode : kModes) {
-    for (int64_t num_steps = 0; num_steps <= 6; ++num_steps) {
-      for (int64_t batch = 1; batch <= toy::kMaxBatch; ++batch) {
-        Decoder decoder({mode, num_steps, batch, 1 + num_steps % 3, {}});
+  in_every_mode([](Shape shape) {
+    for (shape.num_steps = 0; shape.num_steps <= 6; ++shape.num_steps) {
+      for (shape.batch = 1; shape.batch <= toy::kMaxBatch; ++shape.batch) {
+        shape.ahead = 1 + shape.num_steps % 3;
+        Decoder decoder(shape);
         EXPECT(decoder.create() == KANGAROO_OK && decoder.capture() == KANGAROO_OK);
-        for (int64_t b = 0; b < batch; ++b) {
+        for (int64_t b = 0; b < shape.batch; ++b) {
           EXPECT(decoder.start(b, static_cast<int32_t>(20 + 9 * b)) == KANGAROO_OK);
         }
         EXPECT(decoder.run() == KANGAROO_OK);
-        for (int64_t b = 0; b < batch; ++b) {
+        for (int64_t b = 0; b < shape.batch; ++b) {
           EXPECT(decoder.written[b] ==
                  toy::expected(10 + 7 * b, {}, static_cast<int32_t>(20 + 9 * b)));
         }
       }
     }
-    fake::reset();
-  }
+  });
 }
 
-// A step is run if any sequence needs it, and no other is.
+// A step is run if any sequence needs it, and no other is; what was found is seen to if any was.
 void steps_stop() {
-  for (const auto mode : kModes) {
-    Decoder decoder({mode, 6, 2});
+  in_every_mode([](Shape shape) {
+    shape.num_steps = 6;
+    shape.batch = 2;
+    Decoder decoder(shape);
+    int num_found = 0;
     EXPECT(decoder.create() == KANGAROO_OK && decoder.capture() == KANGAROO_OK);
     for (int64_t b = 0; b < 2; ++b) EXPECT(decoder.start(b, 1000) == KANGAROO_OK);
     for (int i = 0; i < 40; ++i) {
-      const int before = decoder.memory.num_steps_run;
-      const int needed = toy::steps_needed({decoder.memory.root[0], decoder.memory.root[1]}, 6);
+      const toy::Memory before = decoder.memory;
+      const int needed = toy::steps_needed({before.root[0], before.root[1]}, shape);
+      const bool found =
+          shape.fronted && (toy::known(before.root[0]) || toy::known(before.root[1]));
       EXPECT(decoder.step() == KANGAROO_OK);
-      EXPECT(decoder.memory.num_steps_run - before == needed);
-      EXPECT(decoder.num_steps == (mode == KANGAROO_ROUND_EARLY_RETURN ? 6 : needed));
+      EXPECT(decoder.memory.num_steps_run - before.num_steps_run == needed);
+      const bool plain = shape.mode == KANGAROO_ROUND_EARLY_RETURN;
+      EXPECT(decoder.num_steps == (plain ? 6 : needed));
+      EXPECT(decoder.memory.num_found_run - before.num_found_run ==
+             (plain ? shape.fronted : found));
+      num_found += found;
     }
-  }
-  fake::reset();
+    EXPECT(shape.fronted == (num_found > 5 && num_found < 35));
+  });
 }
 
 // Of rounds without an end every token but one of each was drafted; and more were, of which some
 // were wrong.
 void counts() {
-  for (const auto mode : kModes) {
-    Decoder decoder({mode, 4, 2, 2});
+  in_every_mode([](Shape shape) {
+    shape.num_steps = 4;
+    shape.batch = shape.ahead = 2;
+    Decoder decoder(shape);
     EXPECT(decoder.create() == KANGAROO_OK && decoder.capture() == KANGAROO_OK);
     for (int64_t b = 0; b < 2; ++b) EXPECT(decoder.start(b, 1000) == KANGAROO_OK);
     for (int i = 0; i < 20; ++i) EXPECT(decoder.step() == KANGAROO_OK);
@@ -104,8 +132,7 @@ void counts() {
       EXPECT(decoder.num_drafted[b] > decoder.num_accepted[b]);
       EXPECT(decoder.num_drafted[b] < 20 * 4);
     }
-  }
-  fake::reset();
+  });
 }
 
 void ends_and_budgets() {

@@ -14,6 +14,23 @@ void begin_kernel(Work work) {
   }
 }
 
+void front_kernel(Work work) {
+  begin_kernel(work);
+  Memory& m = *work.memory;
+  for (int64_t b = 0; b < m.batch; ++b) {
+    m.found[b] = m.stopped[b] == 0 && known(m.root[b]);
+    if (m.found[b] == 0) continue;
+    int64_t* const chain = &m.tokens[b * m.nodes];
+    while (m.num_nodes[b] < m.nodes) {
+      chain[m.num_nodes[b]] = target(chain[m.num_nodes[b] - 1]);
+      ++m.num_nodes[b];
+    }
+    m.stopped[b] = 1;
+  }
+}
+
+void found_kernel(Work work) { ++work.memory->num_found_run; }
+
 void step_kernel(Work work) {
   Memory& m = *work.memory;
   bool any = false;
@@ -57,7 +74,9 @@ Decoder::Decoder(const Shape& given) : shape(given) {
   fake::add_kernel("gate", &kangaroo::_round_gate_kernel);
   fake::add_kernel("publish", &kangaroo::_round_publish_kernel);
   fake::add_kernel("begin", &begin_kernel);
+  fake::add_kernel("front", &front_kernel);
   fake::add_kernel("step", &step_kernel);
+  fake::add_kernel("found", &found_kernel);
   fake::add_kernel("tail", &tail_kernel);
 }
 
@@ -79,6 +98,7 @@ kangaroo_round_config Decoder::config() const {
   c.path_len = m.path_len.data();
   c.bonus = m.bonus.data();
   c.num_nodes = m.num_nodes.data();
+  if (shape.fronted) c.found = m.found.data();
   c.eos_ids = shape.eos_ids.data();
   c.num_eos = static_cast<int64_t>(shape.eos_ids.size());
   return c;
@@ -103,11 +123,21 @@ cudaError_t enqueue(void (*kernel)(Work), Memory* memory, cudaStream_t stream) {
 
 kangaroo_status Decoder::capture() {
   if (auto bad = kangaroo_round_capture(round, stream)) return bad;
+  if (shape.fronted) {
+    if (auto bad = kangaroo_round_begin_front(round)) return bad;
+    enqueue(&front_kernel, &memory, stream);
+    if (auto bad = kangaroo_round_end_front(round)) return bad;
+  }
   for (int64_t s = 0; s < shape.num_steps; ++s) {
     if (auto bad = kangaroo_round_begin_step(round, s)) return bad;
     if (s == 0) enqueue(&begin_kernel, &memory, stream);
     enqueue(&step_kernel, &memory, stream);
     if (auto bad = kangaroo_round_end_step(round)) return bad;
+  }
+  if (shape.fronted) {
+    if (auto bad = kangaroo_round_begin_found(round)) return bad;
+    enqueue(&found_kernel, &memory, stream);
+    if (auto bad = kangaroo_round_end_found(round)) return bad;
   }
   if (auto bad = kangaroo_round_begin_tail(round)) return bad;
   enqueue(&tail_kernel, &memory, stream);
@@ -163,11 +193,12 @@ std::vector<int64_t> expected(int64_t root, const std::vector<int64_t>& eos_ids,
   return tokens;
 }
 
-int steps_needed(const std::vector<int64_t>& roots, int64_t num_steps) {
+int steps_needed(const std::vector<int64_t>& roots, const Shape& shape) {
   int needed = 0;
   for (int64_t token : roots) {
+    if (shape.fronted && known(token)) continue;
     int steps = 0;
-    while (steps < num_steps) {
+    while (steps < shape.num_steps) {
       token = draft(token);
       ++steps;
       if (!sure(token)) break;

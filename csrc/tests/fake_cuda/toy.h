@@ -28,8 +28,10 @@ struct Memory {
   std::array<int32_t, kMaxBatch> stopped = {};
   std::array<int32_t, kMaxBatch> path_len = {};
   std::array<int64_t, kMaxBatch> bonus = {};
+  std::array<int32_t, kMaxBatch> found = {};
   const int32_t* done = nullptr;
   int num_steps_run = 0;
+  int num_found_run = 0;
   int num_tails_run = 0;
 };
 
@@ -39,6 +41,10 @@ struct Work {
 
 // The chain begins at its root.
 void begin_kernel(Work work);
+// Of some roots the chain is known without a step; what is run for these.
+inline bool known(int64_t root) { return root % 3 == 1; }
+void front_kernel(Work work);
+void found_kernel(Work work);
 void step_kernel(Work work);
 void tail_kernel(Work work);
 
@@ -48,6 +54,7 @@ struct Shape {
   int64_t batch = 1;
   int64_t ahead = 1;
   std::vector<int64_t> eos_ids = {};
+  bool fronted = false;
 };
 
 // A decoder, its round and its stream; everything is given back at the end.
@@ -86,6 +93,6 @@ class Decoder {
 std::vector<int64_t> expected(int64_t root, const std::vector<int64_t>& eos_ids,
                               int32_t max_tokens);
 // Steps that have anything to do in a round that begins at these roots.
-int steps_needed(const std::vector<int64_t>& roots, int64_t num_steps);
+int steps_needed(const std::vector<int64_t>& roots, const Shape& shape);
 
 }  // namespace toy
