@@ -53,6 +53,7 @@ def calls(dtype: torch.dtype, sm: int) -> Iterator[Call]:
         yield from growth_calls(model.name, 16, 6)
         yield commit_call(model, new)
     yield from growth_calls("largest tree", 64, 8)
+    yield copy_call()
     for model, n in product(models, NUM_NODES):
         yield from layer_calls(model, n, new)
         yield from draft_calls(model, n, new, sm)
@@ -155,6 +156,15 @@ def growth_calls(name: str, max_nodes: int, depth: int) -> Iterator[Call]:
         ranked = torch.zeros(1, num_new, 10, dtype=torch.int64)
         rule = {"first": first, "width": 2, "passes_left": 3, "sharpness": 1.5}
         yield Call("grow_tree", name, (ranked, ranked.float(), bed, trees), rule)
+
+
+def copy_call() -> Call:
+    """copy_draft behind the last three tokens."""
+    one = torch.ones(1, dtype=torch.int32)
+    trees = DraftTrees.of_roots(1, 16, 0.0, one.device)
+    verdict = Verdict(torch.zeros_like(trees.parents), one, trees.parents[:, 0].contiguous())
+    args = (torch.ones(1, NUM_SLOTS, dtype=torch.int32), verdict, trees, one, one.clone())
+    return Call("copy_draft", "16 nodes", args, {"size": 3, "count": 15})
 
 
 def commit_call(model: Model, new: Callable[..., torch.Tensor]) -> Call:

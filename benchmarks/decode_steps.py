@@ -63,7 +63,7 @@ class Rig:
         self.captured = DeviceDrafter(model, adapter, config, head=DraftHead(model.weights.lm_head))
         # What enters rounds that draft nothing: there is no adapter's norm behind.
         self.plain = StepOpByOp(model, None, self.captured.head, config.exit_layer)
-        self.chain = self.captured.new_chain(self.state, case.depth)
+        self.chain = self.captured.new_chains(self.state, case.depth).nodes
         self.root = torch.zeros(case.batch, 1, dtype=torch.int64, device=device)
         self.trees = chains(case.batch, case.depth + 1)
         self.accepted = tensors(self.trees, device)

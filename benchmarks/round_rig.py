@@ -106,7 +106,7 @@ class Rig:
     def __post_init__(self) -> None:
         b = self.buffers
         sizes = (len(self.steps), self.ahead, 1, 1)
-        outputs = (0, 0, b.path_len.data_ptr(), b.bonus.data_ptr(), 0)
+        outputs = (0, 0, b.path_len.data_ptr(), b.bonus.data_ptr(), 0, 0)
         made = self.extension.Round(
             self.mode, sizes, b.stopped.data_ptr(), outputs, (0, 0), eos_ids=[]
         )

@@ -4,18 +4,15 @@ words.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.draft_head import MAX_K, QUANTIZED, DraftChain, DraftHead
-from kangaroo_kernels.draft_trees import DraftTrees, Seedbed
+from kangaroo_kernels.draft_head import MAX_K, QUANTIZED, DraftHead
 from kangaroo_kernels.draws import DTYPES, Draws
 from kangaroo_kernels.nodes import MAX_TREE_NODES, NodeBatch
 from kangaroo_kernels.tree_attention import KV_CHUNK
-from kangaroo_kernels.verify_tree import Verdict
 
 
 def sizes(name: str, tensor: Tensor, rank: int) -> torch.Size:
@@ -219,67 +216,8 @@ def require_head(head: DraftHead, h: Tensor, k: int) -> None:
         raise ValueError(f"k: expected 1 to {min(MAX_K, head.num_ids)}, got {k}")
 
 
-def require_chain(chain: DraftChain | None, h: Tensor) -> None:
-    """One chain for each sequence of `h` [B, N, C]; N is at least 1."""
-    if chain is None:
-        return
-    batch, num_nodes, _ = h.shape
-    if num_nodes == 0:
-        raise ValueError("h: expected at least one node to append behind, got none")
-    at = (batch, sizes("chain.tokens", chain.tokens, 2)[1])
-    require("chain.tokens", chain.tokens, at, torch.int64, h.device)
-    require("chain.positions", chain.positions, at, torch.int32, h.device)
-    require("chain.num_nodes", chain.num_nodes, (batch,), torch.int32, h.device)
-    require("chain.stopped", chain.stopped, (batch,), torch.int32, h.device)
-    require("chain.threshold", chain.threshold, (batch,), torch.float32, h.device)
-
-
-def require_growth(
-    tokens: Tensor,
-    probabilities: Tensor,
-    seedbed: Seedbed,
-    trees: DraftTrees,
-    rule: tuple[int, int, int, float],
-) -> tuple[int, int, int]:
-    """Arguments of grow_tree, `rule` its numbers in their order; returns P, N and K."""
-    batch, num_new, k = sizes("tokens", tokens, 3)
-    num_places = sizes("seedbed.tokens", seedbed.tokens, 2)[1]
-    max_nodes = sizes("trees.nodes.tokens", trees.nodes.tokens, 2)[1]
-    device, i64, f64 = tokens.device, torch.int64, torch.float64
-    require("tokens", tokens, (batch, num_new, k), i64, device)
-    require("probabilities", probabilities, (batch, num_new, k), torch.float32, device)
-    dtypes = (i64, torch.int32, i64, i64, f64, torch.int32, i64, f64)
-    for name, tensor, dtype in zip(Seedbed._fields, seedbed, dtypes, strict=True):
-        more = (k,) if name in ("candidates", "waiting") else ()
-        require(f"seedbed.{name}", tensor, (batch, num_places, *more), dtype, device)
-    require_chain(trees.nodes, tokens)
-    for name, tensor in (("parents", trees.parents), ("ancestors", trees.ancestors)):
-        require(f"trees.{name}", tensor, (batch, max_nodes), i64, device)
-    first, width, passes_left, sharpness = rule
-    bounds = {
-        "k": (k, 1, MAX_K),
-        "max_nodes": (max_nodes, 1, MAX_TREE_NODES),
-        "places": (num_places, 1, MAX_TREE_NODES),
-        "first": (first, 0, num_places - num_new),
-        "width": (width, 0, num_places - num_new - first),
-        "passes_left": (passes_left, 1, MAX_TREE_NODES),
-        "newest nodes": (num_new, 1, num_places if first else 1),
-    }
+def require_bounds(bounds: dict[str, tuple[int, int, int]]) -> None:
+    """By name: a value, the least and the most that it may be."""
     for name, (value, least, most) in bounds.items():
         if not least <= value <= most:
             raise ValueError(f"{name}: expected {least} to {most}, got {value}")
-    if not 0 < sharpness < math.inf:
-        raise ValueError(f"sharpness: expected more than 0, got {sharpness}")
-    return num_places, max_nodes, k
-
-
-def verdict_like(tokens: Tensor, out: Verdict | None) -> Verdict:
-    """`out` where it is given, else a new verdict on trees of `tokens` [B, N]."""
-    batch = len(tokens)
-    if out is None:
-        path_len = tokens.new_empty(batch, dtype=torch.int32)
-        return Verdict(torch.empty_like(tokens), path_len, tokens.new_empty(batch))
-    require("out.path", out.path, tokens.shape, torch.int64, tokens.device)
-    require("out.path_len", out.path_len, (batch,), torch.int32, tokens.device)
-    require("out.bonus", out.bonus, (batch,), torch.int64, tokens.device)
-    return out

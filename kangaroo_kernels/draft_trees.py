@@ -33,6 +33,15 @@ class DraftTrees(NamedTuple):
         nodes = DraftChain.of_roots(batch, num_nodes, threshold, device)
         return cls(nodes, torch.full_like(nodes.tokens, -1), _alone(nodes.tokens))
 
+    @classmethod
+    def of_chains(
+        cls, batch: int, num_nodes: int, threshold: float, device: torch.device
+    ) -> DraftTrees:
+        """As :meth:`DraftChain.of_roots`; the rest of each tree can only be a chain."""
+        nodes = DraftChain.of_roots(batch, num_nodes, threshold, device)
+        before = torch.arange(-1, num_nodes - 1, device=device).expand(batch, num_nodes)
+        return cls(nodes, before.contiguous(), _alone(nodes.tokens).cumsum(1))
+
 
 class Seedbed(NamedTuple):
     """Trees while they grow, one per sequence: inner nodes at P places, those of each pass at its

@@ -17,6 +17,7 @@ from kangaroo_kernels.adapter_step import AdapterStep
 from kangaroo_kernels.adapter_weights import DrafterWeights
 from kangaroo_kernels.commit_path import CommitPath
 from kangaroo_kernels.compact_kv import CompactKV
+from kangaroo_kernels.copy_draft import CopyDraft
 from kangaroo_kernels.decoder_layers import DecoderLayers
 from kangaroo_kernels.draft_logits import DraftLogits
 from kangaroo_kernels.draft_step import DraftStep
@@ -82,6 +83,7 @@ IMPLS: Mapping[str, tuple[Backend, ...]] = {
     "compact_kv": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE, Backend.CUDA),
     "commit_path": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
     "grow_tree": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
+    "copy_draft": (Backend.NATIVE, Backend.TRITON, Backend.REFERENCE),
 }
 MODULES = {
     Backend.REFERENCE: "reference",
@@ -191,6 +193,7 @@ class KernelSet:
     compact_kv: CompactKV
     commit_path: CommitPath
     grow_tree: GrowTree
+    copy_draft: CopyDraft
 
     @classmethod
     def resolve(

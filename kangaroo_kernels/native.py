@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kangaroo_kernels.checks import require, require_head, require_planes, sizes
 from kangaroo_kernels.draft_head import DraftHead
+from kangaroo_kernels.draft_trees import DraftTrees
 from kangaroo_kernels.kernel_set import Target, UnsupportedError
 from kangaroo_kernels.nodes import NodeBatch
 
@@ -126,6 +127,12 @@ def nodes_address(nodes: NodeBatch, at: tuple[int, int]) -> tuple[int, int, int,
         *at,
         nodes.first_node,
     )
+
+
+def trees_address(trees: DraftTrees) -> tuple[tuple[int, ...], int, int]:
+    """Nodes with the batch and their number, parents, ancestors; what they are is known already."""
+    nodes = (*(tensor.data_ptr() for tensor in trees.nodes), *trees.parents.shape)
+    return nodes, trees.parents.data_ptr(), trees.ancestors.data_ptr()
 
 
 def head_address(head: DraftHead, h: Tensor, k: int) -> tuple[int, int, int, int, int]:

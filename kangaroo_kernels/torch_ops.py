@@ -274,6 +274,18 @@ def _grow_tree(tokens: Tensor, probabilities: Tensor, *args: Tensor, **rule: Any
     op(tokens, probabilities, Seedbed(*args[:8]), trees, **rule)
 
 
+@_op(
+    "copy_draft(Tensor(a!) text, Tensor path, Tensor path_len, Tensor bonus, "
+    "Tensor(b!) tree_tokens, Tensor(c!) tree_positions, Tensor(d!) num_nodes, Tensor(e!) stopped, "
+    "Tensor threshold, Tensor(f!) parents, Tensor(g!) ancestors, Tensor cache_seqlens, "
+    "Tensor(h!) found, *, int size, int count) -> ()",
+    lambda *_, **__: None,
+)
+def _copy_draft(text: Tensor, *args: Tensor, **rule: int) -> None:
+    verdict, trees = Verdict(*args[:3]), DraftTrees(DraftChain(*args[3:8]), *args[8:10])
+    _serve("copy_draft", args[7])(text, verdict, trees, *args[10:], **rule)
+
+
 def _drawn(logits: Tensor, *rest: Any, chain: DraftChain | None = None) -> tuple[Tensor, Tensor]:
     draws, (positions, k, token_ids) = Draws(*rest[:6]), rest[6:]
     op = _serve("draw_tokens", logits)

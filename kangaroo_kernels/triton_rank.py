@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.checks import require_chain
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
+from kangaroo_kernels.tree_checks import require_chain
 from kangaroo_kernels.triton_head import BLOCK_V, head_steps, tile_logits
 from kangaroo_kernels.triton_math import (
     COUNTS,

@@ -10,7 +10,7 @@
 #include <tuple>
 
 #include "kangaroo/compact_kv.h"
-#include "kangaroo/draft_head.h"
+#include "kangaroo/draft_trees.h"
 #include "kangaroo/status.h"
 #include "kangaroo/tensor.h"
 
@@ -109,6 +109,14 @@ inline kangaroo_draft_chain chain_of(const Chain& chain) {
           capacity};
 }
 
+// (nodes, parents, ancestors)
+using Trees = std::tuple<Chain, Address, Address>;
+
+inline kangaroo_draft_trees trees_of(const Trees& trees) {
+  const auto [nodes, parents, ancestors] = trees;
+  return {chain_of(nodes), at<int64_t>(parents), at<int64_t>(ancestors)};
+}
+
 inline void raise(kangaroo_status status) {
   switch (status) {
     case KANGAROO_OK:
@@ -137,6 +145,7 @@ void register_adapter_refresh(pybind11::module_& module);
 void register_adapter_step(pybind11::module_& module);
 void register_commit_path(pybind11::module_& module);
 void register_compact_kv(pybind11::module_& module);
+void register_copy_draft(pybind11::module_& module);
 void register_decoder_layers(pybind11::module_& module);
 void register_draft_logits(pybind11::module_& module);
 void register_draft_tokens(pybind11::module_& module);

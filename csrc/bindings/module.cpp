@@ -23,6 +23,7 @@ PYBIND11_MODULE(_C, module) {
   register_adapter_step(module);
   register_commit_path(module);
   register_compact_kv(module);
+  register_copy_draft(module);
   register_decoder_layers(module);
   register_draft_logits(module);
   register_draft_tokens(module);

@@ -253,6 +253,14 @@ void Check::chain(const kangaroo_draft_chain& chain, int64_t batch) {
   array("chain.threshold", chain.threshold, batch, 1, sizeof(float));
 }
 
+void Check::trees(const kangaroo_draft_trees& trees, int64_t batch) {
+  const int64_t capacity = trees.nodes.capacity;
+  within("chain.capacity", capacity, 1, KANGAROO_MAX_TREE_NODES);
+  chain(trees.nodes, batch);
+  array("trees.parents", trees.parents, batch, capacity, sizeof(int64_t));
+  array("trees.ancestors", trees.ancestors, batch, capacity, sizeof(int64_t));
+}
+
 void Check::rope(const kangaroo_rope& rope, int64_t head_dim) {
   at_least("rope.positions", rope.positions, 0);
   if (head_dim % 2) refuse("head_dim: expected a multiple of %lld, got %lld", 2, head_dim);

@@ -5,7 +5,7 @@
 
 #include "error.h"
 #include "kangaroo/compact_kv.h"
-#include "kangaroo/draft_head.h"
+#include "kangaroo/draft_trees.h"
 #include "kangaroo/tensor.h"
 
 namespace kangaroo {
@@ -81,6 +81,7 @@ class Check {
           int64_t layer_stride = 0);
   void cache(const kangaroo_slot_cache& cache, int64_t batch);
   void chain(const kangaroo_draft_chain& chain, int64_t batch);
+  void trees(const kangaroo_draft_trees& trees, int64_t batch);
   void rope(const kangaroo_rope& rope, int64_t head_dim);
   // Shape and addresses of `n`; what they point to is not read.
   void nodes(const kangaroo_nodes& n, int64_t batch, int64_t num_nodes, bool positions);

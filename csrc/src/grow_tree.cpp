@@ -60,7 +60,7 @@ struct Tree {
 };
 
 void check_arrays(Check& c, const Params& p) {
-  const int64_t batch = p.trees.nodes.batch, capacity = p.trees.nodes.capacity;
+  const int64_t batch = p.trees.nodes.batch;
   const kangaroo_seedbed& own = p.seedbed;
   c.array("tokens", p.tokens, batch, p.newest * p.k, sizeof(int64_t));
   c.array("probabilities", p.probabilities, batch, p.newest * p.k, sizeof(float));
@@ -72,9 +72,7 @@ void check_arrays(Check& c, const Params& p) {
   c.array("seedbed.sure", own.sure, batch, own.places, sizeof(int32_t));
   c.array("seedbed.candidates", own.candidates, batch, own.places * p.k, sizeof(int64_t));
   c.array("seedbed.waiting", own.waiting, batch, own.places * p.k, sizeof(double));
-  c.chain(p.trees.nodes, batch);
-  c.array("trees.parents", p.trees.parents, batch, capacity, sizeof(int64_t));
-  c.array("trees.ancestors", p.trees.ancestors, batch, capacity, sizeof(int64_t));
+  c.trees(p.trees, batch);
 }
 
 // The deepest node of a tree stands less than kMaxPlaces behind its root.
@@ -103,7 +101,6 @@ void check_tree(Check& c, const Params& p, int64_t b) {
 
 void check(Check& c, const Params& p) {
   c.within("k", p.k, 1, KANGAROO_MAX_K);
-  c.within("chain.capacity", p.trees.nodes.capacity, 1, kMaxPlaces);
   c.within("seedbed.places", p.seedbed.places, 1, kMaxPlaces);
   c.within("newest nodes", p.newest, 1, p.first == 0 ? 1 : p.seedbed.places);
   if (!c.ok()) return;

@@ -5,6 +5,7 @@
 #include "kangaroo/adapter_refresh.h"
 #include "kangaroo/adapter_step.h"
 #include "kangaroo/compact_kv.h"
+#include "kangaroo/copy_draft.h"
 #include "kangaroo/cuda.h"
 #include "kangaroo/decoder_layers.h"
 #include "kangaroo/draft_head.h"

@@ -30,6 +30,7 @@ inline void add_chain(Call& c, kangaroo_draft_chain& chain) {
 void add_verify_tree(Call& c, kangaroo_dtype dtype);
 void add_commit_path(Call& c, kangaroo_dtype dtype);
 void add_grow_tree(Call& c, kangaroo_dtype dtype);
+void add_copy_draft(Call& c, kangaroo_dtype dtype);
 void add_compact_kv(Call& c, kangaroo_dtype dtype);
 
 }  // namespace testing

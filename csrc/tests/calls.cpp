@@ -323,7 +323,7 @@ std::deque<Call> every_call(kangaroo_dtype dtype) {
       add_draft_tokens,    add_top1_confidence, add_topk_confidence<add_head>,
       add_verify_tree,     add_compact_kv,      add_topk_confidence<add_int8_head>,
       add_draft_logits,    add_commit_path,     add_grow_tree,
-      add_draw_tokens};
+      add_draw_tokens,     add_copy_draft};
   std::deque<Call> calls;
   for (const auto add : kAll) {
     calls.emplace_back();

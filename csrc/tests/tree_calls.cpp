@@ -1,6 +1,7 @@
 // Calls of the ops that verify trees, keep their paths and grow them.
 #include "call_parts.h"
 #include "kangaroo/commit_path.h"
+#include "kangaroo/copy_draft.h"
 #include "kangaroo/grow_tree.h"
 #include "kangaroo/verify_tree.h"
 
@@ -26,6 +27,13 @@ void add_seedbed(Call& c, kangaroo_seedbed& own, int64_t k) {
   c.address(own.candidates = c.values(std::vector<int64_t>(behind, 7)));
   c.address(own.waiting = c.values(std::vector<double>(behind, 0.25)));
   c.size(own.places = kPlaces);
+}
+
+void add_trees(Call& c, kangaroo_draft_trees& trees) {
+  add_chain(c, trees.nodes);
+  const std::vector<int64_t> nodes(static_cast<std::size_t>(kBatch * trees.nodes.capacity), 7);
+  c.address(trees.parents = c.values(nodes));
+  c.address(trees.ancestors = c.values(nodes));
 }
 
 }  // namespace
@@ -75,16 +83,32 @@ void add_grow_tree(Call& c, kangaroo_dtype dtype) {
   c.address(p.tokens = c.values(std::vector<int64_t>(kFound, 7)));
   c.address(p.probabilities = c.floats(kFound));
   add_seedbed(c, p.seedbed, kBest);
-  add_chain(c, p.trees.nodes);
-  const std::vector<int64_t> nodes(static_cast<std::size_t>(kBatch * p.trees.nodes.capacity), 7);
-  c.address(p.trees.parents = c.values(nodes));
-  c.address(p.trees.ancestors = c.values(nodes));
+  add_trees(c, p.trees);
   c.size(p.newest = kNewest);
   c.size(p.k = kBest);
   c.size(p.first = 1);
   c.size(p.width = 6);
   c.size(p.passes_left = 10);
   p.sharpness = 1.5;
+}
+
+void add_copy_draft(Call& c, kangaroo_dtype dtype) {
+  constexpr int64_t kTextSlots = 17;
+  auto& p = params_of(c, "copy_draft", dtype, kangaroo_copy_draft);
+  c.address(p.text = c.values(std::vector<int32_t>(kBatch * kTextSlots, 1)));
+  add_trees(c, p.trees);
+  c.address(p.path = c.values(std::vector<int64_t>(8, 1)));
+  for (const int64_t bad : {int64_t{-1}, int64_t{4}, INT64_MAX}) c.content(c.longs.back()[2], bad);
+  c.address(p.path_len = c.values(std::vector<int32_t>{3, 1}));
+  for (const int64_t bad : {-1, 0, 5, INT32_MAX}) c.content(c.ints.back()[1], bad);
+  c.address(p.cache_seqlens = c.values(std::vector<int32_t>{12, 0}));
+  for (const int64_t bad : {int64_t{1}, kTextSlots, int64_t{INT32_MAX}}) {
+    c.content(c.ints.back()[0], bad);
+  }
+  c.address(p.found = c.values(std::vector<int32_t>(kBatch, 7)));
+  c.size(p.slots = kTextSlots);
+  c.size(p.size = 6);
+  c.size(p.count = 3);
 }
 
 void add_compact_kv(Call& c, kangaroo_dtype dtype) {

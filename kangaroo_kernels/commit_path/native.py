@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require_chain, sizes
+from kangaroo_kernels.checks import sizes
 from kangaroo_kernels.draft_head import DraftChain
 from kangaroo_kernels.native import C, address, number_of, unsupported
 from kangaroo_kernels.nodes import SlotPlaces
+from kangaroo_kernels.tree_checks import require_chain
 from kangaroo_kernels.verify_tree import Verdict
 
 __all__ = ["commit_path", "unsupported"]

@@ -5,9 +5,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, require_chain, sizes
+from kangaroo_kernels.checks import require, sizes
 from kangaroo_kernels.draft_head import DraftChain
 from kangaroo_kernels.nodes import SlotPlaces
+from kangaroo_kernels.tree_checks import require_chain
 from kangaroo_kernels.triton_math import COUNTS, after_previous, launching, unsupported
 from kangaroo_kernels.verify_tree import Verdict
 

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require_chain, sizes
+from kangaroo_kernels.checks import sizes
 from kangaroo_kernels.draft_head import DraftChain
 from kangaroo_kernels.draws import DTYPES, Draws
 from kangaroo_kernels.native import C, address, optional_address, unsupported
+from kangaroo_kernels.tree_checks import require_chain
 
 __all__ = ["draw_tokens", "unsupported"]
 

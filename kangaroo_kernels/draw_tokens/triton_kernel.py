@@ -9,7 +9,6 @@ from torch import Tensor
 
 from kangaroo_kernels.checks import (
     require,
-    require_chain,
     require_draws,
     require_increasing,
     require_within,
@@ -17,6 +16,7 @@ from kangaroo_kernels.checks import (
 )
 from kangaroo_kernels.draft_head import MAX_K, DraftChain
 from kangaroo_kernels.draws import RACE, Draws
+from kangaroo_kernels.tree_checks import require_chain
 from kangaroo_kernels.triton_math import COUNTS, after_previous, launching, unsupported
 from kangaroo_kernels.triton_rank import keep_best, merge_best
 from kangaroo_kernels.triton_threshold import (

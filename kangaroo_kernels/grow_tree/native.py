@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require_growth
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed
-from kangaroo_kernels.native import C, address, unsupported
+from kangaroo_kernels.native import C, address, trees_address, unsupported
+from kangaroo_kernels.tree_checks import require_growth
 
 __all__ = ["grow_tree", "unsupported"]
 
@@ -22,18 +22,13 @@ def grow_tree(
     sharpness: float,
 ) -> None:
     rule = first, width, passes_left, sharpness
-    num_places, max_nodes, k = require_growth(tokens, probabilities, seedbed, trees, rule)
-    batch, num_new, _ = tokens.shape
+    num_places, _, k = require_growth(tokens, probabilities, seedbed, trees, rule)
     C.grow_tree(
         address("tokens", tokens, None, torch.int64),
         probabilities.data_ptr(),
         (*(tensor.data_ptr() for tensor in seedbed), num_places),
-        (
-            (*(tensor.data_ptr() for tensor in trees.nodes), batch, max_nodes),
-            trees.parents.data_ptr(),
-            trees.ancestors.data_ptr(),
-        ),
-        num_new,
+        trees_address(trees),
+        tokens.shape[1],
         k,
         rule,
     )

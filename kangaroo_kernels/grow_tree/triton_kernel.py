@@ -4,8 +4,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.checks import require_growth
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed
+from kangaroo_kernels.tree_checks import require_growth
 from kangaroo_kernels.triton_math import (
     COUNTS,
     after_previous,

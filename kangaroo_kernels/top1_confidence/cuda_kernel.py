@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require_chain, require_head, require_like, sizes
+from kangaroo_kernels.checks import require_head, require_like, sizes
 from kangaroo_kernels.cuda_core import allocator, number_of, start_of, stream_of, unsupported
 from kangaroo_kernels.draft_head import QUANTIZED, DraftChain, DraftHead
 from kangaroo_kernels.kernel_set import UnsupportedError
 from kangaroo_kernels.native import C
+from kangaroo_kernels.tree_checks import require_chain
 
 __all__ = ["top1_confidence", "unsupported"]
 

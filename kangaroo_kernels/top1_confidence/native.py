@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require_chain, sizes
+from kangaroo_kernels.checks import sizes
 from kangaroo_kernels.draft_head import DraftChain, DraftHead
 from kangaroo_kernels.native import C, address, head_address, number_of, unsupported
+from kangaroo_kernels.tree_checks import require_chain
 
 __all__ = ["top1_confidence", "unsupported"]
 

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, sizes, verdict_like
+from kangaroo_kernels.checks import require, sizes
 from kangaroo_kernels.cuda_core import number_of, start_of, stream_of, unsupported
 from kangaroo_kernels.native import C
+from kangaroo_kernels.tree_checks import verdict_like
 from kangaroo_kernels.verify_tree import Verdict
 
 __all__ = ["unsupported", "verify_tree"]

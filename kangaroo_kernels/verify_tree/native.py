@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import sizes, verdict_like
+from kangaroo_kernels.checks import sizes
 from kangaroo_kernels.native import C, address, number_of, optional_address, unsupported
+from kangaroo_kernels.tree_checks import verdict_like
 from kangaroo_kernels.verify_tree import Verdict
 
 __all__ = ["unsupported", "verify_tree"]

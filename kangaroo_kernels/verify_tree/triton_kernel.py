@@ -7,7 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, require_within, sizes, verdict_like
+from kangaroo_kernels.checks import require, require_within, sizes
+from kangaroo_kernels.tree_checks import verdict_like
 from kangaroo_kernels.triton_math import (
     COUNTS,
     DTYPES,

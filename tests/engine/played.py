@@ -40,10 +40,15 @@ class PlayedRounds:
             self.num_launched += 1
             self.pieces.chain.stopped.copy_(self.done)
             self.pieces.chain.num_nodes.fill_(1)
+            front = self.pieces.front
+            if front:
+                front.find()
             for number, step in enumerate(self.pieces.steps):
-                if number == 0 or not self.pieces.chain.stopped.all():
+                if number == 0 and not front or not self.pieces.chain.stopped.all():
                     self.num_steps += 1
                     step()
+            if front and front.found.any():
+                front.enter()
             self.pieces.tail(self.done)
         self._publish(self.num_steps - before)
 

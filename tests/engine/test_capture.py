@@ -1,4 +1,4 @@
-"""During a capture no memory is given back by the garbage collector."""
+"""Captures: no memory is given back by the garbage collector meanwhile; without a GPU, none."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ import weakref
 from contextlib import suppress
 
 import pytest
+import torch
 
-from kangaroo.engine.capture import no_collection
+from kangaroo.engine.capture import CapturedRounds, no_collection
+from kangaroo.engine.device_round import Front, Pieces, Shape
+from kangaroo_kernels.draft_head import DraftChain
+from kangaroo_kernels.native import C
+from kangaroo_kernels.verify_tree import Verdict
 
 
 class Graph:
@@ -32,3 +37,15 @@ def test_no_garbage_goes_in_a_capture(enabled: bool) -> None:
         assert some
     finally:
         (gc.enable if was_enabled else gc.disable)()
+
+
+@pytest.mark.skipif(not hasattr(C, "Round"), reason="the extension was built without CUDA")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="captures for real are in test_graphs_gpu.py")
+@pytest.mark.parametrize("fronted", [False, True])
+def test_no_rounds_without_a_gpu(fronted: bool) -> None:
+    chain = DraftChain.of_roots(1, 4, 0.0, torch.device("cpu"))
+    verdict = Verdict(torch.zeros_like(chain.tokens), chain.num_nodes, chain.tokens[:, 0].clone())
+    front = Front(int, int, torch.zeros_like(chain.num_nodes)) if fronted else None
+    pieces = Pieces([int], lambda done: None, chain, verdict, Shape(1, 3, (), 1), front)
+    with pytest.raises(RuntimeError, match="round: cudaGetDevice"):
+        CapturedRounds(pieces)

@@ -76,16 +76,17 @@ def decode(decoder: Decoder, request: Request, past: PastKeyValues | None = None
 
 
 def assert_same(ours: Counts, theirs: Counts, config: DraftConfig) -> None:
-    """Round by round. Only the host drafts less deep where few tokens are left: a chain keeps what
-    it would have kept, a tree that may not be deep is another tree.
+    """Round by round. Only the host drafts and copies less where few tokens are left: a chain keeps
+    what it would have kept, a tree that may not be deep is another tree.
     """
+    most = max(config.depth, config.lookup_depth if config.lookup else 0)
     said = [[t for tokens, *_ in counts for t in tokens] for counts in (ours, theirs)]
     assert said[0] == said[1]
     left = len(said[1])
     if config.draft != "tree":
         assert [tokens for tokens, *_ in ours] == [tokens for tokens, *_ in theirs]
     for mine, each in zip(ours, theirs, strict=config.draft != "tree"):
-        if left <= config.depth:
+        if left <= most:
             break
         assert mine == each
         left -= len(each[0])

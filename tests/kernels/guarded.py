@@ -29,6 +29,7 @@ from kangaroo_kernels.kernel_set import IMPLS, MODULES
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
 from tests.kernels.adapters import EPS, SIZES, refresh_inputs, step_inputs
+from tests.kernels.copies import Texts
 from tests.kernels.growing import LAST_PASS, PASS, Bed
 from tests.kernels.guarded_wholes import WHOLES, implementation, whole_calls
 from tests.kernels.rounds import Ending
@@ -127,10 +128,16 @@ def token_calls() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def device_calls() -> Iterator[tuple[str, dict[str, Any]]]:
-    """commit_path; grow_tree: a pass that adds inner nodes, and the last one."""
+    """commit_path; copy_draft up to the last slot; grow_tree: a pass that adds inner nodes, and the
+    last one.
+    """
     names = ("verdict", "chain", "exit_states", "places", "done")
     ending = dict(zip(names, Ending.of([3], [[0, 5]]).args, strict=True))
     yield "commit_path", {**ending, "lag": 1, "limit": 99}
+    for tokens in ([5, 7, 8, 5, 7], [5, 7]):
+        texts = Texts.of([tokens], 4, [2])
+        texts.text = texts.text[:, : len(tokens)].contiguous()
+        yield "copy_draft", {**vars(texts), "size": 2, "count": 3}
     for rule in (PASS, LAST_PASS):
         rows, bed = torch.rand(1, 1, 3), Bed.of([3], 5, 4, 3)
         ranked = {"tokens": torch.arange(3).expand(1, 1, 3).contiguous(), "probabilities": rows}

@@ -20,6 +20,7 @@ from kangaroo_kernels.kernel_set import KernelSet, load_impl
 from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
+from tests.kernels.copies import Texts
 from tests.kernels.growing import PASS, Bed
 from tests.kernels.rounds import Ending
 
@@ -92,6 +93,7 @@ def calls(heads: Heads, ffn: int, vocab: int) -> dict[str, tuple[int, Callable[[
         "verify_tree": (2, lambda op: op(new(1, 8, vocab), *tree)),
         "compact_kv": (1, lambda op: op(rows, tree[0], one, one)),
         "commit_path": (1, lambda op: op(*Ending.of([9], [[0, 1]], c).args, lag=1, limit=99)),
+        "copy_draft": (1, lambda op: Texts.of([[1, 1]], 4).look(op, 1, 3)),
         "grow_tree": (1, lambda op: Bed.of([9], 16, 12, 10).grow(op, torch.ones(1, 1, 10), PASS)),
     }
 

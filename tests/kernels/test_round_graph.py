@@ -45,7 +45,7 @@ class Decoder:
         self.ahead, self.num_steps = ahead, num_steps
         sizes = (num_steps, ahead, len(ROOTS), toy.nodes)
         written = toy.path_len, toy.bonus, toy.num_nodes
-        outputs = (toy.tokens.data_ptr(), 0, *(t.data_ptr() for t in written))
+        outputs = (toy.tokens.data_ptr(), 0, *(t.data_ptr() for t in written), 0)
         self.round = c.Round(
             getattr(c.RoundMode, mode.upper()),
             sizes,

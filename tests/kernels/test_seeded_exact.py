@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from kangaroo_kernels import testing
+from kangaroo_kernels.copy_draft import reference
 from kangaroo_kernels.testing import random_parents
 from tests.kernels import naive
 from tests.kernels.conftest import NUM_CASES, NUM_FUZZ_CASES, seeded
+from tests.kernels.copies import Texts
 
 
 def verify_tree(draw: random.Random, dtype: torch.dtype, op: Callable[..., Any]) -> None:
@@ -57,7 +59,25 @@ def compact_kv(draw: random.Random, dtype: torch.dtype, op: Callable[..., Any]) 
         testing.assert_same_bits(cache, right)
 
 
-CASES = {make.__name__: make for make in (verify_tree, compact_kv)}
+def copy_draft(draw: random.Random, dtype: torch.dtype, op: Callable[..., Any]) -> None:
+    """Few different tokens, so that texts repeat themselves."""
+    num_nodes, size = draw.choice([2, 5, 16, 64]), draw.choice([1, 2, 3, 5])
+    alphabet, count = draw.choice([1, 2, 6]), draw.randint(1, num_nodes - 1)
+    lengths = [draw.choice([1, 2, 9, 70, 2500]) for _ in range(draw.choice([1, 3]))]
+    path_lens = [draw.randint(1, min(length, 1 + num_nodes // 2)) for length in lengths]
+    written = [[draw.randrange(alphabet) for _ in range(length)] for length in lengths]
+    texts = Texts.of(written, num_nodes, path_lens)
+    size = min(size, texts.text.shape[1])
+    theirs = texts.copy()
+    texts.look(op, size, count)
+    theirs.look(reference.copy_draft, size, count)
+    for b, tokens in enumerate(written):
+        assert texts.text[b, : len(tokens)].tolist() == tokens
+    for mine, right in zip(texts.flat, theirs.flat, strict=True):
+        testing.assert_same_bits(mine, right)
+
+
+CASES = {make.__name__: make for make in (verify_tree, compact_kv, copy_draft)}
 PARAMETERS = seeded(CASES)
 
 

@@ -19,6 +19,7 @@ from kangaroo_kernels.kernel_set import IMPLS, auto_backend, load_impl
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.testing import Heads
 from tests.kernels.adapters import refresh_inputs, step_inputs
+from tests.kernels.copies import Texts
 from tests.kernels.growing import PASS, Bed
 from tests.kernels.heads import make_head
 from tests.kernels.rounds import Ending
@@ -83,6 +84,7 @@ def samples(dtype: torch.dtype) -> dict[str, tuple[tuple[Any, ...], dict[str, An
         "verify_tree": ((torch.randn(2, 3, 40), *verified), {}),
         "compact_kv": ((rows, path, *lengths), {}),
         "commit_path": (Ending.of([5, 7], [[0, 2], [0]]).flat, {"lag": 1, "limit": 99}),
+        "copy_draft": (Texts.of([[5, 7, 5]], 4).flat, {"size": 1, "count": 2}),
         "grow_tree": ((*best, *Bed.of([5, 7], 16, 12, 3).flat), PASS),
     }
 

@@ -25,9 +25,10 @@ struct Buffers {
   int32_t* stopped = nullptr;
   int32_t* path_len = nullptr;
   int64_t* bonus = nullptr;
+  int32_t* found = nullptr;
 };
 
-kangaroo_round_config config_of(const Buffers& buffers, kangaroo_round_mode mode) {
+kangaroo_round_config config_of(const Buffers& buffers, kangaroo_round_mode mode, bool fronted) {
   kangaroo_round_config c = {};
   c.mode = mode;
   c.num_steps = 3;
@@ -36,17 +37,35 @@ kangaroo_round_config config_of(const Buffers& buffers, kangaroo_round_mode mode
   c.stopped = buffers.stopped;
   c.path_len = buffers.path_len;
   c.bonus = buffers.bonus;
+  if (fronted) c.found = buffers.found;
   return c;
 }
 
-// Step 0 stops the sequence, so that step 1 must not run; step 2 is empty.
-bool capture(kangaroo_round* round, const Buffers& buffers, bool conditional, cudaStream_t stream) {
+// The front, or step 0, stops the sequence, so that the steps behind must not run; step 2 is empty.
+// With a front, what is run for drafts that were found writes the bonus token.
+bool capture(kangaroo_round* round, const Buffers& buffers, const kangaroo_round_config& config,
+             cudaStream_t stream) {
+  const bool conditional = config.mode != KANGAROO_ROUND_EARLY_RETURN;
+  const int64_t stopping = config.found ? -1 : 0;
   bool good = done(kangaroo_round_capture(round, stream));
+  if (config.found) {
+    good = good && done(kangaroo_round_begin_front(round));
+    good = good && ok(cudaMemsetAsync(buffers.stopped, 1, 4, stream));
+    good = good && ok(cudaMemsetAsync(buffers.found, 1, 4, stream));
+    good = good && done(kangaroo_round_end_front(round));
+  }
   for (int64_t s = 0; good && s < 3; ++s) {
     good = done(kangaroo_round_begin_step(round, s));
-    if (s == 0) good = good && ok(cudaMemsetAsync(buffers.stopped, 1, 4, stream));
-    if (s == 1 && conditional) good = good && ok(cudaMemsetAsync(buffers.bonus, 9, 8, stream));
+    if (s == stopping) good = good && ok(cudaMemsetAsync(buffers.stopped, 1, 4, stream));
+    if (s == stopping + 1 && conditional) {
+      good = good && ok(cudaMemsetAsync(buffers.bonus, 9, 8, stream));
+    }
     good = good && done(kangaroo_round_end_step(round));
+  }
+  if (config.found) {
+    good = good && done(kangaroo_round_begin_found(round));
+    good = good && ok(cudaMemsetAsync(buffers.bonus, 7, 8, stream));
+    good = good && done(kangaroo_round_end_found(round));
   }
   good = good && done(kangaroo_round_begin_tail(round));
   good = good && ok(cudaMemsetAsync(buffers.path_len, 0, 4, stream));
@@ -74,15 +93,15 @@ void decode(kangaroo_round* round, cudaStream_t stream) {
   }
 }
 
-void on_device(const Buffers& buffers, kangaroo_round_mode mode, cudaStream_t stream) {
-  const kangaroo_round_config config = config_of(buffers, mode);
-  const bool conditional = mode != KANGAROO_ROUND_EARLY_RETURN;
+void on_device(const Buffers& buffers, kangaroo_round_mode mode, bool fronted,
+               cudaStream_t stream) {
+  const kangaroo_round_config config = config_of(buffers, mode, fronted);
   kangaroo_round* round = nullptr;
   EXPECT(done(kangaroo_round_create(&config, &round)));
   if (!round) return;
   for (int times = 0; times < 3; ++times) {  // the later ones update the graph in place
-    EXPECT(ok(cudaMemset(buffers.bonus, 7, 8)) && ok(cudaDeviceSynchronize()));
-    if (!capture(round, buffers, conditional, stream)) break;
+    EXPECT(ok(cudaMemset(buffers.bonus, fronted ? 5 : 7, 8)) && ok(cudaDeviceSynchronize()));
+    if (!capture(round, buffers, config, stream)) break;
     decode(round, stream);
   }
   std::printf("mode %d: %lld instantiations for 3 captures\n", static_cast<int>(mode),
@@ -95,7 +114,7 @@ void without_device() {
   int32_t number = 0;
   int64_t token = 0;
   const kangaroo_round_config config =
-      config_of({&number, &number, &token}, KANGAROO_ROUND_CONDITIONAL);
+      config_of({&number, &number, &token, &number}, KANGAROO_ROUND_CONDITIONAL, false);
   kangaroo_round* round = nullptr;
   EXPECT(kangaroo_round_create(&config, &round) == KANGAROO_CUDA_ERROR && !round);
   EXPECT(std::strstr(kangaroo_last_error(), "round: cudaGetDevice: CUDA: ") != nullptr);
@@ -114,10 +133,10 @@ int main() {
   cudaStream_t stream = nullptr;
   EXPECT(ok(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking)));
   EXPECT(ok(cudaMalloc(&buffers.stopped, 4)) && ok(cudaMalloc(&buffers.path_len, 4)) &&
-         ok(cudaMalloc(&buffers.bonus, 8)));
+         ok(cudaMalloc(&buffers.bonus, 8)) && ok(cudaMalloc(&buffers.found, 4)));
   for (const auto mode :
        {KANGAROO_ROUND_CONDITIONAL, KANGAROO_ROUND_NESTED, KANGAROO_ROUND_EARLY_RETURN}) {
-    on_device(buffers, mode, stream);
+    for (const bool fronted : {false, true}) on_device(buffers, mode, fronted, stream);
   }
   return testing::result();
 }

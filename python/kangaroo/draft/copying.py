@@ -99,13 +99,10 @@ class CopyingDrafter:
             return RoundCosts.of_step(self.model.config, 0, device)
         return self.other.costs()
 
-    def copies(self, requests: Sequence[Request], *, least: int = 1) -> list[list[int]]:
-        """What each of `requests` drafts by itself, or []; nothing where fewer tokens than `least`
-        may be tried.
-        """
+    def copies(self, requests: Sequence[Request]) -> list[list[int]]:
+        """What each of `requests` drafts by itself, or []."""
         depth = self.config.lookup_depth
         most = depth if self.pace is None else self.pace.copies(requests)
-        most = most if most >= least else 0
         return [self.copy(request, min(most, request.num_left - 1)) for request in requests]
 
     def copy(self, request: Request, count: int) -> list[int]:

@@ -9,6 +9,7 @@ from kangaroo.draft.steps import SteppingDrafter
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import VerifiedStates
 from kangaroo_kernels.draft_head import DraftChain
+from kangaroo_kernels.draft_trees import DraftTrees
 from kangaroo_kernels.draws import Draws
 from kangaroo_kernels.exit_states import ExitStates
 
@@ -31,10 +32,10 @@ class DeviceDrafter(SteppingDrafter):
         self._write_up(state, drafting=True)
         state.adapter_kv.slots.rewind([root - self.lag for root in state.prefix_lens])
 
-    def new_chain(self, state: DecodeState, depth: int) -> DraftChain:
+    def new_chains(self, state: DecodeState, depth: int) -> DraftTrees:
         """Chains of the root alone, for every sequence of `state`, with room for `depth` drafts."""
         batch, device = len(state.requests), state.exit_states.device
-        return DraftChain.of_roots(batch, 1 + depth, self.config.confidence, device)
+        return DraftTrees.of_chains(batch, 1 + depth, self.config.confidence, device)
 
     def root(self, state: DecodeState, chain: DraftChain) -> ExitStates:
         """The roots through layers [0, E)."""

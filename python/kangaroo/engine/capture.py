@@ -48,6 +48,7 @@ class CapturedRounds:
             verdict.path_len.data_ptr(),
             verdict.bonus.data_ptr(),
             chain.num_nodes.data_ptr(),
+            pieces.front.found.data_ptr() if pieces.front else 0,
         )
         self._round = C.Round(
             getattr(C.RoundMode, MODE),
@@ -89,8 +90,12 @@ class CapturedRounds:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.use_mem_pool(self._pool), torch.cuda.stream(stream):
             pieces.chain.stopped.fill_(1)
+            if pieces.front:
+                pieces.front.find()
             for step in pieces.steps:
                 step()
+            if pieces.front:
+                pieces.front.enter()
             pieces.tail(self._done)
             stream.synchronize()
             self._round.capture(stream.cuda_stream)
@@ -102,10 +107,18 @@ class CapturedRounds:
         torch.cuda.current_stream().wait_stream(stream)
 
     def _enqueue(self, pieces: Pieces) -> None:
+        if pieces.front:
+            self._round.begin_front()
+            pieces.front.find()
+            self._round.end_front()
         for number, step in enumerate(pieces.steps):
             self._round.begin_step(number)
             step()
             self._round.end_step()
+        if pieces.front:
+            self._round.begin_found()
+            pieces.front.enter()
+            self._round.end_found()
         self._round.begin_tail()
         pieces.tail(self._done)
         self._round.end_tail()

@@ -16,10 +16,12 @@ from torch import Tensor
 from kangaroo.cache import Slots
 from kangaroo.config import MAX_TREE_NODES
 from kangaroo.draft.device import DeviceDrafter
+from kangaroo.draft.device_copies import DeviceCopies
 from kangaroo.draft.device_trees import DeviceTreeDrafter
 from kangaroo.engine.state import DecodeState
 from kangaroo.sampling.sampler import draws_of
 from kangaroo_kernels.draft_head import DraftChain
+from kangaroo_kernels.draft_trees import DraftTrees
 from kangaroo_kernels.draws import Draws
 from kangaroo_kernels.exit_states import ExitStates
 from kangaroo_kernels.nodes import NodeBatch, SlotPlaces
@@ -35,7 +37,7 @@ class Shape(NamedTuple):
         ahead: rounds that are launched before the first of them is read; more than one where the
             sequences end by what the device knows alone.
         drawn: tokens are drawn, of some sequence at least.
-        copied: the host has found the drafts in the text.
+        copied: tokens at most that are copied where a text repeats itself; 0: none are.
     """
 
     batch: int
@@ -43,7 +45,7 @@ class Shape(NamedTuple):
     eos_ids: tuple[int, ...]
     ahead: int
     drawn: bool = False
-    copied: bool = False
+    copied: int = 0
 
 
 class Outcome(NamedTuple):
@@ -62,6 +64,20 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Front:
+    """What finds drafts without a step.
+
+    Attributes:
+        find: in front of the steps. It stops chains, and sets `found` [B] int32 where it does.
+        enter: behind the steps, where some of `found` is not 0.
+    """
+
+    find: Callable[[], None]
+    enter: Callable[[], None]
+    found: Tensor
+
+
+@dataclass(frozen=True)
 class Pieces:
     """A round as callables that enqueue it on the current stream, and what they write.
 
@@ -75,6 +91,7 @@ class Pieces:
     chain: DraftChain
     verdict: Verdict
     shape: Shape
+    front: Front | None = None
 
 
 class Runtime(Protocol):
@@ -103,7 +120,8 @@ class DeviceRounds(ABC):
     them.
 
     Attributes:
-        nodes: what is verified, the roots first.
+        trees: what is verified, the roots first; nodes: theirs.
+        copies: what finds drafts in the texts; None: nothing does.
         draws: how tokens are drawn; None: they are the most probable.
         logits: [B, N, V] float32, the last round's, of all nodes.
         newest: exit states of the nodes that the next step drafts behind; None between rounds, so
@@ -118,19 +136,24 @@ class DeviceRounds(ABC):
         drafter: DeviceDrafter | DeviceTreeDrafter,
         runtime: Callable[[Pieces], Runtime],
         shape: Shape,
-        nodes: DraftChain,
+        trees: DraftTrees,
         steps: Sequence[Callable[[], None]],
     ):
-        self.state, self.shape, self.nodes = state, shape, nodes
+        self.state, self.shape, self.trees, self.nodes = state, shape, trees, trees.nodes
         self.drafter: DeviceDrafter | DeviceTreeDrafter = drafter
+        nodes, model = trees.nodes, drafter.model
         path_len = torch.ones(len(nodes.tokens), dtype=torch.int32, device=nodes.tokens.device)
         path, bonus = torch.zeros_like(nodes.tokens), torch.zeros_like(nodes.tokens[:, 0])
         self.verdict = Verdict(path, path_len, bonus)
         self.successors = torch.zeros_like(nodes.tokens)
-        vocab = len(drafter.model.weights.lm_head)
+        vocab = len(model.weights.lm_head)
         self.logits = state.exit_states.new_empty(*nodes.tokens.shape, vocab, dtype=torch.float32)
         self.draws = Draws(*map(torch.clone, self._draws())) if shape.drawn else None
-        self.runtime = runtime(Pieces(steps, self.tail, nodes, self.verdict, shape))
+        self.copies, front = None, None
+        if count := min(shape.copied, self.num_nodes - 1):
+            self.copies = DeviceCopies(state, model.kernels, drafter.config.lookup, count)
+            front = Front(self.find, self.enter, self.copies.found)
+        self.runtime = runtime(Pieces(steps, self.tail, nodes, self.verdict, shape, front))
 
     @property
     def num_nodes(self) -> int:
@@ -146,6 +169,9 @@ class DeviceRounds(ABC):
         self.drafter.take_over(state)
         nodes.tokens[:, 0] = torch.tensor([request.tokens[-1] for request in state.requests])
         nodes.positions[:, 0] = state.shallow_kv.slots.cache_seqlens
+        self.verdict.path_len.fill_(1)
+        if self.copies is not None:
+            self.copies.begin(state)
         if self.draws is not None:
             for values, new in zip(self.draws, self._draws(), strict=True):
                 values.copy_(new)
@@ -167,6 +193,15 @@ class DeviceRounds(ABC):
         while self.runtime.unread:
             self.runtime.wait()
 
+    def find(self) -> None:
+        """Drafts in the texts, which the last round has made longer; see Front."""
+        assert self.copies is not None, "only rounds that copy have a front"
+        self.copies.find(self.verdict, self.trees)
+
+    @abstractmethod
+    def enter(self) -> None:
+        """Copies through layers [0, E); see Front."""
+
     @abstractmethod
     def tail(self, done: Tensor) -> None:
         """Verification and commit; see Pieces."""
@@ -184,13 +219,13 @@ class DeviceRounds(ABC):
         path = self.verdict.path[sequence, :num_tokens]
         return self.logits[sequence].index_select(0, path)
 
-    def verify(self, nodes: NodeBatch, parents: Tensor) -> Tensor:
+    def verify(self, nodes: NodeBatch) -> Tensor:
         """All nodes through layers [E, L): last states [B, N, C]; and what is kept of them."""
         state, model, tree = self.state, self.drafter.model, self.nodes
         exit_layer, num_layers = self.drafter.config.exit_layer, model.config.num_layers
         h = state.hidden(0, self.num_nodes)
         h = model.layers(h, exit_layer, num_layers, state.deep_kv, nodes)
-        trees = tree.tokens, parents, tree.num_nodes
+        trees = tree.tokens, self.trees.parents, tree.num_nodes
         logits, choices = model.logits(h, self.logits), None
         if self.draws is not None:
             choices = model.kernels.draw_tokens(logits, self.draws, nodes.positions)[0][..., 0]

@@ -14,7 +14,7 @@ from kangaroo.draft.device import DeviceDrafter
 from kangaroo.draft.device_trees import DeviceTreeDrafter
 from kangaroo.draft.fixed_trees import FixedTreeDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
-from kangaroo.engine.chain_rounds import ChainRounds, CopiedRounds
+from kangaroo.engine.chain_rounds import ChainRounds
 from kangaroo.engine.decode import Decoder, Round, not_finite
 from kangaroo.engine.device_round import DeviceRounds, Outcome, Pieces, Runtime, Shape
 from kangaroo.engine.state import DecodeState, PastKeyValues, Request
@@ -27,18 +27,18 @@ AHEAD = 2  # rounds: while one is read and kept, the next one runs
 # Slots: caches that calls of generate keep have room for a multiple of so many, or for the target's
 # whole context. A longer text than before seldom needs others, and graphs that write to them.
 ROOM = 1024
+MOST_ROWS = 64  # of a round, for the sake of copies
 
 NewRounds = Callable[[DecodeState, Shape], DeviceRounds]
 
 
 def device_rounds(drafter: KangarooDrafter, runtime: Callable[[Pieces], Runtime]) -> NewRounds:
-    """Rounds of chains or of trees, as `drafter` drafts, and of copies."""
+    """Rounds of chains or of trees, as `drafter` drafts."""
     parts = drafter.model, drafter.adapter, drafter.config
 
     def rounds(state: DecodeState, shape: Shape) -> DeviceRounds:
-        if shape.copied or not isinstance(drafter, BranchingDrafter):
-            made = CopiedRounds if shape.copied else ChainRounds
-            return made(state, DeviceDrafter(*parts, head=drafter.head), runtime, shape)
+        if not isinstance(drafter, BranchingDrafter):
+            return ChainRounds(state, DeviceDrafter(*parts, head=drafter.head), runtime, shape)
         if drafter.config.tree_widths:
             fixed = FixedTreeDrafter(*parts, head=drafter.head)
             return FixedTreeRounds(state, fixed, runtime, shape)
@@ -54,8 +54,9 @@ class GraphDecoder(Decoder):
 
     What the device cannot decide alone, scores that a sampler shapes, and the first round behind a
     prompt of one token go as in Decoder. Rounds are launched ahead where a sequence is alone, ends
-    by what the device knows, does not copy, keeps no logits, and leaves nothing behind for a later
-    call. Sequences copy where all of them can.
+    by what the device knows, keeps no logits, and leaves nothing behind for a later call. What is
+    copied is at most as long as a round has nodes for: as many as a tree has, or together MOST_ROWS
+    where that is more than the drafts.
 
     Args:
         drafter: of the rounds that the host runs.
@@ -96,8 +97,7 @@ class GraphDecoder(Decoder):
             yield from GraphDecoder(self.drafter, self.runtime, **self.kept).generate(request, past)
             return
         self.busy = True
-        waits = past is not None or request.criteria or self.config.lookup
-        waits = waits or any(self.kept.values())
+        waits = past is not None or request.criteria or any(self.kept.values())
         self._ahead = 1 if waits else AHEAD
         try:
             yield from super().generate(request, past)
@@ -123,13 +123,12 @@ class GraphDecoder(Decoder):
         if not self._launches(state):
             self._steps_back = False
             return super().round(state)
-        copies = self._copies(state)
-        depth = self.config.lookup_depth if copies else self.depth(state)
-        rounds = self._rounds(state, depth, copied=bool(copies))
-        if isinstance(rounds, CopiedRounds):
-            rounds.say(copies)
-        # Those that were launched at another depth are read before any is at this one.
-        outcome, seconds = rounds.next(ahead=self._ahead if rounds.shape.depth == depth else 1)
+        depth = self.depth(state)
+        limits = depth, self._copied(state, depth)
+        rounds = self._rounds(state, *limits)
+        # Those that were launched with other limits are read before any is with these.
+        same = (rounds.shape.depth, rounds.shape.copied) == limits
+        outcome, seconds = rounds.next(ahead=self._ahead if same else 1)
         try:
             kept = self._keep(rounds, outcome, seconds / len(state.requests))
         except BaseException:
@@ -148,17 +147,18 @@ class GraphDecoder(Decoder):
         shaped = self.keep_scores and any(r.sampler for r in state.requests)
         return known and rows and not shaped and not self._steps_back
 
-    def _copies(self, state: DecodeState) -> list[list[int]]:
-        """What the next round drafts without a drafter; [] unless every sequence has something, and
-        where copies as long as they may be cannot be borne: a captured round verifies so many rows
-        whatever it is told.
+    def _copied(self, state: DecodeState, depth: int) -> int:
+        """Tokens of a copy at most, beside drafts so deep; 0 where copies as long as they may be
+        cannot be borne: a captured round verifies so many rows whatever it finds.
         """
         if not isinstance(self.drafter, CopyingDrafter):
-            return []
-        copies = self.drafter.copies(state.requests, least=self.config.lookup_depth)
-        return copies if all(copies) else []
+            return 0
+        most, requests = self.config.lookup_depth, state.requests
+        if self.drafter.pace is not None and self.drafter.pace.copies(requests) < most:
+            return 0
+        return min(most, max(depth, MOST_ROWS // len(requests) - 1))
 
-    def _rounds(self, state: DecodeState, depth: int, *, copied: bool) -> DeviceRounds:
+    def _rounds(self, state: DecodeState, depth: int, copied: int) -> DeviceRounds:
         """Of the sequences of `state`; captured at most once for as many."""
         live, requests = self._live, state.requests
         same = len(requests) == len(self._requests) and all(map(is_, requests, self._requests))

@@ -18,7 +18,7 @@ from kangaroo_kernels.nodes import NodeBatch
 
 
 class TreeRounds(DeviceRounds):
-    """Of trees, which stand in `trees` when they are verified."""
+    """Of trees, which stand in `trees` when they are verified. What is copied is one, too."""
 
     drafter: DeviceTreeDrafter
 
@@ -31,14 +31,19 @@ class TreeRounds(DeviceRounds):
         trees: DraftTrees,
         passes: Sequence[Pass],
     ):
-        self.trees = trees
         steps = [partial(self._step, each) for each in passes]
-        super().__init__(state, drafter, runtime, shape, trees.nodes, steps)
+        super().__init__(state, drafter, runtime, shape, trees, steps)
+
+    def through_layers(self) -> NodeBatch:
+        """All nodes through layers [0, E), where they are verified."""
+        nodes = self.placed()
+        self.drafter.through_layers(self.state, self.nodes.tokens, nodes)
+        return nodes
 
     def finish(self, nodes: NodeBatch, done: Tensor) -> None:
         """The tail from verification on."""
         state, kernels = self.state, self.drafter.model.kernels
-        h = self.verify(nodes, self.trees.parents)
+        h = self.verify(nodes)
         self.drafter.refresh(state, nodes, h, self.successors)
         if self.num_nodes > 1:
             rows = [cache.rows for cache in state.caches if cache.storage.numel()]
@@ -74,15 +79,16 @@ class GrownTreeRounds(TreeRounds):
     ):
         max_nodes = drafter.config.max_nodes
         passes = passes_of(max_nodes, shape.depth)
-        trees = drafter.new_trees(state, max_nodes if passes else 1)
+        trees = drafter.new_trees(state, max_nodes if passes or shape.copied else 1)
         self.seedbed = drafter.new_seedbed(state, passes)
         super().__init__(state, drafter, runtime, shape, trees, passes)
 
+    def enter(self) -> None:
+        """See DeviceRounds; nothing that is not done for drafts, too."""
+
     def tail(self, done: Tensor) -> None:
         """See DeviceRounds."""
-        nodes = self.placed()
-        self.drafter.through_layers(self.state, self.nodes.tokens, nodes)
-        self.finish(nodes, done)
+        self.finish(self.through_layers(), done)
 
     def grow(self, now: Pass, newest: ExitStates) -> ExitStates:
         """See TreeRounds."""
@@ -102,15 +108,19 @@ class FixedTreeRounds(TreeRounds):
         runtime: Callable[[Pieces], Runtime],
         shape: Shape,
     ):
-        self.fixed = drafter.new_fixed(state, shape.depth)
+        self.fixed = drafter.new_fixed(state, shape.depth, shape.copied)
         passes = levels_of(drafter.config.tree_widths[: shape.depth])
         super().__init__(state, drafter, runtime, shape, self.fixed.trees, passes)
 
+    def enter(self) -> None:
+        """See DeviceRounds; what is only copied passes in the tail, found or not."""
+        if self.shape.depth:
+            self.through_layers()
+
     def tail(self, done: Tensor) -> None:
         """See DeviceRounds."""
-        if self.num_nodes == 1:
-            self.drafter.root(self.state, self.trees)
-        self.finish(self.placed(), done)
+        drafted = self.shape.depth > 0
+        self.finish(self.placed() if drafted else self.through_layers(), done)
 
     def grow(self, now: Pass, newest: ExitStates) -> ExitStates:
         """See TreeRounds."""
