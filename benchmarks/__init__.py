@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m benchmarks.<name>` from the root of the repository."""
+"""Benchmarks: `python benchmarks/<name>.py` from the root of the repository."""

@@ -16,7 +16,7 @@ from benchmarks.launches import launches_of
 from benchmarks.subjects import Subject
 from benchmarks.traffic import Counter, Traffic
 from kangaroo.config import DraftConfig
-from kangaroo.draft.device import DeviceDrafter
+from kangaroo.draft.device_chains import DeviceChainDrafter
 from kangaroo.draft.steps import StepOpByOp
 from kangaroo.draft.tree import DraftTree, tensors
 from kangaroo.draft.whole import chain_drafter
@@ -60,7 +60,9 @@ class Rig:
         self.state = filled(self.decoder, case)
         device = model.weights.norm.device
         self.count = Counter(model.config, adapter.config, model.weights.norm.itemsize)
-        self.captured = DeviceDrafter(model, adapter, config, head=DraftHead(model.weights.lm_head))
+        self.captured = DeviceChainDrafter(
+            model, adapter, config, head=DraftHead(model.weights.lm_head)
+        )
         # What enters rounds that draft nothing: there is no adapter's norm behind.
         self.plain = StepOpByOp(model, None, self.captured.head, config.exit_layer)
         self.chain = self.captured.new_chains(self.state, case.depth).nodes

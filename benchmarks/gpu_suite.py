@@ -36,7 +36,6 @@ LOG_LINES = 15  # of a stage that failed, in the summary
 WORKERS = 8  # processes that share the GPU while tests compile kernels
 # Of every op one dtype, of the engine one family, of the round as a graph what it decides.
 QUICK_TESTS = "triton-bfloat16 or (test_gpu and llama-gqa-llama3) or test_every_mode_is_greedy"
-SHAPES = ("vicuna-7b", "llama-3.1-8b", "qwen3-8b", "llama-3.2-1b")
 
 
 @dataclass(frozen=True)
@@ -107,12 +106,12 @@ def decode_stages(out: tuple[str, ...], quick: bool) -> list[Stage]:
     if quick:
         few = ("--context", "128", "2048", "--batch", "1", "--repeats", "10", "--prompts", "1")
         few += ("--new-tokens", "64", "--peers", "library", "transformers")
-        return [Stage("decode", script("decode", "--shape", SHAPES[0], *few, *out), 100)]
+        return [Stage("decode", script("decode", "--shape", report.SHAPES[0], *few, *out), 100)]
     small = ("--target", "tiny-py", "--only", "race", "--prompts", "8", "--new-tokens", "256")
     return [
         *(
             Stage(f"decode-{shape}", script("decode", "--shape", shape, *out), 1800)
-            for shape in SHAPES
+            for shape in report.SHAPES
         ),
         *(
             Stage(
@@ -120,7 +119,7 @@ def decode_stages(out: tuple[str, ...], quick: bool) -> list[Stage]:
                 script("decode", "--shape", shape, "--adapter", kind, *small, *out),
                 900,
             )
-            for shape in SHAPES
+            for shape in report.SHAPES
             for kind in ADAPTER_KINDS
         ),
     ]

@@ -16,6 +16,7 @@ from kangaroo.config import AdapterConfig, AdapterKind, ModelConfig
 from kangaroo.engine.loading import load_engine, prefill_kernels, target_path
 from kangaroo.evals.prompts import held_out_prompts
 from kangaroo.models.adapter import Adapter
+from kangaroo.models.adapter_io import filled
 from kangaroo.models.families import hf_config
 from kangaroo.models.llama import Llama, LlamaWeights
 from kangaroo.pages import HugePages
@@ -177,8 +178,8 @@ def random_adapter(config: AdapterConfig, like: Tensor) -> Adapter:
             else random_weight(*p.shape, like.dtype)
             for name, p in adapter.named_parameters()
         }
-    adapter.load_state_dict(tensors, strict=True, assign=True)
-    return adapter.requires_grad_(False).eval()
+    filled(adapter, tensors)
+    return adapter
 
 
 def hf_config_of(config: ModelConfig, rope_theta: float) -> Any:

@@ -65,7 +65,11 @@ Draft = Annotated[
 ]
 TopK = Annotated[
     int | None,
-    typer.Option("--top-k", help="Tokens drafted behind one of a tree at most.", show_default="10"),
+    typer.Option(
+        "--top-k",
+        help="Tokens drafted behind one of a tree at most; for sampling see --sample-top-k.",
+        show_default="10",
+    ),
 ]
 MaxNodes = Annotated[
     int | None,

@@ -146,7 +146,7 @@ class AdapterConfig:
 
     Attributes:
         kind: "paper": keys and values from the exit state; "deep_prefix": those of verified slots
-            from exit and last state together.
+            from exit state, last state and the embedding of the token behind.
         exit_layer: E of the target it was trained for.
         max_depth, confidence: the stopping rule it was tuned for (see DraftConfig).
     """

@@ -18,7 +18,6 @@ namespace cuda_on_cpu {
 namespace {
 
 constexpr std::size_t kStackBytes = 128 * 1024;
-constexpr int kMaxThreads = 1024;
 
 std::mt19937 dice(1);
 

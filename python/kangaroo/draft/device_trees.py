@@ -10,7 +10,7 @@ from kangaroo.config import MAX_TREE_NODES, DraftConfig
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.growth import sharpness
 from kangaroo.draft.shallow import through_shallow_layers
-from kangaroo.draft.steps import SteppingDrafter
+from kangaroo.draft.steps import DeviceDrafter
 from kangaroo.engine.state import DecodeState
 from kangaroo_kernels.draft_step import Ranking
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed, widths
@@ -56,7 +56,7 @@ def grows_on_the_device(config: DraftConfig) -> bool:
     return most <= MAX_TREE_NODES
 
 
-class DeviceTreeDrafter(SteppingDrafter, BranchingDrafter):
+class DeviceTreeDrafter(DeviceDrafter, BranchingDrafter):
     """The dynamic trees of :class:`BranchingDrafter`, pass by pass, for capture. A pass that is
     left out, because every tree has stopped, changes nothing that is read.
 

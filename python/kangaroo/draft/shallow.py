@@ -18,12 +18,17 @@ def through_shallow_layers(
     states to `state.exit_states`.
     """
     h, kv = model.embed(tokens), state.shallow_kv
-    start = 1 + kv.num_nodes
-    out = state.exit_states[: len(tokens), start : start + h.shape[1]]
+    out = exit_rows(state, kv.num_nodes, tokens)
     whole = out.is_contiguous()
     done = model.layers(h, 0, exit_layer, kv, nodes, out if whole else None)
     if not whole:
         out.copy_(done)
+
+
+def exit_rows(state: DecodeState, first_node: int, tokens: Tensor) -> Tensor:
+    """Where the exit states of nodes with these `tokens` [B, N] belong: [B, N, C]."""
+    start = 1 + first_node
+    return state.exit_states[: len(tokens), start : start + tokens.shape[1]]
 
 
 def new_nodes_through_shallow_layers(

@@ -9,6 +9,7 @@ from functools import cached_property
 from torch import Tensor
 
 from kangaroo.draft.kangaroo import KangarooDrafter
+from kangaroo.draft.shallow import exit_rows
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import Adapter, BareExit
 from kangaroo.models.llama import Llama
@@ -19,7 +20,7 @@ from kangaroo_kernels.exit_states import ExitStates
 from kangaroo_kernels.nodes import NodeBatch
 
 
-class SteppingDrafter(KangarooDrafter):
+class DeviceDrafter(KangarooDrafter):
     """What drafters of chains and of trees share where nothing is read back."""
 
     @cached_property
@@ -29,8 +30,7 @@ class SteppingDrafter(KangarooDrafter):
 
     def enter(self, state: DecodeState, tokens: Tensor, nodes: NodeBatch) -> ExitStates:
         """Nodes of `tokens` [B, N] through layers [0, E); their states are in `state`, too."""
-        start = 1 + nodes.first_node
-        out = state.exit_states[: len(tokens), start : start + tokens.shape[1]]
+        out = exit_rows(state, nodes.first_node, tokens)
         return self.steps.enter(tokens, state.shallow_kv.rows, nodes, out)
 
 

@@ -1,1 +1,1 @@
-"""Decoding: what a sequence owns, the loop, and text in, text out."""
+"""Decoding: what a sequence owns, the loop, and what calls ask of it."""

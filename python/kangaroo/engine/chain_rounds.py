@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
-from kangaroo.draft.device import DeviceDrafter
+from kangaroo.draft.device_chains import DeviceChainDrafter
 from kangaroo.engine.device_round import DeviceRounds, Pieces, Runtime, Shape
 from kangaroo.engine.state import DecodeState
 
@@ -15,12 +15,12 @@ from kangaroo.engine.state import DecodeState
 class ChainRounds(DeviceRounds):
     """Of chains that are drafted, and of copies."""
 
-    drafter: DeviceDrafter
+    drafter: DeviceChainDrafter
 
     def __init__(
         self,
         state: DecodeState,
-        drafter: DeviceDrafter,
+        drafter: DeviceChainDrafter,
         runtime: Callable[[Pieces], Runtime],
         shape: Shape,
     ):

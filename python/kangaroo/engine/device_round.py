@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kangaroo.cache import Slots
 from kangaroo.config import MAX_TREE_NODES
-from kangaroo.draft.device import DeviceDrafter
+from kangaroo.draft.device_chains import DeviceChainDrafter
 from kangaroo.draft.device_copies import DeviceCopies
 from kangaroo.draft.device_trees import DeviceTreeDrafter
 from kangaroo.engine.state import DecodeState
@@ -133,14 +133,14 @@ class DeviceRounds(ABC):
     def __init__(
         self,
         state: DecodeState,
-        drafter: DeviceDrafter | DeviceTreeDrafter,
+        drafter: DeviceChainDrafter | DeviceTreeDrafter,
         runtime: Callable[[Pieces], Runtime],
         shape: Shape,
         trees: DraftTrees,
         steps: Sequence[Callable[[], None]],
     ):
         self.state, self.shape, self.trees, self.nodes = state, shape, trees, trees.nodes
-        self.drafter: DeviceDrafter | DeviceTreeDrafter = drafter
+        self.drafter: DeviceChainDrafter | DeviceTreeDrafter = drafter
         nodes, model = trees.nodes, drafter.model
         path_len = torch.ones(len(nodes.tokens), dtype=torch.int32, device=nodes.tokens.device)
         path, bonus = torch.zeros_like(nodes.tokens), torch.zeros_like(nodes.tokens[:, 0])

@@ -41,7 +41,7 @@ def taken(options: dict[str, Any], config: GenerationConfig | None = None) -> di
 
     Raises:
         ValueError: adaptive drafting beside speculative sampling, whose tokens for a seed would
-            depend on who else is decoded (see :meth:`Decoder.depth`); or copies that are asked for
+            depend on who else is decoded (see draft/pace.py); or copies that are asked for
             twice, or cannot be.
     """
     given = {name: options.pop(name) for name in DRAFT_OPTIONS & options.keys()}

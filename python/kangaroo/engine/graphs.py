@@ -10,7 +10,7 @@ import torch
 from kangaroo.config import MAX_TREE_NODES
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.copying import CopyingDrafter
-from kangaroo.draft.device import DeviceDrafter
+from kangaroo.draft.device_chains import DeviceChainDrafter
 from kangaroo.draft.device_trees import DeviceTreeDrafter
 from kangaroo.draft.fixed_trees import FixedTreeDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
@@ -38,7 +38,7 @@ def device_rounds(drafter: KangarooDrafter, runtime: Callable[[Pieces], Runtime]
 
     def rounds(state: DecodeState, shape: Shape) -> DeviceRounds:
         if not isinstance(drafter, BranchingDrafter):
-            return ChainRounds(state, DeviceDrafter(*parts, head=drafter.head), runtime, shape)
+            return ChainRounds(state, DeviceChainDrafter(*parts, head=drafter.head), runtime, shape)
         if drafter.config.tree_widths:
             fixed = FixedTreeDrafter(*parts, head=drafter.head)
             return FixedTreeRounds(state, fixed, runtime, shape)

@@ -73,11 +73,11 @@ class KangarooForCausalLM:
 
         Args:
             target: a local Hugging Face folder, or "tiny-py", the model in the package.
-            adapter: its folder, or the name of one in the target's folder `adapters`. None: no
-                drafting, but for "tiny-py", which takes its "deep_prefix".
+            adapter: its folder, or the name of one in the target's folder `adapters`. None: calls
+                must say `draft="off"` or `lookup`; but "tiny-py" takes its "deep_prefix".
             dtype: a torch dtype or its name; "auto": the checkpoint's; None: float32 on the CPU,
                 elsewhere "auto".
-            device: where to run.
+            device: where to run; the CPU unless it is said.
             backend: of the kernels: "auto", "reference", "native", "triton" or "cuda".
             draft_head: "int8" or "float8": drafts come from a copy of the head of a byte an
                 element; fewer bytes and perhaps fewer accepted drafts, the same output.
@@ -127,8 +127,7 @@ class KangarooForCausalLM:
                 `stopping_criteria` (each is called for one sequence at a time, [1, T] without
                 padding), an `attention_mask` [B, T], `past_key_values`, of :meth:`prefill` or an
                 earlier call: what the prompt begins with is taken from there, and what one sequence
-                comes to is left there; `output_logprobs`, and Kangaroo's own `draft`, `max_depth`,
-                `confidence`, `seed`, `draft_sampling`; see :meth:`rounds`.
+                comes to is left there; `output_logprobs`, and Kangaroo's own: see :meth:`rounds`.
 
         Returns:
             [B * num_return_sequences, T + new] int64 on the device of `input_ids`, an
@@ -136,7 +135,7 @@ class KangarooForCausalLM:
             a :class:`GenerateOutput`.
 
         Raises:
-            ValueError, UnsupportedError: as :meth:`rounds`, before anything is computed.
+            ValueError, UnsupportedError: as :meth:`rounds`; several sequences beside a streamer.
         """
         try:
             work = self._start(input_ids, generation_config, options)
@@ -161,11 +160,11 @@ class KangarooForCausalLM:
             confidence: drafting stops behind a token less probable than this. By default the
                 adapter's for chains and 0.4 for trees.
             draft_top_k, max_nodes, tree_widths: of trees alone; see DraftConfig.
-            lookup, lookup_depth: where the last `lookup` tokens stand in the text before, what
-                followed there is the draft, `lookup_depth` tokens (default 15) at most; elsewhere
-                the adapter drafts, if there is one. By default 0: never.
-            adaptive: True (default, but with `tree_widths`): draft less deep, or nothing for a
-                while, where it does not pay; False: always as the other options say.
+            lookup, lookup_depth: where the last `lookup` tokens (default 0: never) stand in the
+                text before, what followed there is the draft, `lookup_depth` tokens (default 15) at
+                most; elsewhere the adapter drafts, if there is one.
+            adaptive, costs: True (default, but with `tree_widths`): draft less deep, or nothing for
+                a while, where by `costs` (see DraftConfig) it does not pay; False: never.
             exit_layer: must be the adapter's; free where nothing is drafted.
             seed: of all that is drawn, in [0, 2^64): the same tokens for the same seed, whatever
                 else is decoded and however it is drafted. By default from torch's own generator, so
@@ -220,7 +219,8 @@ class KangarooForCausalLM:
         generation_config: GenerationConfig | None = None,
         **options: Any,
     ) -> Request:
-        """One sequence for :meth:`batch`, by `options` as :meth:`generate` has them.
+        """One sequence for :meth:`batch`, by options of :meth:`generate`, but for drafting and
+        outputs.
 
         Raises:
             ValueError: as :meth:`rounds`, or an option that is the batch's or of no effect here.

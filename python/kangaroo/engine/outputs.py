@@ -33,8 +33,8 @@ class GenerateOutput(ModelOutput):
     speculation: Speculation | None = None
 
 
-def padded(rows: Sequence[list[int]], pad_id: int | None, *, left: bool = False) -> Tensor:
-    """[B, T] int64, as long as the longest; `pad_id` may be None where all are."""
+def padded(rows: Sequence[list[int]], pad_id: int, *, left: bool = False) -> Tensor:
+    """[B, T] int64, as long as the longest."""
     longest = max(map(len, rows))
     filled = [[pad_id] * (longest - len(row)) for row in rows]
     pairs = zip(filled, rows, strict=True)

@@ -109,7 +109,7 @@ class DecodeState:
 
     @property
     def lags(self) -> list[int]:
-        """[B] committed slots that the adapter has not seen: 0 or 1."""
+        """[B] committed slots that the adapter has not seen; while it drafts 0 or 1."""
         seen = self.adapter_kv.slots.committed
         return [root - n for root, n in zip(self.prefix_lens, seen, strict=True)]
 

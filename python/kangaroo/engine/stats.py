@@ -13,7 +13,9 @@ from kangaroo.engine.decode import Round
 
 @dataclass(frozen=True)
 class StageSeconds:
-    """Host time of prefill, and of all rounds' drafting, verification and commit, in seconds."""
+    """Host time of prefill, and of all rounds' drafting, verification and commit, in seconds. A
+    round that a GPU runs alone is all verification.
+    """
 
     prefill: float = 0.0
     draft: float = 0.0
@@ -132,7 +134,7 @@ class Rounds(Iterator[Round]):
     """The rounds of one sequence as they are decoded, and their statistics so far.
 
     Attributes:
-        done: those that are.
+        done: those that have been decoded.
     """
 
     def __init__(

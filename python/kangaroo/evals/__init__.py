@@ -1,1 +1,1 @@
-"""Measuring: prompts, and paired runs on them in one process."""
+"""Measuring: prompts, paired runs on them in one process, tuning, and whether output is exact."""

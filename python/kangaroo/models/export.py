@@ -10,7 +10,6 @@ eos_token_ids joined by commas, fingerprint.* of the target.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Set
 from dataclasses import fields
 from pathlib import Path
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from kangaroo.config import DraftConfig
 from kangaroo.models.adapter import Adapter
+from kangaroo.models.files import flush
 from kangaroo.models.llama import Llama
 
 FORMAT, VERSION = "kangaroo", 1
@@ -68,8 +68,7 @@ def save_export(
     with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as workshop:
         new = Path(workshop, "new")
         save_file(tensors, new, metadata=metadata)
-        with new.open("rb") as stream:
-            os.fsync(stream.fileno())
+        flush(new)
         new.replace(out)
 
 
@@ -82,12 +81,6 @@ def is_export(file: Path) -> bool:
         return False
 
 
-def max_context(model: Llama) -> int:
-    """Tokens of context that an embedder may use: no layer looks back less far."""
-    config = model.config
-    return min(config.max_seq_len, config.sliding_window or config.max_seq_len)
-
-
 def _tensors(model: Llama, adapter: Adapter | None) -> dict[str, Tensor]:
     weights = model.weights
     named = {"embed": weights.embed, "norm": weights.norm}
@@ -98,7 +91,7 @@ def _tensors(model: Llama, adapter: Adapter | None) -> dict[str, Tensor]:
             tensor = getattr(layer, field.name)
             if tensor is not None:
                 named[f"layers.{number}.{field.name}"] = tensor
-    named["rope"] = model.rope[:, : max_context(model)]
+    named["rope"] = model.rope[:, : model.config.context_len]
     if adapter is not None:
         named |= {f"adapter.{name}": p for name, p in adapter.named_parameters()}
     return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
@@ -109,7 +102,7 @@ def _metadata(model: Llama, adapter: Adapter | None) -> dict[str, str]:
     config = model.config
     rule = DraftConfig(exit_layer=1, max_depth=0) if adapter is None else adapter.config.draft()
     numbers = {name: getattr(config, name) for name in TARGET_FIELDS}
-    numbers |= {"max_seq_len": max_context(model), "exit_layer": rule.exit_layer}
+    numbers |= {"max_seq_len": model.config.context_len, "exit_layer": rule.exit_layer}
     numbers |= {"max_depth": rule.max_depth, "confidence": rule.confidence}
     if adapter is not None:
         numbers |= {f"adapter_{name}": getattr(adapter.config, name) for name in ADAPTER_FIELDS}

@@ -55,7 +55,7 @@ class TrainReport:
 
     Attributes:
         out: the folder written to.
-        completed: False: interrupted; a checkpoint is in `out`, and `resume` continues from it.
+        completed: False: interrupted; `resume` continues from the checkpoint.
         num_steps: optimiser steps done since the very beginning.
         seconds: wall time of this call's steps.
         tokens_per_s: mean over this call's steps.

@@ -9,9 +9,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from kangaroo.config import AdapterConfig, EagleConfig, MedusaConfig, ModelConfig
+from kangaroo.engine.loading import load_tokenizer
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.eagle import Eagle
 from kangaroo.models.families import model_config
@@ -102,7 +102,7 @@ def prepare(
     device = own_device(pick_device(config.device))
     student.module.to(device)
     target = load_target(config, team, device)
-    tokenizer = AutoTokenizer.from_pretrained(config.model)
+    tokenizer = load_tokenizer(config.model)
     fraction = config.windows.held_out_fraction
     train, held = training_documents(config.data, config.model, tokenizer, fraction)
     bos = bos_of(tokenizer)

@@ -1,1 +1,1 @@
-"""tiny-py, the embedded model: how its corpus, tokenizer, weights and adapters are made."""
+"""tiny-py, the embedded model: its corpus, tokenizer, weights and adapters; how it is widened."""

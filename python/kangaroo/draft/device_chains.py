@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kangaroo.draft.shallow import through_shallow_layers
-from kangaroo.draft.steps import SteppingDrafter
+from kangaroo.draft.steps import DeviceDrafter
 from kangaroo.engine.state import DecodeState
 from kangaroo.models.adapter import VerifiedStates
 from kangaroo_kernels.draft_head import DraftChain
@@ -14,7 +14,7 @@ from kangaroo_kernels.draws import Draws
 from kangaroo_kernels.exit_states import ExitStates
 
 
-class DeviceDrafter(SteppingDrafter):
+class DeviceChainDrafter(DeviceDrafter):
     """The chains of :class:`KangarooDrafter`, step by step, for capture: what a step does is the
     same in every round. A step that is left out, because every chain has stopped, changes nothing
     that is read.
