@@ -23,6 +23,7 @@ from kangaroo.cli_loading import load
 
 if TYPE_CHECKING:
     from kangaroo.engine.llm import KangarooForCausalLM
+    from kangaroo.evals.prompts import Prompt
 
 # torch and transformers take seconds to import: commands import what they need.
 app = typer.Typer(cls=terminal.Commands, rich_markup_mode=None, add_completion=False)
@@ -96,7 +97,7 @@ def generate(
 @app.command()
 def bench(
     *,
-    prompts: Annotated[Path, typer.Option(help='JSON lines, each {"prompt": "..."}.')],
+    prompts: Annotated[Path, typer.Option(help=opt.PROMPTS)],
     model: opt.Model = "tiny-py",
     adapter: opt.Adapter = None,
     repeats: opt.Repeats = 3,
@@ -130,7 +131,7 @@ def bench(
     """
     from kangaroo.evals.prompts import read_prompts
 
-    texts = read_prompts(prompts)
+    read = read_prompts(prompts)
     place: dict[str, Any] = {"dtype": dtype, "device": device, "backend": backend}
     llm = load(model, adapter, **place, draft_head=draft_head, draft_vocab=draft_vocab)
     drafting = {"draft": draft, "max_depth": max_depth, "confidence": confidence, "lookup": lookup}
@@ -138,7 +139,7 @@ def bench(
     sampling = opt.sampling(temperature, seed, top_k=sample_top_k, top_p=top_p, min_p=min_p)
     ends = {"max_new_tokens": max_new_tokens, "stop_strings": stop or None}
     options = _options(llm, sampling, **ends, **drafting, adaptive=adaptive)
-    _bench(llm, texts, options, repeats, as_json)
+    _bench(llm, read, options, repeats, as_json)
 
 
 @app.command()
@@ -206,20 +207,15 @@ def _prompt_ids(llm: KangarooForCausalLM, text: str, chat: bool, system: str | N
     """Tokens of the prompt, as it is or in the model's chat template.
 
     Raises:
-        ValueError: the model has no template, it refuses the messages, or nobody asked for it.
+        ValueError: as :meth:`Prompt.ids`, or there is a system's message and no chat.
     """
-    if not chat:
-        if system is not None:
-            raise ValueError("system: has no effect without --chat")
-        return list(llm.tokenizer(text)["input_ids"])
-    if llm.tokenizer.chat_template is None:
-        raise ValueError("chat: expected a model with a chat template, got one without")
-    from kangaroo.train.chat import encode_prompt
+    from kangaroo.evals.prompts import Prompt
 
-    messages = [{"role": "user", "content": text}]
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
-    return encode_prompt(messages, llm.tokenizer)
+    if system is not None and not chat:
+        raise ValueError("system: has no effect without --chat")
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    messages.append({"role": "user", "content": text})
+    return Prompt(text, messages if chat else None).ids(llm.tokenizer)
 
 
 def _options(llm: KangarooForCausalLM, sampling: dict[str, Any], **given: Any) -> dict[str, Any]:
@@ -271,12 +267,16 @@ def _compare(
 
 
 def _bench(
-    llm: KangarooForCausalLM, texts: list[str], options: dict[str, Any], repeats: int, as_json: bool
+    llm: KangarooForCausalLM,
+    prompts: list[Prompt],
+    options: dict[str, Any],
+    repeats: int,
+    as_json: bool,
 ) -> None:
     from kangaroo.evals import paired
     from kangaroo.reports import bench_table
 
-    all_ids = [llm.tokenizer(text)["input_ids"] for text in texts]
+    all_ids = [prompt.ids(llm.tokenizer) for prompt in prompts]
     paired.warm_up(llm, all_ids[0], **options)
     with terminal.progress() as bar:
         results = [
@@ -289,6 +289,7 @@ def _bench(
         seeded = {"seed": options.get("seed")}
         terminal.write_json({"prompts": each_prompt, "total": totals} | seeded)
     else:
+        texts = [prompt.text for prompt in prompts]
         terminal.show(bench_table(texts, results, totals))
     raise typer.Exit(0 if totals["identical"] else terminal.FAILED)
 

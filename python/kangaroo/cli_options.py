@@ -11,6 +11,7 @@ import typer
 DEBUG = "kangaroo.debug"  # where a context keeps whether tracebacks are wanted
 EXIT_LAYER_HELP = "Layer the adapter leaves the target at."
 KIND_HELP = "paper or deep_prefix."
+PROMPTS = 'JSON lines, each {"prompt": "..."} or, for a chat template, {"messages": [...]}.'
 
 
 def _keep_debug(context: typer.Context, wanted: bool) -> bool:

@@ -14,6 +14,7 @@ from kangaroo.cli_loading import load
 
 if TYPE_CHECKING:
     from kangaroo.engine.llm import KangarooForCausalLM
+    from kangaroo.evals.prompts import Prompt
     from kangaroo.evals.tuning import Settings, Tuning
 
 ADAPTERS = typer.Option("--adapter", metavar="DIR", help="Folder of an adapter; give each to try.")
@@ -23,7 +24,7 @@ OUT = typer.Option(help="File to write the choice and all figures to, as JSON.")
 
 def tune(
     *,
-    prompts: Annotated[Path, typer.Option(help='JSON lines, each {"prompt": "..."}.')],
+    prompts: Annotated[Path, typer.Option(help=opt.PROMPTS)],
     model: opt.Model = "tiny-py",
     adapters: Annotated[list[str], ADAPTERS],
     max_new_tokens: opt.MaxNewTokens = 64,
@@ -50,10 +51,10 @@ def tune(
 
     if out is not None and not out.parent.is_dir():
         raise ValueError(f"{out.parent}: no such folder")
-    settings, texts = Settings(max_new_tokens, max_depth), read_prompts(prompts)
+    settings, read = Settings(max_new_tokens, max_depth), read_prompts(prompts)
     first = load(model, adapters[0], dtype=dtype, device=device, backend=backend)
     homes = _homes(first.path, adapters)
-    tuning = _tune(first, homes, texts, settings)
+    tuning = _tune(first, homes, read, settings)
     if write:
         for name, home in homes.items():
             rule = tuning.best_chain(name).options
@@ -83,7 +84,7 @@ def _homes(target: Path, adapters: list[str]) -> dict[str, Path]:
 
 
 def _tune(
-    first: KangarooForCausalLM, homes: dict[str, Path], texts: list[str], settings: Settings
+    first: KangarooForCausalLM, homes: dict[str, Path], prompts: list[Prompt], settings: Settings
 ) -> Tuning:
     from kangaroo.engine.llm import KangarooForCausalLM
     from kangaroo.engine.loading import load_bound_adapter
@@ -93,7 +94,7 @@ def _tune(
     for name, home in homes.items():
         adapter = load_bound_adapter(home, first.path, like.dtype, like.device)
         llms[name] = KangarooForCausalLM(first.model, adapter, first.path, first.generation_config)
-    all_ids = [first.tokenizer(text)["input_ids"] for text in texts]
+    all_ids = [prompt.ids(first.tokenizer) for prompt in prompts]
     with terminal.progress() as bar:
         task = bar.add_task("", total=tuning.STEPS * len(llms) + 1)
 

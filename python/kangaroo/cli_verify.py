@@ -15,9 +15,7 @@ from kangaroo.cli_loading import load
 if TYPE_CHECKING:
     from kangaroo.evals.subject import Subject
 
-PROMPTS = typer.Option(
-    help='JSON lines, each {"prompt": "..."}.', show_default="four beginnings of Python"
-)
+PROMPTS = typer.Option(help=opt.PROMPTS, show_default="four beginnings of Python")
 DRAWS = typer.Option(help="Sampled continuations per prompt and way of decoding, for their law.")
 
 
@@ -50,9 +48,9 @@ def verify(
 
     check_free(out)
     settings = Settings(max_new_tokens, seed, draws)
-    texts = BUILT_IN if prompts is None else read_prompts(prompts)
+    read = BUILT_IN if prompts is None else read_prompts(prompts)
     llm = load(model, adapter, dtype=dtype, device=device, backend=backend)
-    subject = Subject(llm, tuple(tuple(llm.tokenizer(t)["input_ids"]) for t in texts), settings)
+    subject = Subject(llm, tuple(tuple(p.ids(llm.tokenizer)) for p in read), settings)
     certificate = _certify(subject, model, adapter)
     out.write_text(json.dumps(certificate, indent=2) + "\n", encoding="utf-8")
     if as_json:

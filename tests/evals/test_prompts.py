@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,36 @@ from tests.folders import TEXTS, VOCAB_SIZE
 def test_the_prompt_of_every_line(tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"prompt": "a\\nb"}\n\n{"prompt": "é\u2028", "id": 3}\r\n', encoding="utf-8")
-    assert read_prompts(file) == ["a\nb", "é\u2028"]
+    assert [prompt.text for prompt in read_prompts(file)] == ["a\nb", "é\u2028"]
+
+
+def test_conversations(tmp_path: Path) -> None:
+    """In the words of training data; tokens are those of the model's template, up to the answer."""
+    file = tmp_path / "prompts.jsonl"
+    turns = [{"from": "system", "value": "be brief"}, {"from": "human", "value": "hello"}]
+    file.write_text(json.dumps({"messages": turns}), encoding="utf-8")
+    (prompt,) = read_prompts(file)
+    assert prompt.text == "hello"
+    tokenizer = corpus.train_tokenizer(TEXTS, VOCAB_SIZE)
+    with pytest.raises(ValueError, match="^chat: expected a model with a chat template"):
+        prompt.ids(tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    assert tokenizer.decode(prompt.ids(tokenizer)) == "<system>be brief<user>hello"
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b'{"prompt": "a"}\nodd\n', ":2: not valid JSON"),
-        (b'{"text": "a"}', ":1: expected an object with a text"),
-        (b'{"prompt": ""}', ":1: expected an object with a text"),
-        (b"[]", ":1: expected an object with a text"),
+        (b'{"text": "a"}', ":1: expected an object with one of"),
+        (b'{"prompt": ""}', ":1: expected an object with one of"),
+        (
+            b'{"prompt": "a", "messages": [{"role": "user", "content": "b"}]}',
+            ":1: expected an object with one of",
+        ),
+        (b'{"messages": []}', ":1: messages: expected a list of at least one message"),
+        (b'{"messages": [{"role": "user"}]}', r":1: messages: \[0\].content: expected a string"),
+        (b"[]", ":1: expected an object with one of"),
         (b"\n \n", ": no prompts; expected one object a line"),
         (b'{"prompt": "\xff"}', ": not UTF-8"),
     ],

@@ -23,7 +23,7 @@ def test_replays_are_decoding(kind: AdapterKind) -> None:
     continuation ends early, where decoding may draft behind the end, and no round more.
     """
     llm = KangarooForCausalLM.from_pretrained("tiny-py", kind)
-    prompts = [llm.tokenizer(text)["input_ids"] for text in BUILT_IN[:2]]
+    prompts = [prompt.ids(llm.tokenizer) for prompt in BUILT_IN[:2]]
     given: dict[str, Any] = {"max_new_tokens": NUM_TOKENS, "adaptive": False}
     eos = llm.rounds(prompts[1], **given, eos_token_id=None)
     last = [token for each in eos for token in each.tokens][25]

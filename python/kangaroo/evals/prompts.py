@@ -3,26 +3,60 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from kangaroo.train.chat import Message, encode_prompt
+from kangaroo.train.documents import messages_of
 from kangaroo.zoo import corpus
+
+EXPECTED = '{"prompt": "..."} or {"messages": [...]}'
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is to be continued.
+
+    Attributes:
+        text: as it is; or the last message.
+        messages: a conversation, whose next answer is wanted; None: there is only `text`.
+    """
+
+    text: str
+    messages: Sequence[Message] | None = None
+
+    def ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Tokens: of a conversation in the model's chat template.
+
+        Raises:
+            ValueError: the model has no template, or it refuses the conversation.
+        """
+        if self.messages is None:
+            return list(tokenizer(self.text)["input_ids"])
+        if tokenizer.chat_template is None:
+            raise ValueError("chat: expected a model with a chat template, got one without")
+        return encode_prompt(list(self.messages), tokenizer)
+
 
 # Starts that tiny-py knows how to continue, and that no other model minds.
 BUILT_IN = (
-    'def fibonacci(n):\n    """Return the n-th Fibonacci number."""\n',
-    "import os\nimport sys\n\n\ndef main(argv=None):\n",
-    "class Node:\n    def __init__(self, value, next=None):\n",
-    'for name in sorted(names):\n    if not name.startswith("_"):\n',
+    Prompt('def fibonacci(n):\n    """Return the n-th Fibonacci number."""\n'),
+    Prompt("import os\nimport sys\n\n\ndef main(argv=None):\n"),
+    Prompt("class Node:\n    def __init__(self, value, next=None):\n"),
+    Prompt('for name in sorted(names):\n    if not name.startswith("_"):\n'),
 )
 
 
-def read_prompts(file: Path) -> list[str]:
-    """The `prompt` of every line of a JSON-lines file; blank lines are skipped.
+def read_prompts(file: Path) -> list[Prompt]:
+    """Of every line of a JSON-lines file its `prompt`, a text, or its `messages`, a conversation as
+    in training; blank lines are skipped.
 
     Raises:
-        ValueError: no such file, a line that is no object with a text `prompt`, or no line at all.
+        ValueError: no such file, a line that has not one of them, or no line at all.
     """
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
@@ -32,7 +66,7 @@ def read_prompts(file: Path) -> list[str]:
         raise ValueError(f"{file}: not UTF-8: {error.reason}") from error
     prompts = [_prompt(f"{file}:{n}", line) for n, line in enumerate(lines, 1) if line.strip()]
     if not prompts:
-        raise ValueError(f'{file}: no prompts; expected one object a line: {{"prompt": "..."}}')
+        raise ValueError(f"{file}: no prompts; expected one object a line: {EXPECTED}")
     return prompts
 
 
@@ -65,12 +99,18 @@ def held_out_prompts(
     }
 
 
-def _prompt(where: str, line: str) -> str:
+def _prompt(where: str, line: str) -> Prompt:
     try:
-        content = json.loads(line)
+        content: Any = json.loads(line)
     except ValueError as error:
         raise ValueError(f"{where}: not valid JSON: {error}") from error
-    prompt = content.get("prompt") if isinstance(content, dict) else None
-    if not isinstance(prompt, str) or not prompt:
-        raise ValueError(f'{where}: expected an object with a text: {{"prompt": "..."}}')
-    return prompt
+    fields = content if isinstance(content, dict) else {}
+    try:
+        messages, text = messages_of(fields), fields.get("prompt")
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    if messages is not None and "prompt" not in fields:
+        return Prompt(messages[-1]["content"], messages)
+    if messages is not None or not isinstance(text, str) or not text:
+        raise ValueError(f"{where}: expected an object with one of {EXPECTED}")
+    return Prompt(text)
