@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
+from kangaroo.engine.capture import uncaptured
 from kangaroo.engine.loading import target_path, torch_device, torch_dtype
 from kangaroo.models.families import model_config
 from kangaroo_kernels import Target, UnsupportedError, native
 from kangaroo_kernels.kernel_set import IMPLS, auto_backend, explain
 
+CAPTURED = "Rounds are CUDA graphs: one launch each."
 PACKAGES = ("kangaroo", "torch", "transformers", "triton", "safetensors", "numpy", "typer", "rich")
 
 
@@ -103,6 +105,10 @@ def _notes(target: Target, kernels: dict[str, Any]) -> list[str]:
         )
     if not torch.cuda.is_available():
         notes.append("torch finds no CUDA device here: everything runs on the CPU.")
+    elif target.device.type == "cuda":
+        serving = {kernel["serves"] for kernel in kernels.values()} - {None}
+        refused = uncaptured(target.device, serving)
+        notes.append(f"Rounds are run by the host: {refused}." if refused else CAPTURED)
     if missing := [op for op, kernel in kernels.items() if kernel["serves"] is None]:
         notes.append(
             f"Nothing serves {', '.join(missing)} on {target.device.type} by itself; "

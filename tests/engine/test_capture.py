@@ -1,15 +1,20 @@
-"""Captures: no memory is given back by the garbage collector meanwhile; without a GPU, none."""
+"""Captures: no memory is given back by the garbage collector meanwhile; where there are none, and
+what is said of it.
+"""
 
 from __future__ import annotations
 
 import gc
 import weakref
 from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from kangaroo.engine.capture import CapturedRounds, no_collection
+from kangaroo.engine import capture
+from kangaroo.engine.capture import CapturedRounds, captured_rounds, no_collection, uncaptured
 from kangaroo.engine.device_round import Front, Pieces, Shape
 from kangaroo_kernels.draft_head import DraftChain
 from kangaroo_kernels.native import C
@@ -49,3 +54,23 @@ def test_no_rounds_without_a_gpu(fronted: bool) -> None:
     pieces = Pieces([int], lambda done: None, chain, verdict, Shape(1, 3, (), 1), front)
     with pytest.raises(RuntimeError, match="round: cudaGetDevice"):
         CapturedRounds(pieces)
+
+
+def test_where_the_host_runs_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    assert uncaptured(torch.device("cpu"), {"native"}) == (
+        "CUDA graphs run on CUDA devices, not on cpu"
+    )
+    refused = uncaptured(cuda, {"triton", "reference", "library"})
+    assert refused == "ops of library, reference read lengths on the host"
+    monkeypatch.setattr(capture, "C", SimpleNamespace(Round=None))
+    assert uncaptured(cuda, {"triton", "cuda"}) is None
+
+
+def test_an_extension_without_cuda_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence would cost its user most of the speed."""
+    monkeypatch.setattr(capture, "C", SimpleNamespace())
+    kernels = SimpleNamespace(backends={"linear": "triton"})
+    model: Any = SimpleNamespace(rope=SimpleNamespace(device=torch.device("cuda")), kernels=kernels)
+    with pytest.warns(UserWarning, match="built without CUDA.*reinstall with nvcc"):
+        assert captured_rounds(model) is None

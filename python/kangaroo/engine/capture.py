@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import warnings
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,18 +15,30 @@ from kangaroo.models.llama import Llama
 from kangaroo_kernels import Backend
 from kangaroo_kernels.native import C
 
+NOT_BUILT = (
+    "the C++ extension was built without CUDA, so none is a CUDA graph (the same tokens, more "
+    "slowly); reinstall with nvcc on the PATH"
+)
 # Of `_C.RoundMode`. On an H200 a step of 16 kernels that is left out costs 0.04 us, where steps
 # side by side cost 4.3 and kernels that return early 19.7; one that is run 25.2 (26.8, 22.8).
 MODE = "NESTED"
 
 
 def captured_rounds(model: Llama) -> type[CapturedRounds] | None:
-    """What runs rounds of `model` without the host; None where the host must run them: on a CPU,
-    without the extension that has them, and with ops that read lengths on the host.
-    """
-    launched = set(model.kernels.backends.values()) <= {Backend.TRITON.value, Backend.CUDA.value}
-    there = model.rope.is_cuda and hasattr(C, "Round")
-    return CapturedRounds if there and launched else None
+    """What runs rounds of `model` without the host; None where the host must run them."""
+    refused = uncaptured(model.rope.device, set(model.kernels.backends.values()))
+    if refused == NOT_BUILT:
+        warnings.warn(f"the host runs every round: {refused}", stacklevel=2)
+    return CapturedRounds if refused is None else None
+
+
+def uncaptured(device: torch.device, backends: Collection[str]) -> str | None:
+    """Why rounds by ops of these `backends` on `device` are not captured."""
+    if device.type != "cuda":
+        return f"CUDA graphs run on CUDA devices, not on {device.type}"
+    if host := sorted(set(backends) - {Backend.TRITON.value, Backend.CUDA.value}):
+        return f"ops of {', '.join(host)} read lengths on the host"
+    return None if hasattr(C, "Round") else NOT_BUILT
 
 
 class CapturedRounds:
