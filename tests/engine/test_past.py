@@ -202,9 +202,17 @@ def test_refusals(llm: KangarooForCausalLM) -> None:
     other = KangarooForCausalLM(llm.model, llm.adapter, llm.path, llm.generation_config)
     with pytest.raises(ValueError, match="^past_key_values: expected those of this model, got"):
         generate(llm, ids, past_key_values=other.prefill(ids))
-    past = PastKeyValues()
-    generate(llm, ids, past_key_values=past, draft="off")
-    with pytest.raises(
-        ValueError, match="^past_key_values: expected 2 planes of adapter_kv, got 0"
-    ):
-        generate(llm, ids, past_key_values=past)
+
+
+def test_a_turn_without_drafts(llm: KangarooForCausalLM, prefilled: list[int]) -> None:
+    """The adapter has no rows of it, and gets them."""
+    past, ids = PastKeyValues(), make_prompt(llm.model, 30)
+    said = generate(llm, ids, past_key_values=past, draft="off").ids
+    for draft in DRAFTS.values():
+        expected = generate(llm, said, **draft)
+        own, prefilled[:] = copy(past), []
+        generate(llm, said, past_key_values=own, **draft).check(expected)
+        assert sum(prefilled[:1]) == len(said) - 1 or draft.get("draft") == "off"
+        prefilled.clear()
+        generate(llm, said, past_key_values=own, **draft).check(expected)
+        assert max(prefilled) <= 16

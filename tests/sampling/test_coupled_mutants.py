@@ -36,7 +36,7 @@ RULE: list[Mutant] = [
     ("the bonus is what was met", walk, "token[met] = source", "source"),
     ("the bonus is drawn again", walk, "path_len, token)", f"path_len, {AGAIN})"),
     ("row of the drafter", Sampler.verify, "self.row(self.target,", "self.row(self.draft,"),
-    ("row of the parent", Sampler.verify, "path_tokens(node), l", "path_tokens(node)[:-1], l"),
+    ("row of the parent", Sampler.verify, "history + path, l", "history + path[:-1], l"),
     ("one number for all rounds", Sampler.verify, "[len(history)]]", "[1]]"),
     ("verified a position late", Sampler.verify, "[len(history)]]", "[len(history) + 1]]"),
     ("judged by rejection", Sampler.verify, "if self.coupled", "if not self.coupled"),

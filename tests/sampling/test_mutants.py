@@ -53,7 +53,7 @@ MUTANTS: list[tuple[str, Callable[..., Any], str, str]] = [
     ("residual by the accept number", accept.accept, "TARGET, rejected", "ACCEPT, rejected - 1"),
     ("draft by the accept number", Sampler.propose, "Purpose.DRAFT", "Purpose.ACCEPT"),
     ("draft by one number", Sampler.propose, "[len(ids)]]", "[0]]"),
-    ("row of the parent", Sampler.verify, "path_tokens(node), l", "path_tokens(node)[:-1], l"),
+    ("row of the parent", Sampler.verify, "history + path, l", "history + path[:-1], l"),
     ("q a little off", Sampler.propose, "DRAFT, 0)), q", "DRAFT, 0)), (99 * q + q**0 / 3) / 100"),
     ("drops what is unsure", chains.grow, KEEPS, DROPS),
     ("tokens behind the end", decode.until, "[:count], True", "[: count + 1], True"),

@@ -9,7 +9,7 @@ from time import perf_counter
 import torch
 
 from kangaroo.engine.decode import Decoder, Round, check_context
-from kangaroo.engine.state import DecodeState, PastKeyValues, Request
+from kangaroo.engine.state import DecodeState, PastKeyValues, Request, SequenceError
 from kangaroo.engine.stats import Rounds
 
 
@@ -29,8 +29,9 @@ class Batch:
     """
 
     def __init__(self, decoder: Decoder, capacity: int, max_len: int):
-        if capacity < 1:
-            raise ValueError(f"capacity: expected at least 1, got {capacity}")
+        for name, value in (("capacity", capacity), ("max_len", max_len)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
         self.decoder, self.capacity, self.max_len = decoder, capacity, max_len
         with torch.inference_mode():
             self._state = decoder.new_state(capacity, max_len)
@@ -53,8 +54,11 @@ class Batch:
             the number by which the batch calls it.
 
         Raises:
-            ValueError, UnsupportedError: as :meth:`Decoder.generate`, or longer than `max_len`.
+            ValueError, UnsupportedError: as :meth:`Decoder.generate`, or longer than `max_len`, or
+                it is in the batch already.
         """
+        if any(request is each for each in self._requests()):
+            raise ValueError("request: expected one that is not in the batch, got one that is")
         check_context(self.decoder.model.config, request)
         if (longest := len(request.tokens) + request.num_left) > self.max_len:
             raise ValueError(f"max_len: expected at least {longest}, got {self.max_len}")
@@ -68,6 +72,9 @@ class Batch:
         """One round of every sequence that has a row; those that end with it leave.
 
         What raises in a sampler or a criterion leaves every sequence as it was before the round.
+
+        Raises:
+            SequenceError: a sequence has no next token; without it the others can go on.
         """
         while self._waiting and len(self.running) < self.capacity:
             number, request, prefilled = self._waiting[0]
@@ -77,7 +84,11 @@ class Batch:
         if not self.running:
             return {}
         numbers = list(self.running)
-        rounds = dict(zip(numbers, self.decoder.round(self._state), strict=True))
+        try:
+            rounds = dict(zip(numbers, self.decoder.round(self._state), strict=True))
+        except SequenceError as error:
+            number = numbers[error.number]
+            raise SequenceError(f"sequence {number}: {error}", number) from error
         for row in reversed(range(len(numbers))):
             if self._state.requests[row].num_left == 0:
                 self._leave(row)
@@ -114,6 +125,10 @@ class Batch:
         aside.join(request, self._state, row)
         self._leave(row)
         self._waiting.append((number, request, aside))
+
+    def _requests(self) -> list[Request]:
+        """Of all that have not ended."""
+        return [*self._state.requests, *(request for _, request, _ in self._waiting)]
 
     def _leave(self, row: int) -> Request:
         self.running[row] = self.running[-1]

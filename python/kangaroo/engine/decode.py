@@ -14,7 +14,7 @@ from kangaroo.config import DraftConfig, ModelConfig
 from kangaroo.draft.base import Drafter
 from kangaroo.draft.pace import Pace
 from kangaroo.draft.tree import DraftTree, tensors
-from kangaroo.engine.state import DecodeState, PastKeyValues, Request
+from kangaroo.engine.state import DecodeState, PastKeyValues, Request, SequenceError
 from kangaroo.engine.stopping import until
 from kangaroo.models.llama import Llama
 from kangaroo.sampling.sampler import by_kernels, draws_of
@@ -180,7 +180,11 @@ class Decoder:
                     each.append(self.walk([request], [tree], rows))
                 else:
                     wanted = scores[b] if self.keep_scores else None
-                    each.append(sampler.verify(request.tokens, tree, rows, wanted))
+                    try:
+                        ends = request.eos_ids
+                        each.append(sampler.verify(request.tokens, tree, rows, wanted, ends))
+                    except ValueError as error:
+                        raise SequenceError(str(error), b) from error
             verdict = Verdict(*map(torch.cat, zip(*each, strict=True)))
         for b, sampler in enumerate(samplers if self.keep_scores else ()):
             if sampler is not None and sampler.draw:
@@ -225,7 +229,7 @@ def kept(
         history, device = request.tokens, verdict.path.device
         tokens, ended = until(history, tokens, request.eos_ids, request.criteria, device)
         if bonus < 0 and not ended:
-            raise not_finite(len(history) + len(tokens))
+            raise not_finite(len(history) + len(tokens), b)
         new.append(tokens)
         left.append(0 if ended else request.num_left - len(tokens))
         num_accepted.append(min(length - 1, len(tokens)))
@@ -245,9 +249,10 @@ def successors_of(
     return successors
 
 
-def not_finite(num_tokens: int) -> ValueError:
+def not_finite(num_tokens: int, number: int) -> SequenceError:
     """No token can follow `num_tokens`."""
-    return ValueError(f"the logits are not finite: the largest behind {num_tokens} tokens")
+    said = f"the logits are not finite: the largest behind {num_tokens} tokens"
+    return SequenceError(said, number)
 
 
 def check_context(model: ModelConfig, request: Request) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
+from numbers import Integral, Real
 from typing import Any
 
 from transformers import GenerationConfig
@@ -82,9 +83,12 @@ def draft_config(
             exit layer; an option has an impossible value or no effect.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    if unknown := sorted(given.keys() - DRAFT_OPTIONS):
+        raise ValueError(f"drafting has no option {', '.join(unknown)}")
     for name in ("tree_widths", "costs"):
-        if name in given:
+        if isinstance(given.get(name), Iterable):
             given[name] = tuple(given[name])
+    check_numbers(given)
     refuse_idle(given)
     copies = given.get("lookup", 0) > 0
     off = given.get("draft") == "off" or given.get("max_depth") == 0
@@ -114,6 +118,24 @@ def draft_config(
     if rule.exit_layer >= max(num_layers, 2):
         raise ValueError(f"exit_layer: expected 1 to {num_layers - 1}, got {rule.exit_layer}")
     return rule
+
+
+def check_numbers(given: Mapping[str, Any]) -> None:
+    """Refuse what is no number where one belongs.
+
+    Raises:
+        ValueError: names the option.
+    """
+    reals, several = ("confidence", "costs"), ("tree_widths", "costs")
+    for name in given.keys() - {"draft", "adaptive"}:
+        kind, value = Real if name in reals else Integral, given[name]
+        each = (value,) if name not in several else value
+        if not isinstance(each, tuple) or not all(
+            isinstance(x, kind) and not isinstance(x, bool) for x in each
+        ):
+            wanted = "a number" if kind is Real else "an integer"
+            listed = "a list, each " if name in several else ""
+            raise ValueError(f"{name}: expected {listed}{wanted}, got {value!r}")
 
 
 def refuse_idle(given: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from kangaroo.engine.options import (
     STOPPING,
     STOPPING_OPTIONS,
 )
-from kangaroo.engine.stopping import Stopping, stopping_of
+from kangaroo.engine.stopping import Stopping, callables_of, stopping_of
 from kangaroo.sampling.processors import Lengths, Shaping, processors
 from kangaroo.sampling.sampler import Sampler
 from kangaroo.sampling.source import CounterSource
@@ -133,9 +134,9 @@ def samplers(
     made: list[Sampler | None] = []
     for prompt_len in prompt_lens:
         lengths = Lengths(prompt_len, prompt_len + wanted.max_new_tokens, wanted.eos_ids)
-        shapers = processors(shaping, lengths, device)
         for _ in range(wanted.num_return_sequences):
             number = len(made)
+            shapers = processors(shaping, lengths, device, number)
             draw = shaping.draw(seed, number) if rule == "coupled" else None
             made.append(Sampler(source, number, *shapers, shaping.do_sample, rule, draw))
     return made
@@ -150,10 +151,12 @@ def merge(
         ValueError: an option that neither GenerationConfig nor transformers' generate knows.
     """
     fields = vars(GenerationConfig())
-    ours = {} if given is None else {k: v for k, v in vars(given).items() if v is not None}
+    known, extra = fields.keys(), vars(folder)  # which may say more than transformers knows,
+    named = {} if given is None else {k: v for k, v in vars(given).items() if v is not None}
+    ours = {k: v for k, v in named.items() if k in known or extra.get(k) != v}  # as may its copy
     of_calls = CALL_OPTIONS | PROCESSOR_OPTIONS | STOPPING_OPTIONS | OUTPUTS | PENALTIES
     unknown = sorted(options.keys() - fields.keys() - of_calls)
-    unknown += sorted(name for name in ours.keys() - fields.keys() if not name.startswith("_"))
+    unknown += sorted(name for name in ours.keys() - known if not name.startswith("_"))
     if unknown:
         raise ValueError(f"generate has no option {', '.join(unknown)}")
     values = {name: vars(folder).get(name) for name in fields} | ours
@@ -204,7 +207,7 @@ def _shaping(values: Mapping[str, Any], options: Mapping[str, Any]) -> Shaping:
         fields=fields,
         do_sample=bool(values["do_sample"]),
         penalties=_penalties(options),
-        logits_processor=tuple(options.get("logits_processor") or ()),
+        logits_processor=callables_of("logits_processor", options),
         prefix_allowed_tokens_fn=options.get("prefix_allowed_tokens_fn"),
     )
 
@@ -281,7 +284,7 @@ def eos_list(value: int | Iterable[int] | Tensor | None) -> list[int]:
         value = value.flatten().tolist()
     if value is None:
         return []
-    ids = [value] if isinstance(value, int) else list(value)
-    if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
+    ids: list[Any] = list(value) if isinstance(value, Iterable) else [value]
+    if not all(isinstance(token, Integral) and not isinstance(token, bool) for token in ids):
         raise ValueError(f"eos_token_id: expected a token id or a list of them, got {value!r}")
-    return ids
+    return [int(token) for token in ids]

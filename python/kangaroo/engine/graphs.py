@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from operator import is_
+from threading import Lock
 
 import torch
 
@@ -63,8 +64,6 @@ class GraphDecoder(Decoder):
         runtime: runs the others.
         keep_logits, keep_scores: see Decoder.
 
-    Attributes:
-        busy: it is decoding.
     """
 
     drafter: KangarooDrafter | CopyingDrafter
@@ -78,12 +77,17 @@ class GraphDecoder(Decoder):
         super().__init__(drafter.model, drafter, drafter.config, **kept)
         own = drafter.other if isinstance(drafter, CopyingDrafter) else drafter
         self._new_rounds = device_rounds(own, runtime)
-        self.runtime, self.busy = runtime, False
+        self.runtime, self._free = runtime, Lock()
         self._captured: dict[Shape, DeviceRounds] = {}
         self._live: DeviceRounds | None = None
         self._requests: list[Request] = []
         self._spare: DecodeState | None = None
         self._ahead, self._steps_back = 1, False
+
+    @property
+    def busy(self) -> bool:
+        """A call of generate is decoding by it."""
+        return self._free.locked()
 
     @property
     def kept(self) -> dict[str, bool]:
@@ -93,10 +97,9 @@ class GraphDecoder(Decoder):
     @torch.inference_mode()
     def generate(self, request: Request, past: PastKeyValues | None = None) -> Iterator[Round]:
         """See Decoder."""
-        if self.busy:
+        if not self._free.acquire(blocking=False):
             yield from GraphDecoder(self.drafter, self.runtime, **self.kept).generate(request, past)
             return
-        self.busy = True
         waits = past is not None or request.criteria or any(self.kept.values())
         self._ahead = 1 if waits else AHEAD
         try:
@@ -105,7 +108,8 @@ class GraphDecoder(Decoder):
             if self._live is not None:
                 self._live.drain()
                 self._spare = self._live.state if past is None else None
-            self._live, self._ahead, self.busy = None, 1, False
+            self._live, self._ahead = None, 1
+            self._free.release()
 
     def new_state(self, batch: int, num_slots: int) -> DecodeState:
         """See Decoder; the caches of the last call, where they are large enough."""
@@ -180,11 +184,11 @@ class GraphDecoder(Decoder):
         """Of every sequence, what of a round is its own; the host's lengths follow the device's."""
         state, kept = live.state, []
         device = state.exit_states.device
-        for request, new in zip(state.requests, outcome.tokens, strict=True):
+        for b, (request, new) in enumerate(zip(state.requests, outcome.tokens, strict=True)):
             finite = [token for token in new if token >= 0]
             kept.append(until(request.tokens, finite, request.eos_ids, request.criteria, device))
             if len(finite) < len(new) and not kept[-1][1]:
-                raise not_finite(len(request.tokens) + len(finite))
+                raise not_finite(len(request.tokens) + len(finite), b)
         rounds = []
         for b, (request, (tokens, ended)) in enumerate(zip(state.requests, kept, strict=True)):
             request.tokens += tokens

@@ -18,32 +18,22 @@ def rows_of(input_ids: InputIds) -> list[list[int]]:
     Raises:
         ValueError: not [B, T] integers, nor a list of them, nor a list of such lists.
     """
-    if isinstance(input_ids, Tensor):
-        tensors = list(input_ids) if input_ids.ndim == 2 else [input_ids[None]]
-        if input_ids.ndim != 2:
-            raise ValueError(f"input_ids: expected shape [B, T], got {list(input_ids.shape)}")
-    elif len(input_ids) and isinstance(input_ids[0], Sequence | Tensor):
-        tensors = [torch.as_tensor(row) for row in input_ids]
-    else:
-        tensors = [torch.as_tensor(input_ids)]
+    tensors = _rows("input_ids", input_ids)
     for row in tensors:
         if row.numel() and (row.is_floating_point() or row.dtype == torch.bool):
             raise ValueError(f"input_ids: expected integers, got {row.dtype}")
-        if row.ndim != 1:
-            raise ValueError(f"input_ids: expected shape [B, T], got rows of {list(row.shape)}")
     if not tensors:
         raise ValueError("input_ids: expected at least one prompt, got none")
     return [[int(token) for token in row.tolist()] for row in tensors]
 
 
 def unpadded(
-    rows: list[list[int]], attention_mask: Tensor | None, pad_id: int | None
+    rows: list[list[int]], attention_mask: InputIds | None, pad_id: int | None
 ) -> list[list[int]]:
     """The prompts: rows without the padding on their left.
 
     Args:
-        attention_mask: [B, T], ones at tokens; None: leading `pad_id` are padding where there are
-            several rows, as transformers has it.
+        attention_mask: as the rows were given, ones at tokens; None: leading `pad_id` are padding.
         pad_id: None: no token is padding.
 
     Raises:
@@ -51,16 +41,34 @@ def unpadded(
         UnsupportedError: padding anywhere but on the left.
     """
     if attention_mask is None:
-        starts = [_num_leading(row, pad_id) if len(rows) > 1 else 0 for row in rows]
-        return [row[start:] for row, start in zip(rows, starts, strict=True)]
-    mask = torch.as_tensor(attention_mask).bool()
-    if list(mask.shape) != [len(rows), len(rows[0])] or len(set(map(len, rows))) > 1:
-        raise ValueError(
-            f"attention_mask: expected shape {[len(rows), len(rows[0])]}, got {list(mask.shape)}"
-        )
-    if bool((mask[:, :-1] & ~mask[:, 1:]).any()) or not bool(mask[:, -1:].all()):
+        return [row[_num_leading(row, pad_id) :] for row in rows]
+    masks = [mask.bool().tolist() for mask in _rows("attention_mask", attention_mask)]
+    expected, got = ([len(row) for row in each] for each in (rows, masks))
+    if expected != got:
+        shapes = [_shape(expected), _shape(got)]
+        raise ValueError(f"attention_mask: expected shape {shapes[0]}, got {shapes[1]}")
+    if any(mask != sorted(mask) or not all(mask[-1:]) for mask in masks):
         raise UnsupportedError("attention_mask: expected padding on the left alone")
-    return [row[len(row) - int(kept) :] for row, kept in zip(rows, mask.sum(1), strict=True)]
+    return [row[len(row) - sum(mask) :] for row, mask in zip(rows, masks, strict=True)]
+
+
+def _rows(name: str, values: InputIds) -> list[Tensor]:
+    """Each [T]."""
+    if isinstance(values, Tensor):
+        if values.ndim != 2:
+            raise ValueError(f"{name}: expected shape [B, T], got {list(values.shape)}")
+        return list(values)
+    several = len(values) and torch.as_tensor(values[0]).ndim
+    tensors = [torch.as_tensor(row) for row in (values if several else [values])]
+    for row in tensors:
+        if row.ndim != 1:
+            raise ValueError(f"{name}: expected shape [B, T], got rows of {list(row.shape)}")
+    return tensors
+
+
+def _shape(lengths: list[int]) -> list[int] | str:
+    same = len(set(lengths)) == 1
+    return [len(lengths), lengths[0]] if same else f"rows of {lengths}"
 
 
 def _num_leading(row: list[int], pad_id: int | None) -> int:

@@ -113,11 +113,11 @@ class KangarooForCausalLM:
     ) -> Tensor | GenerateOutput:
         """Continue prompts, greedily or, with `do_sample=True`, by drawing.
 
-        Several are decoded together, each as it would be alone.
+        Several are decoded together, each as alone but for its row's number, by which it draws.
 
         Args:
-            input_ids: [B, T] int64, padded on the left; or a list of T ids; or a list of such lists
-                of any lengths.
+            input_ids: [B, T] int64, padded on the left (with no mask by `pad_token_id`); or a list
+                of T ids; or a list of such lists of any lengths.
             generation_config: above the folder's, below `options`.
             streamer: of one sequence; `put` gets the prompt [1, T], then the tokens [n] of each
                 round, on the CPU; `end` is called in any case, exceptions included.
@@ -272,8 +272,8 @@ class KangarooForCausalLM:
         wanted = plan(
             self.generation_config, generation_config, options, longest, config.max_seq_len
         )
-        padding = None if wanted.pad_id in wanted.eos_ids else wanted.pad_id
-        prompts = unpadded(rows, mask, padding)
+        padded = isinstance(input_ids, Tensor) and wanted.pad_id not in wanted.eos_ids
+        prompts = unpadded(rows, mask, wanted.pad_id if padded else None)
         criteria = wanted.stopping.start(lambda: self.tokenizer)
         made = samplers(wanted, [len(prompt) for prompt in prompts], seed, self.device, rule)
         requests = [

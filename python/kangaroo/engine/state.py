@@ -20,6 +20,18 @@ from kangaroo_kernels.verify_tree import Verdict
 CACHES = ("shallow_kv", "deep_kv", "adapter_kv")
 
 
+class SequenceError(ValueError):
+    """One sequence cannot go on.
+
+    Attributes:
+        number: its row in a round; as `Batch.step` raises it, the number that the batch gave it.
+    """
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.number = number
+
+
 @dataclass
 class Request:
     """One sequence, what it has come to, and what is still asked for.
@@ -188,8 +200,10 @@ class DecodeState:
             how many slots that are; at most all tokens but the last.
 
         Raises:
-            ValueError: the layers of `past` are cut elsewhere, or it has no rows for the adapter.
+            ValueError: the layers of `past` are cut elsewhere.
         """
+        if len(self.adapter_kv.storage) > 0 == len(past.adapter_kv.storage):
+            return 0  # nothing was drafted there, and the adapter needs its rows of every slot
         theirs = past.requests[0].tokens
         pairs = enumerate(zip(tokens[:-1], theirs[:-1], strict=False))
         common = min(len(tokens), len(theirs)) - 1
@@ -203,7 +217,7 @@ class DecodeState:
             if wanted not in (got, 0):
                 raise ValueError(
                     f"past_key_values: expected {wanted} planes of {name}, got {got}: it was made "
-                    "for another exit layer, or without the adapter"
+                    "for another exit layer"
                 )
             if wanted:
                 cache.copy(0, old, 0, kept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,18 +48,33 @@ def stopping_of(values: Mapping[str, Any], options: Mapping[str, Any]) -> Stoppi
         ValueError: an impossible value, or a tokenizer that nothing asks for.
     """
     max_time, strings = values["max_time"], values["stop_strings"]
-    criteria = tuple(options.get("stopping_criteria") or ())
+    criteria = callables_of("stopping_criteria", options)
     strings = (strings,) if isinstance(strings, str) else tuple(strings or ())
     if max_time is not None and not (isinstance(max_time, int | float) and max_time > 0):
         raise ValueError(f"max_time: expected seconds above 0, got {max_time!r}")
     if bad := [string for string in strings if not isinstance(string, str) or not string]:
         raise ValueError(f"stop_strings: expected texts that are not empty, got {bad[0]!r}")
-    if bad := [criterion for criterion in criteria if not callable(criterion)]:
-        raise ValueError(f"stopping_criteria: expected callables, got {bad[0]!r}")
     tokenizer = options.get("tokenizer")
     if tokenizer is not None and not strings:
         raise ValueError("tokenizer: has no effect without stop_strings; leave it out")
     return Stopping(max_time, strings, criteria, tokenizer)
+
+
+def callables_of(name: str, options: Mapping[str, Any]) -> tuple[Callable[..., Any], ...]:
+    """Those that an option lists; () where it is not given.
+
+    Raises:
+        ValueError: it is no list of callables.
+    """
+    given = options.get(name)
+    if given is None:
+        return ()
+    if not isinstance(given, Iterable):
+        raise ValueError(f"{name}: expected a list of callables, got {given!r}")
+    found = tuple(given)
+    if bad := [each for each in found if not callable(each)]:
+        raise ValueError(f"{name}: expected callables, got {bad[0]!r}")
+    return found
 
 
 def until(

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList,
 from kangaroo.sampling.penalties import CountPenalty
 from kangaroo_kernels.draws import Draw
 
+MOST_TOP_K = 2**31 - 1  # what kernels take; more than any vocabulary has
 DRAWN_BY_KERNELS = frozenset({"temperature", "top_k", "top_p", "min_p"})
 
 
@@ -47,6 +48,8 @@ class Shaping:
         if not self.do_sample or own or not self.fields.keys() <= DRAWN_BY_KERNELS:
             return None
         given = {name: value for name, value in self.fields.items() if value is not None}
+        if "top_k" in given:
+            given["top_k"] = min(given["top_k"], MOST_TOP_K)
         return Draw(**({"temperature": 1.0} | given), seed=seed, sequence=sequence)
 
 
@@ -66,20 +69,18 @@ class _Host(GenerationMixin):
 
 
 def processors(
-    shaping: Shaping, lengths: Lengths, device: torch.device
+    shaping: Shaping, lengths: Lengths, device: torch.device, number: int = 0
 ) -> tuple[LogitsProcessorList, LogitsProcessorList]:
-    """Those of the target's rows, and those of the drafter's.
+    """Those of the target's rows, and those of the drafter's, for sequence `number` of a call.
 
     The caller's own are called for the target's rows alone, once for every token that is written
     and in their order, as transformers calls them: they may keep state, and no draft disturbs it.
     A draft that they would forbid costs a rejection, nothing else.
 
     Raises:
-        ValueError: a field with a value that transformers refuses, or no list of callables.
+        ValueError: a field with a value that transformers refuses.
     """
     own = shaping.logits_processor
-    if bad := [processor for processor in own if not callable(processor)]:
-        raise ValueError(f"logits_processor: expected callables, got {bad[0]!r}")
     counted = [CountPenalty(lengths.prompt_len, *shaping.penalties)] * any(shaping.penalties)
     config = GenerationConfig(**shaping.fields, do_sample=shaping.do_sample)
     config.max_length, config.num_beams, config.num_return_sequences = lengths.total_len, 1, 1
@@ -99,8 +100,10 @@ def processors(
         )
         return made
 
+    allowed = shaping.prefix_allowed_tokens_fn
+    prefix = None if allowed is None else lambda _, ids: allowed(number, ids)
     try:
-        return build((*counted, *own), shaping.prefix_allowed_tokens_fn), build(counted, None)
+        return build((*counted, *own), prefix), build(counted, None)
     except (TypeError, AttributeError, IndexError, RuntimeError) as error:
         asked = ", ".join(f"{name}={value!r}" for name, value in shaping.fields.items())
         raise ValueError(f"{asked}: no logits processor can be made of it: {error}") from error

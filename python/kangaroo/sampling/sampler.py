@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -93,8 +93,10 @@ class Sampler:
         tree: DraftTree,
         logits: Tensor,
         scores: list[Tensor] | None = None,
+        eos_ids: Set[int] = frozenset(),
     ) -> Verdict:
-        """Which nodes are kept behind `history`, whose last token is the root.
+        """Which nodes are kept behind `history`, whose last token is the root. Behind one of
+        `eos_ids` nothing is written and no processor asked: what is decided there is of no use.
 
         Args:
             tree: drawn by :meth:`propose`, node by node, or chosen without any random number; if
@@ -104,10 +106,14 @@ class Sampler:
                 made of their logits. None: they are not wanted.
         """
         tokens, parents = tensors([tree], logits.device)
+        newest: list[Tensor] = []
 
         def target(_: Tensor, nodes: Tensor) -> Tensor:
             node = int(nodes)
-            return self.row(self.target, history + tree.path_tokens(node), logits[:, node], scores)
+            path = tree.path_tokens(node)
+            if eos_ids.isdisjoint(path):
+                newest[:] = [self.row(self.target, history + path, logits[:, node], scores)]
+            return newest[0] + 0
 
         def draft(_: Tensor, nodes: Tensor) -> Tensor:
             return tree.drawn_from[int(nodes)]
@@ -143,9 +149,11 @@ class Sampler:
         scores = shaped(processors, ids, logits)
         if kept is not None:
             kept.append(scores.float())
-        scores = scores.double()
-        row = scores.softmax(-1)
-        return row if self.do_sample else certain(row, scores.argmax(-1))
+        if self.do_sample:
+            return scores.double().softmax(-1)
+        largest, best = scores.max(-1)  # +inf asks for a token; NaN and -inf ask for none
+        row = torch.zeros_like(scores, dtype=torch.float64)
+        return certain(row, best) if largest > -torch.inf else row.fill_(torch.nan)
 
 
 def shaped(processors: LogitsProcessorList, ids: list[int], logits: Tensor) -> Tensor:
