@@ -155,6 +155,7 @@ def growth_calls(name: str, max_nodes: int, depth: int) -> Iterator[Call]:
     for first, num_new in ((0, 1), (1, inner[0])):
         ranked = torch.zeros(1, num_new, 10, dtype=torch.int64)
         rule = {"first": first, "width": 2, "passes_left": 3, "sharpness": 1.5}
+        rule["max_nodes"] = max_nodes
         yield Call("grow_tree", name, (ranked, ranked.float(), bed, trees), rule)
 
 

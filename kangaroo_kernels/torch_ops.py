@@ -265,7 +265,7 @@ def _commit_path(*args: Tensor, lag: int, limit: int) -> None:
     "Tensor(e!) paths, Tensor(f!) sure, Tensor(g!) candidates, Tensor(h!) waiting, "
     "Tensor(i!) tree_tokens, Tensor(j!) tree_positions, Tensor(k!) num_nodes, "
     "Tensor(l!) stopped, Tensor threshold, Tensor(m!) parents, Tensor(n!) ancestors, *, "
-    "int first, int width, int passes_left, float sharpness) -> ()",
+    "int max_nodes, int first, int width, int passes_left, float sharpness) -> ()",
     lambda *_, **__: None,
 )
 def _grow_tree(tokens: Tensor, probabilities: Tensor, *args: Tensor, **rule: Any) -> None:

@@ -66,12 +66,12 @@ def require_growth(
     probabilities: Tensor,
     seedbed: Seedbed,
     trees: DraftTrees,
-    rule: tuple[int, int, int, float],
-) -> tuple[int, int, int]:
-    """Arguments of grow_tree, `rule` its numbers in their order; returns P, N and K."""
+    rule: tuple[int, int, int, int, float],
+) -> tuple[int, int]:
+    """Arguments of grow_tree, `rule` its numbers in their order; returns P and K."""
     batch, num_new, k = sizes("tokens", tokens, 3)
     num_places = sizes("seedbed.tokens", seedbed.tokens, 2)[1]
-    max_nodes = sizes("trees.nodes.tokens", trees.nodes.tokens, 2)[1]
+    num_nodes = sizes("trees.nodes.tokens", trees.nodes.tokens, 2)[1]
     device, i64, f64 = tokens.device, torch.int64, torch.float64
     require("tokens", tokens, (batch, num_new, k), i64, device)
     require("probabilities", probabilities, (batch, num_new, k), torch.float32, device)
@@ -80,10 +80,11 @@ def require_growth(
         more = (k,) if name in ("candidates", "waiting") else ()
         require(f"seedbed.{name}", tensor, (batch, num_places, *more), dtype, device)
     require_trees(trees, tokens)
-    first, width, passes_left, sharpness = rule
+    max_nodes, first, width, passes_left, sharpness = rule
     bounds = {
         "k": (k, 1, MAX_K),
-        "max_nodes": (max_nodes, 1, MAX_TREE_NODES),
+        "nodes": (num_nodes, 1, MAX_TREE_NODES),
+        "max_nodes": (max_nodes, 1, num_nodes),
         "places": (num_places, 1, MAX_TREE_NODES),
         "first": (first, 0, num_places - num_new),
         "width": (width, 0, num_places - num_new - first),
@@ -93,7 +94,7 @@ def require_growth(
     require_bounds(bounds)
     if not 0 < sharpness < math.inf:
         raise ValueError(f"sharpness: expected more than 0, got {sharpness}")
-    return num_places, max_nodes, k
+    return num_places, k
 
 
 def verdict_like(tokens: Tensor, out: Verdict | None) -> Verdict:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kangaroo.cache import REACH, SlotCache, Slots
+from kangaroo.cache import REACH, SlotCache, Slots, Texts
+from kangaroo.engine.state import Request
 from kangaroo_kernels.tree_attention import KV_CHUNK
 
 LIKE = torch.zeros(1)
@@ -129,3 +130,20 @@ def test_memory_without_rows() -> None:
     cache = SlotCache((0, 1, 1), 70, 1, LIKE)
     assert cache.num_slots == 2 * KV_CHUNK
     assert cache.rows.numel() == 0
+
+
+def test_texts_follow_their_sequences() -> None:
+    """What the device has not written is brought; what it has is left to it."""
+    texts = Texts(2, 9, torch.device("cpu"))
+    a, b = Request([1, 2], 5), Request([3], 5)
+    texts.follow([a, b])
+    texts.rows[:, 2:] = 7  # by rounds of the device
+    a.tokens += [8, 9]
+    texts.follow([a])
+    assert texts.rows[0].tolist() == [1, 2, 8, 9, 7, 7, 7, 7, 7]
+    texts.rows[:, 0] = 7
+    a.tokens += [4]
+    texts.follow([a])
+    assert texts.rows[0].tolist() == [7, 2, 8, 9, 4, 7, 7, 7, 7]
+    texts.follow([b, a])
+    assert texts.rows[:, :5].tolist() == [[3, 2, 8, 9, 4], [1, 2, 8, 9, 4]]

@@ -26,11 +26,12 @@ def cases(setting: Setting) -> Iterator[Case]:
             shape={"N": max_nodes, "P": places, "K": K},
             num_bytes=places * (K * 16 + 40) + max_nodes * 28,
             data=(tokens, rows, *bed, *trees.nodes, trees.parents, trees.ancestors),
-            run=lambda op, tokens, rows, *rest, first=places - last: op(
+            run=lambda op, tokens, rows, *rest, first=places - last, most=max_nodes: op(
                 tokens,
                 rows,
                 Seedbed(*rest[:8]),
                 DraftTrees(DraftChain(*rest[8:13]), *rest[13:]),
+                max_nodes=most,
                 first=first,
                 width=0,
                 passes_left=1,

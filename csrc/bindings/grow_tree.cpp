@@ -11,8 +11,8 @@ namespace {
 // (tokens, positions, parents, ancestors, paths, sure, candidates, waiting, places)
 using Seedbed =
     std::tuple<Address, Address, Address, Address, Address, Address, Address, Address, int64_t>;
-// (first, width, passes_left, sharpness)
-using Rule = std::tuple<int64_t, int64_t, int64_t, double>;
+// (max_nodes, first, width, passes_left, sharpness)
+using Rule = std::tuple<int64_t, int64_t, int64_t, int64_t, double>;
 
 kangaroo_seedbed seedbed_of(const Seedbed& seedbed) {
   const auto [tokens, positions, parents, ancestors, paths, sure, candidates, waiting, places] =
@@ -27,12 +27,13 @@ kangaroo_seedbed seedbed_of(const Seedbed& seedbed) {
 void register_grow_tree(pybind11::module_& module) {
   module.def("grow_tree", [](Address tokens, Address probabilities, const Seedbed& seedbed,
                              const Trees& trees, int64_t newest, int64_t k, const Rule& rule) {
-    const auto [first, width, passes_left, sharpness] = rule;
+    const auto [max_nodes, first, width, passes_left, sharpness] = rule;
     kangaroo_grow_tree_params p = {};
     p.tokens = at<int64_t>(tokens);
     p.probabilities = at<float>(probabilities);
     p.seedbed = seedbed_of(seedbed);
     p.trees = trees_of(trees);
+    p.max_nodes = max_nodes;
     p.newest = newest;
     p.k = k;
     p.first = first;

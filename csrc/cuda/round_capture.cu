@@ -243,8 +243,9 @@ kangaroo_status kangaroo_round_end_found(kangaroo_round* round) {
 
 kangaroo_status kangaroo_round_begin_tail(kangaroo_round* round) {
   if (auto bad = given(round, "begin_tail")) return bad;
-  const Stage before = round->fronted() ? Stage::kBeforeTail : Stage::kBetweenSteps;
-  if (auto bad = round->at_stage("begin_tail", before)) return bad;
+  const bool entered = round->stage == Stage::kBeforeTail;
+  if (auto bad = round->at_stage("begin_tail", entered ? Stage::kBeforeTail : Stage::kBetweenSteps))
+    return bad;
   if (auto bad = round->behind_steps("begin_tail")) return bad;
   return begin(*round, Stage::kInTail, [=] { return round->leave_steps(); });
 }

@@ -93,9 +93,8 @@ void check_tree(Check& c, const Params& p, int64_t b) {
     c.within("seedbed.parents", tree.own.parents[place], -1, place - 1);
     check_position(c, "seedbed.positions", tree.own.positions[place]);
   }
-  if (taken > tree.out.nodes.capacity) {
-    c.refuse("seedbed.paths: expected at most %lld nodes, got %lld", tree.out.nodes.capacity,
-             taken);
+  if (taken > p.max_nodes) {
+    c.refuse("seedbed.paths: expected at most %lld nodes, got %lld", p.max_nodes, taken);
   }
 }
 
@@ -110,6 +109,7 @@ void check(Check& c, const Params& p) {
   c.within("passes_left", p.passes_left, 1, kMaxPlaces);
   c.positive("sharpness", p.sharpness);
   check_arrays(c, p);
+  c.within("max_nodes", p.max_nodes, 1, p.trees.nodes.capacity);
   for (int64_t b = 0; c.ok() && b < p.trees.nodes.batch; ++b) check_tree(c, p, b);
 }
 
@@ -149,13 +149,14 @@ int64_t best_of(Candidate* items, int64_t count, int64_t most) {
   return most;
 }
 
-// The least of the capacity - 1 most probable paths known, or of all where there are fewer.
-double least_of(const Tree& tree, const int64_t* places, int64_t taken, const Waiting& waiting) {
+// The least of the max_nodes - 1 most probable paths known, or of all where there are fewer.
+double least_of(const Params& p, const Tree& tree, const int64_t* places, int64_t taken,
+                const Waiting& waiting) {
   double known[kMaxPlaces + kMaxWaiting];
   int64_t count = 0;
   for (int64_t i = 0; i < taken; ++i) known[count++] = tree.own.paths[places[i]];
   for (int64_t i = 0; i < waiting.count; ++i) known[count++] = waiting.items[i].probability;
-  const int64_t last = std::min(tree.out.nodes.capacity - 1, count) - 1;
+  const int64_t last = std::min(p.max_nodes - 1, count) - 1;
   std::nth_element(known, known + last, known + count, std::greater<double>());
   return known[last];
 }
@@ -228,10 +229,10 @@ void grow(const Params& p, int64_t b) {
       if (probability >= 0.0) all.items[all.count++] = {probability, place, rank};
     }
   }
-  const int64_t nodes_left = tree.out.nodes.capacity - taken;
+  const int64_t nodes_left = p.max_nodes - taken;
   int64_t inner = 0;
   if (p.passes_left > 1 && nodes_left > 1 && all.count > 0) {
-    const double least = least_of(tree, places, taken, all);
+    const double least = least_of(p, tree, places, taken, all);
     const auto grows = [&](const Candidate& c) {
       return own.sure[c.place] != 0 && c.probability >= least;
     };

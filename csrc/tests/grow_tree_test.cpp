@@ -55,6 +55,7 @@ struct Trees {
                      capacity};
     p.trees.parents = parents.data();
     p.trees.ancestors = ancestors.data();
+    p.max_nodes = capacity;
     p.newest = pass.newest;
     p.k = kTop;
     p.first = pass.first;

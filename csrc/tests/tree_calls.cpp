@@ -84,6 +84,7 @@ void add_grow_tree(Call& c, kangaroo_dtype dtype) {
   c.address(p.probabilities = c.floats(kFound));
   add_seedbed(c, p.seedbed, kBest);
   add_trees(c, p.trees);
+  c.size(p.max_nodes = 4);
   c.size(p.newest = kNewest);
   c.size(p.k = kBest);
   c.size(p.first = 1);

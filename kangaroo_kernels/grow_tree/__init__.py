@@ -15,6 +15,7 @@ class GrowTree(Protocol):
         seedbed: Seedbed,
         trees: DraftTrees,
         *,
+        max_nodes: int,
         first: int,
         width: int,
         passes_left: int,
@@ -31,8 +32,8 @@ class GrowTree(Protocol):
                 below the tree's threshold.
             seedbed:       mutated. The newest nodes are at [first, first + W), the next at the
                 `width` places behind, those that no node takes empty.
-            trees:         mutated; with first = 0 their roots begin new ones. N is `max_nodes`.
-            first:         0: the newest node is the root, W = 1.
+            trees:         mutated; with first = 0 their roots begin new ones.
+            max_nodes:     at most N; first: 0: the newest node is the root, W = 1.
             width:         0 in the last pass.
             passes_left:   this one included.
         """

@@ -16,13 +16,14 @@ def grow_tree(
     seedbed: Seedbed,
     trees: DraftTrees,
     *,
+    max_nodes: int,
     first: int,
     width: int,
     passes_left: int,
     sharpness: float,
 ) -> None:
-    rule = first, width, passes_left, sharpness
-    num_places, _, k = require_growth(tokens, probabilities, seedbed, trees, rule)
+    rule = max_nodes, first, width, passes_left, sharpness
+    num_places, k = require_growth(tokens, probabilities, seedbed, trees, rule)
     C.grow_tree(
         address("tokens", tokens, None, torch.int64),
         probabilities.data_ptr(),

@@ -21,6 +21,7 @@ def grow_tree(
     seedbed: Seedbed,
     trees: DraftTrees,
     *,
+    max_nodes: int,
     first: int,
     width: int,
     passes_left: int,
@@ -47,7 +48,7 @@ def grow_tree(
             if value >= 0
         ]
         paths = own.paths[places].tolist()
-        chosen, last = choose(waiting, paths, len(tree.tokens), passes_left)
+        chosen, last = choose(waiting, paths, max_nodes, passes_left)
         if last:
             _finish(own, DraftTrees(tree, trees.parents[b], trees.ancestors[b]), places, chosen)
             trees.nodes.num_nodes[b], trees.nodes.stopped[b] = len(places) + len(chosen), 1

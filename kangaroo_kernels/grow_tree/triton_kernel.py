@@ -42,6 +42,7 @@ def _grow_tree_kernel(
     num_new,
     next_width,
     passes_left,
+    num_nodes,
     MAX_NODES: tl.constexpr,
     P: tl.constexpr,
     K: tl.constexpr,
@@ -57,10 +58,10 @@ def _grow_tree_kernel(
             ranked_ptr + b * num_new * K, probabilities_ptr + b * num_new * K, tokens_ptr + b * P,
             positions_ptr + b * P, parents_ptr + b * P, ancestors_ptr + b * P, paths_ptr + b * P,
             sure_ptr + b * P, candidates_ptr + b * P * K, waiting_ptr + b * P * K,
-            tree_tokens_ptr + b * MAX_NODES, tree_positions_ptr + b * MAX_NODES, num_nodes_ptr + b,
-            stopped_ptr + b, threshold_ptr + b, tree_parents_ptr + b * MAX_NODES,
-            tree_ancestors_ptr + b * MAX_NODES, first, num_new, next_width, passes_left, MAX_NODES,
-            K, SHARPNESS, PLACES, RANKS, NODES,
+            tree_tokens_ptr + b * num_nodes, tree_positions_ptr + b * num_nodes, num_nodes_ptr + b,
+            stopped_ptr + b, threshold_ptr + b, tree_parents_ptr + b * num_nodes,
+            tree_ancestors_ptr + b * num_nodes, first, num_new, next_width, passes_left, num_nodes,
+            MAX_NODES, K, SHARPNESS, PLACES, RANKS, NODES,
         )  # fmt: skip
 
 
@@ -68,8 +69,8 @@ def _grow_tree_kernel(
 @triton.jit
 def _grow(
     ranked, probabilities, tokens, positions, parents, ancestors, paths, sure, candidates, waiting,
-    tree_tokens, tree_positions, num_nodes, stopped, threshold, tree_parents, tree_ancestors, first,
-    num_new, next_width, passes_left, MAX_NODES: tl.constexpr, K: tl.constexpr,
+    tree_tokens, tree_positions, size, stopped, threshold, tree_parents, tree_ancestors, first,
+    num_new, next_width, passes_left, num_nodes, MAX_NODES: tl.constexpr, K: tl.constexpr,
     SHARPNESS: tl.constexpr, PLACES: tl.constexpr, RANKS: tl.constexpr, NODES: tl.constexpr,
 ):
     """One tree that has not stopped; arguments point to its own row of each array."""
@@ -118,9 +119,9 @@ def _grow(
         total, rest = num_live + tl.sum(leaf.to(tl.int32), axis=0), tl.arange(0, NODES)
         _pad(
             tree_tokens, tree_positions, tree_parents, tree_ancestors, tl.load(positions), rest,
-            (rest >= total) & (rest < MAX_NODES),
+            (rest >= total) & (rest < num_nodes),
         )
-        tl.store(num_nodes, total)
+        tl.store(size, total)
         tl.store(stopped, 1)
 
 
@@ -252,19 +253,19 @@ def grow_tree(
     seedbed: Seedbed,
     trees: DraftTrees,
     *,
+    max_nodes: int,
     first: int,
     width: int,
     passes_left: int,
     sharpness: float,
 ) -> None:
-    num_places, max_nodes, k = require_growth(
-        tokens, probabilities, seedbed, trees, (first, width, passes_left, sharpness)
-    )
+    rule = max_nodes, first, width, passes_left, sharpness
+    num_places, k = require_growth(tokens, probabilities, seedbed, trees, rule)
     places, ranks = pad_to_power_of_2(num_places), pad_to_power_of_2(k)
-    batch, num_new, _ = tokens.shape
+    (batch, num_new, _), num_nodes = tokens.shape, trees.parents.shape[1]
     _grow_tree_kernel[(batch,)](
         tokens, probabilities, *seedbed, *trees.nodes, trees.parents, trees.ancestors, first,
-        num_new, width, passes_left, MAX_NODES=max_nodes, P=num_places, K=k, SHARPNESS=sharpness,
-        PLACES=places, RANKS=ranks, NODES=pad_to_power_of_2(max_nodes),
+        num_new, width, passes_left, num_nodes, MAX_NODES=max_nodes, P=num_places, K=k,
+        SHARPNESS=sharpness, PLACES=places, RANKS=ranks, NODES=pad_to_power_of_2(num_nodes),
         num_warps=4 if places * ranks <= 256 else 16, **launching(fp_fusion=False),
     )  # fmt: skip

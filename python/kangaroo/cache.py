@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -125,3 +127,28 @@ class SlotCache:
     def copy(self, row: int, source: SlotCache, source_row: int, length: int) -> None:
         """Slots [0, length) of a sequence of `source` become those of sequence `row`."""
         self.storage[:, row, :, :length] = source.storage[:, source_row, :, :length]
+
+
+class Growing(Protocol):
+    """A sequence that tokens are appended to."""
+
+    tokens: list[int]
+
+
+class Texts:
+    """Tokens of every slot, [capacity, S] int32 `rows`. Who decodes on the device appends to them;
+    the host brings what it has not seen there.
+    """
+
+    def __init__(self, capacity: int, num_slots: int, device: torch.device):
+        self.rows = torch.zeros(capacity, num_slots, dtype=torch.int32, device=device)
+        self._known: list[tuple[Growing, int]] = []
+
+    def follow(self, requests: Sequence[Growing]) -> None:
+        """Row b is the text of request b from here on."""
+        for b, request in enumerate(requests):
+            same = b < len(self._known) and self._known[b][0] is request
+            start = self._known[b][1] if same else 0
+            new = torch.tensor(request.tokens[start:], dtype=torch.int32)
+            self.rows[b, start : start + len(new)] = new
+        self._known = [(request, len(request.tokens)) for request in requests]

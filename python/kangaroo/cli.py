@@ -274,9 +274,10 @@ def _bench(
     as_json: bool,
 ) -> None:
     from kangaroo.evals import paired
+    from kangaroo.evals.prompts import encoded
     from kangaroo.reports import bench_table
 
-    all_ids = [prompt.ids(llm.tokenizer) for prompt in prompts]
+    all_ids = encoded(prompts, llm, options["max_new_tokens"])
     paired.warm_up(llm, all_ids[0], **options)
     with terminal.progress() as bar:
         results = [

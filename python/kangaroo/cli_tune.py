@@ -44,23 +44,24 @@ def tune(
     right; says what every rule would do, then decodes with the best and without drafting. The exit
     code is 1 if ids differ.
     """
+    from kangaroo.evals.certificate import check_free
     from kangaroo.evals.prompts import read_prompts
-    from kangaroo.evals.tuning import Settings
+    from kangaroo.evals.tuning import FORMAT, Settings
     from kangaroo.models.adapter_io import save_rule
     from kangaroo.reports import tuning_parts
 
-    if out is not None and not out.parent.is_dir():
-        raise ValueError(f"{out.parent}: no such folder")
+    if out is not None:
+        check_free(out, FORMAT, "result of tune")
     settings, read = Settings(max_new_tokens, max_depth), read_prompts(prompts)
     first = load(model, adapters[0], dtype=dtype, device=device, backend=backend)
     homes = _homes(first.path, adapters)
     tuning = _tune(first, homes, read, settings)
+    if out is not None:
+        out.write_text(json.dumps(tuning.as_dict(), indent=2) + "\n", encoding="utf-8")
     if write:
         for name, home in homes.items():
             rule = tuning.best_chain(name).options
             save_rule(home, rule["max_depth"], rule["confidence"])
-    if out is not None:
-        out.write_text(json.dumps(tuning.as_dict(), indent=2) + "\n", encoding="utf-8")
     if as_json:
         terminal.write_json(tuning.as_dict())
     else:
@@ -89,12 +90,13 @@ def _tune(
     from kangaroo.engine.llm import KangarooForCausalLM
     from kangaroo.engine.loading import load_bound_adapter
     from kangaroo.evals import tuning
+    from kangaroo.evals.prompts import encoded
 
     like, llms = first.model.weights.norm, {}
     for name, home in homes.items():
         adapter = load_bound_adapter(home, first.path, like.dtype, like.device)
         llms[name] = KangarooForCausalLM(first.model, adapter, first.path, first.generation_config)
-    all_ids = [prompt.ids(first.tokenizer) for prompt in prompts]
+    all_ids = encoded(prompts, first, settings.max_new_tokens)
     with terminal.progress() as bar:
         task = bar.add_task("", total=tuning.STEPS * len(llms) + 1)
 

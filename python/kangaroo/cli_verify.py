@@ -41,16 +41,16 @@ def verify(
     logits with drafting on and off, seeds, the law of what is sampled, and ends. The exit code is 1
     if a promise is broken.
     """
-    from kangaroo.evals.certificate import check_free
-    from kangaroo.evals.prompts import BUILT_IN, read_prompts
+    from kangaroo.evals.certificate import FORMAT, check_free
+    from kangaroo.evals.prompts import BUILT_IN, encoded, read_prompts
     from kangaroo.evals.subject import PASS, Settings, Subject
     from kangaroo.reports import certificate_parts
 
-    check_free(out)
+    check_free(out, FORMAT, "certificate")
     settings = Settings(max_new_tokens, seed, draws)
     read = BUILT_IN if prompts is None else read_prompts(prompts)
     llm = load(model, adapter, dtype=dtype, device=device, backend=backend)
-    subject = Subject(llm, tuple(tuple(p.ids(llm.tokenizer)) for p in read), settings)
+    subject = Subject(llm, tuple(map(tuple, encoded(read, llm, max_new_tokens))), settings)
     certificate = _certify(subject, model, adapter)
     out.write_text(json.dumps(certificate, indent=2) + "\n", encoding="utf-8")
     if as_json:

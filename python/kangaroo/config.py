@@ -108,8 +108,8 @@ class DraftConfig:
             raise ValueError(f"draft_top_k: expected 1 to {MAX_TOP_K}, got {self.draft_top_k}")
         if not 1 <= self.max_nodes <= MAX_TREE_NODES:
             raise ValueError(f"max_nodes: expected 1 to {MAX_TREE_NODES}, got {self.max_nodes}")
-        if self.lookup < 0:
-            raise ValueError(f"lookup: expected at least 0, got {self.lookup}")
+        if not 0 <= self.lookup <= MAX_TREE_NODES:
+            raise ValueError(f"lookup: expected 0 to {MAX_TREE_NODES}, got {self.lookup}")
         if not 1 <= self.lookup_depth < MAX_TREE_NODES:
             raise ValueError(
                 f"lookup_depth: expected 1 to {MAX_TREE_NODES - 1}, got {self.lookup_depth}"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.color import ColorSystem
-from rich.console import Console, RenderableType
-from rich.control import strip_control_codes
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -19,6 +18,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.style import Style
 from typer.core import TyperGroup
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130  # exit codes
 PROMPT, ACCEPTED, BONUS = Style(dim=True), Style(color="green"), Style()
+# Models, prompts and paths may hold escape sequences, which a terminal must not obey: of control
+# characters (C0, DEL, C1) it gets line breaks and tabs alone.
+OBEYED = dict.fromkeys([*(set(range(0x20)) - set(b"\n\t")), *range(0x7F, 0xA0)])
 
 
 class Commands(TyperGroup):
@@ -85,16 +88,33 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+class _Console(Console):
+    """Writes text as it is: no markup, no emoji codes, nothing that a terminal would obey."""
+
+    def __init__(self, *, stderr: bool = False):
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """The segments of what is shown; only rich's own control segments control."""
+        obeys = self.is_terminal
+        for segment in super().render(renderable, options):
+            if obeys and not segment.control:
+                segment = Segment(segment.text.translate(OBEYED), segment.style)
+            yield segment
+
+
 def show(*parts: RenderableType) -> None:
     """Tables and lines on standard output."""
-    console = Console()
+    console = _Console()
     for part in parts:
-        console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
+        console.print(part, soft_wrap=isinstance(part, str))
 
 
 def note(message: str) -> None:
     """One line on standard error."""
-    Console(stderr=True).print(message, markup=False, highlight=False, soft_wrap=True)
+    _Console(stderr=True).print(message, soft_wrap=True)
 
 
 def write_json(content: dict[str, Any]) -> None:
@@ -104,9 +124,9 @@ def write_json(content: dict[str, Any]) -> None:
 
 def progress(*columns: str, num_bytes: bool = False) -> Progress:
     """A bar on standard error, if that is a terminal; one of bytes goes when it is done."""
-    console = Console(stderr=True)
+    console = _Console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn() if num_bytes else MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -131,7 +151,7 @@ def stream(llm: KangarooForCausalLM, prompt: Sequence[int], rounds: Rounds) -> N
 
 
 def _writer() -> Callable[[str, Style], None]:
-    console = Console()
+    console = _Console()
     coloured = console.color_system is not None and not console.no_color
 
     def plain(text: str, style: Style) -> None:
@@ -139,9 +159,8 @@ def _writer() -> Callable[[str, Style], None]:
             typer.echo(text, nl=False)
 
     def styled(text: str, style: Style) -> None:
-        # A model may well write escape sequences; a terminal must not obey them.
-        text = strip_control_codes(text)
         system = ColorSystem.STANDARD if coloured else None
-        typer.echo(style.render(text, color_system=system), nl=False, color=True)
+        written = style.render(text.translate(OBEYED), color_system=system)
+        typer.echo(written, nl=False, color=True)
 
     return styled if console.is_terminal else plain

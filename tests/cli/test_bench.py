@@ -82,8 +82,24 @@ def test_ids_that_differ_fail(
     assert (result.exit_code, json.loads(result.stdout)["total"]["identical"]) == (1, False)
 
 
-def test_prompts_that_are_wrong(run: Run, base: list[object], tmp_path: Path) -> None:
-    (tmp_path / "prompts.jsonl").write_text("odd")
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("odd", "prompts.jsonl:2: not valid JSON"),
+        (
+            json.dumps({"prompt": "a \ud800 b"}),
+            "prompts.jsonl:2: prompt: expected whole characters",
+        ),
+        (json.dumps({"prompt": "0" * 999}), "prompts.jsonl:2: max_new_tokens: expected at most "),
+    ],
+)
+def test_prompts_that_are_wrong(
+    run: Run, base: list[object], monkeypatch: pytest.MonkeyPatch, line: str, message: str
+) -> None:
+    """Before any of them is decoded."""
+    file = Path(str(base[2]))
+    file.write_text(f'{{"prompt": "a"}}\n{line}\n')
+    monkeypatch.delattr(paired, "compare")
     result = run(*base)
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert "prompts.jsonl:1: not valid JSON" in result.stderr
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert message in result.stderr

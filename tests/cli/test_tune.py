@@ -64,6 +64,14 @@ def test_everything_measured(run: Run, base: list[object], own: Path, tmp_path: 
 
 
 @pytest.mark.usefixtures("free")
+def test_its_own_file_is_replaced(run: Run, base: list[object], tmp_path: Path) -> None:
+    out = tmp_path / "choice.json"
+    results = [run(*base, "--out", out, "--json", *more) for more in ([], ["--max-depth", 1])]
+    assert [result.exit_code for result in results] == [0, 0]
+    assert json.loads(out.read_text()) == json.loads(results[1].stdout)
+
+
+@pytest.mark.usefixtures("free")
 def test_json_is_a_choice(run: Run, base: list[object], own: Path) -> None:
     """Its options are generate's, and give the CR that was predicted and achieved."""
     result = run(*base, "--json")
@@ -116,14 +124,23 @@ def test_ids_that_differ_fail(
 
 
 def test_refusals(run: Run, base: list[object], own: Path, tmp_path: Path) -> None:
+    """Before anything is measured, and nobody's file is touched."""
+    mine = tmp_path / "mine.json"
+    mine.write_text('{"format": "mine"}')
+    long = tmp_path / "long.jsonl"
+    long.write_text(f'{{"prompt": "a"}}\n{{"prompt": "{"0" * 999}"}}\n')
     for arguments, message in (
         (["--adapter", "odd"], "adapter: no such folder: odd"),
         (["--adapter", own / "adapters" / "paper"], "adapter: expected each once, got one twice"),
         (["--max-new-tokens", 1], "max_new_tokens: expected at least 2, got 1"),
         (["--max-depth", 0], "max_depth: expected 1 to 63, got 0"),
         (["--prompts", tmp_path / "none"], "none: cannot be read"),
+        (["--prompts", long], "long.jsonl:2: max_new_tokens: expected at most "),
         (["--out", tmp_path / "absent" / "x.json"], "absent: no such folder"),
+        (["--out", own], "exists and is no result of tune; not touched"),
+        (["--out", mine], "exists and is no result of tune; not touched"),
     ):
-        result = run(*base, *arguments)
+        result = run(*base, *arguments, "--write")
         assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
         assert message in result.stderr
+    assert mine.read_text() == '{"format": "mine"}'

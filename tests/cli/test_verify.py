@@ -84,6 +84,8 @@ def test_refusals(run: Run, base: list[object], folder: Path, tmp_path: Path) ->
     """Before anything is computed, and nobody's file is touched."""
     mine = tmp_path / "mine.json"
     mine.write_text('{"format": "mine"}')
+    long = tmp_path / "long.jsonl"
+    long.write_text(f'{{"prompt": "a"}}\n{{"prompt": "{"0" * 999}"}}\n')
     for arguments, message in (
         (["--out", mine], "exists and is no certificate; not touched"),
         (["--out", folder], "exists and is no certificate; not touched"),
@@ -92,6 +94,7 @@ def test_refusals(run: Run, base: list[object], folder: Path, tmp_path: Path) ->
         (["--max-new-tokens", 0], "max_new_tokens: expected at least 1, got 0"),
         (["--seed", -1], "seed: expected a whole number in [0, 2^64), got -1"),
         (["--prompts", tmp_path / "none"], "none: cannot be read"),
+        (["--prompts", long], "long.jsonl:2: max_new_tokens: expected at most "),
         (["--adapter", "odd"], "no such folder: odd"),
     ):
         result = run(*base, *arguments)

@@ -47,7 +47,7 @@ class PlayedRounds:
                 if number == 0 and not front or not self.pieces.chain.stopped.all():
                     self.num_steps += 1
                     step()
-            if front and front.found.any():
+            if front and front.enter and front.found.any():
                 front.enter()
             self.pieces.tail(self.done)
         self._publish(self.num_steps - before)

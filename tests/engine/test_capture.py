@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import weakref
 from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -74,3 +75,38 @@ def test_an_extension_without_cuda_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     model: Any = SimpleNamespace(rope=SimpleNamespace(device=torch.device("cuda")), kernels=kernels)
     with pytest.warns(UserWarning, match="built without CUDA.*reinstall with nvcc"):
         assert captured_rounds(model) is None
+
+
+class Recorder:
+    """A round that notes which piece is captured."""
+
+    done, unread = 0, 0
+
+    def __init__(self, *_: Any):
+        self.calls = list[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args: self.calls.append(name + "".join(f" {each}" for each in args))
+
+
+@pytest.mark.parametrize("enters", [None, False, True])
+def test_pieces_in_their_order(enters: bool | None) -> None:
+    """None: there is no front."""
+    chain, recorder = DraftChain.of_roots(1, 3, 0.0, torch.device("cpu")), Recorder()
+    verdict = Verdict(torch.zeros_like(chain.tokens), chain.num_nodes, chain.tokens[:, 0].clone())
+    note = recorder.calls.append
+    front = None
+    if enters is not None:
+        enter = partial(note, "ENTER") if enters else None
+        front = Front(partial(note, "FIND"), enter, torch.zeros_like(chain.num_nodes))
+    steps = [partial(note, f"STEP {n}") for n in range(2)]
+    tail: Any = lambda done: note("TAIL")  # noqa: E731
+    pieces = Pieces(steps, tail, chain, verdict, Shape(1, 2, (), 1), front)
+    rounds = object.__new__(CapturedRounds)
+    rounds._round, rounds._done = recorder, chain.num_nodes
+    rounds._enqueue(pieces)
+    before = ["begin_front", "FIND", "end_front"] if front else []
+    behind = ["begin_found", "ENTER", "end_found"] if enters else []
+    drafted = [x for n in range(2) for x in (f"begin_step {n}", f"STEP {n}", "end_step")]
+    ended = ["begin_tail", "TAIL", "end_tail", "finish"]
+    assert recorder.calls == [*before, *drafted, *behind, *ended]

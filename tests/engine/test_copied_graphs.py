@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 import torch
 
+from kangaroo.cache import Texts
 from kangaroo.config import ADAPTER_KINDS, AdapterKind, DraftConfig
-from kangaroo.costs import RoundCosts
 from kangaroo.draft.branching import BranchingDrafter
 from kangaroo.draft.copying import CopyingDrafter
+from kangaroo.draft.device_chains import DeviceChainDrafter
 from kangaroo.draft.device_copies import DeviceCopies
 from kangaroo.draft.fixed_trees import FixedTrees
 from kangaroo.draft.kangaroo import KangarooDrafter
-from kangaroo.draft.pace import ALLOWANCE, START
 from kangaroo.engine.batch import decode_together
 from kangaroo.engine.chain_rounds import ChainRounds
 from kangaroo.engine.decode import Decoder
 from kangaroo.engine.device_round import DeviceRounds
 from kangaroo.engine.graphs import GraphDecoder
 from kangaroo.engine.state import PastKeyValues, Request
-from kangaroo.engine.tree_rounds import FixedTreeRounds, GrownTreeRounds
+from kangaroo.engine.tree_rounds import FixedTreeRounds, GrownTreeRounds, TreeRounds
 from kangaroo.models.llama import Llama
 from kangaroo_kernels.copy_draft import reference
 from tests.engine.played import PlayedRounds
@@ -102,11 +102,11 @@ def knowing(copier: Llama, monkeypatch: pytest.MonkeyPatch) -> Llama:
 def test_every_round_is_that_of_the_loop(
     knowing: Llama, kind: AdapterKind | None, options: dict[str, Any], prompt_len: int
 ) -> None:
-    """Whatever was drafted in the round before, and with what was captured before. The nodes of
-    trees limit copies, too, and adaptive drafting pays for rows that the host does not verify.
+    """Whatever was drafted in the round before, and with what was captured before. But adaptive
+    drafting pays for rows that the host does not verify.
     """
     plain, graphs = decoders(knowing, kind, **options)
-    alike = options.keys().isdisjoint({"adaptive", "max_nodes"})
+    alike = "adaptive" not in options
     expected = decode(plain, Request(prompt_of(knowing, prompt_len), NUM_NEW))
     for _ in range(2):
         ours = decode(graphs, Request(prompt_of(knowing, prompt_len), NUM_NEW))
@@ -165,24 +165,6 @@ def test_a_conversation(knowing: Llama, draft: str, kind: AdapterKind | None) ->
         assert_same(ours, theirs, plain.config)
 
 
-@pytest.mark.parametrize(("row_cost", "copied"), [(0.05, True), (0.3, False)])
-def test_copies_that_cannot_be_borne(knowing: Llama, row_cost: float, copied: bool) -> None:
-    """A captured round verifies all rows that a copy may have; what drafting may lose holds."""
-    costs = (0.1, row_cost)
-    _, graphs = decoders(knowing, "paper", confidence=0.0, adaptive=True, costs=costs)
-    assert graphs.pace is not None
-    spent, book = [], graphs.pace.book
-
-    def spy(requests: Any, *round_: int) -> None:
-        spent.append(RoundCosts(*costs).of_round(1, *round_[:2]))
-        book(requests, *round_)
-
-    graphs.pace.book = spy  # type: ignore[method-assign]
-    decode(graphs, Request(prompt_of(knowing, 64), NUM_NEW))
-    assert sum(spent) <= (1 + ALLOWANCE) * NUM_NEW + START
-    assert any(shape.copied > 0 for shape in graphs._captured) == copied
-
-
 def test_drawn_tokens(knowing: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies do not know them; they are those of the seed."""
     plain, graphs = decoders(knowing, "paper", confidence=0.0)
@@ -205,11 +187,11 @@ def plain_of(target: Llama) -> Decoder:
 
 FIXED: dict[str, Any] = {"draft": "tree", "tree_widths": (2, 1, 1)}
 MUTANTS: list[tuple[dict[str, Any], Callable[..., Any], str, str]] = [
-    ({}, ChainRounds.enter, "self.drafter.copied", "self.drafter.root"),
+    ({}, DeviceChainDrafter.copied, "through_shallow_layers(", "print("),
     ({}, DeviceRounds.begin, "path_len.fill_(1)", "path_len.fill_(2)"),
-    ({}, DeviceCopies.begin, ": len(request.tokens)", "1 : 1 + len(request.tokens)"),
-    ({}, GraphDecoder._copied, "return min(most, ", "return min(1, "),
-    (FIXED, FixedTreeRounds.enter, "self.through_layers()", "pass"),
+    ({}, Texts.follow, "start : start + len(new)", "1 + start : 1 + start + len(new)"),
+    ({}, GraphDecoder._limits, "copied = min(", "copied = min(1, "),
+    (FIXED, TreeRounds.through_layers, "self.drafter.through_layers(", "print("),
     (FIXED, FixedTrees.put, "nodes.stopped[:, None] == 0, new", "nodes.stopped[:, None] > 9, new"),
     (FIXED, FixedTrees.plant, "self.put(self.trees.ancestors, ancestors)", "pass"),
     ({"draft": "tree"}, GrownTreeRounds.tail, "self.through_layers()", "self.placed()"),

@@ -78,7 +78,7 @@ def test_every_sampled_round_is_that_of_the_loop(
 
 
 @pytest.mark.parametrize("law", [None, LAWS[1]])
-@pytest.mark.parametrize("draft", DRAFTS)
+@pytest.mark.parametrize("draft", [*DRAFTS, *COPIES])
 def test_nothing_waits_for_the_host(
     model: Llama, draft: dict[str, Any], law: dict[str, Any] | None
 ) -> None:
@@ -96,9 +96,10 @@ def test_nothing_waits_for_the_host(
             torch.cuda.set_sync_debug_mode("default")
 
 
-def test_memory_is_what_it_was(model: Llama) -> None:
+@pytest.mark.parametrize("draft", [CHAIN, COPIES[0]])
+def test_memory_is_what_it_was(model: Llama, draft: dict[str, Any]) -> None:
     """After consumers that left early, and ends of all kinds."""
-    _, graphs = decoders(model, "deep_prefix", 0.0)
+    _, graphs = decoders(model, "deep_prefix", 0.0, draft)
     decode(graphs, request_of(model, 20, 200))
     before = torch.cuda.memory_allocated()
     for n in range(200):
@@ -109,7 +110,7 @@ def test_memory_is_what_it_was(model: Llama) -> None:
     assert torch.cuda.memory_allocated() == before
 
 
-@pytest.mark.parametrize("draft", DRAFTS)
+@pytest.mark.parametrize("draft", [*DRAFTS, COPIES[0]])
 def test_logits_that_rounds_keep(model: Llama, draft: dict[str, Any]) -> None:
     """Of a graph, though memory of others lies beside them: those of the loop, bit by bit."""
     plain, graphs = decoders(model, "deep_prefix", 0.0, draft)

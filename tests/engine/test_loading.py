@@ -13,6 +13,9 @@ import torch
 
 from kangaroo import KangarooForCausalLM
 from kangaroo.engine.loading import (
+    TINY_PY,
+    TINY_PY_ADAPTER,
+    adapter_home,
     adapter_path,
     load_draft_model,
     load_engine,
@@ -33,6 +36,20 @@ def test_adapters_by_folder_by_name_or_not_at_all(folder: Path) -> None:
     assert adapter_path(folder, None) is None
     with pytest.raises(ValueError, match="^adapter: no such folder: none; .* deep_prefix, paper$"):
         adapter_path(folder, "none")
+
+
+def test_the_default_is_tiny_pys_own(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of its name in the current directory is meant by who says so, and by no one else."""
+    (tmp_path / TINY_PY_ADAPTER).mkdir()
+    monkeypatch.chdir(tmp_path)
+    own = target_path(TINY_PY) / "adapters" / TINY_PY_ADAPTER
+    assert adapter_home(TINY_PY, None) == own
+    assert own.is_absolute()
+    assert adapter_home(TINY_PY, TINY_PY_ADAPTER) == Path(TINY_PY_ADAPTER)
+    assert adapter_home(TINY_PY, "paper") == own.with_name("paper")
+    assert adapter_home(folder, None) is None
 
 
 def test_targets_are_folders() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from kangaroo import KangarooForCausalLM
 from kangaroo.engine import decode
 from kangaroo.engine.loading import TINY_PY
-from kangaroo.evals import margins
+from kangaroo.evals import checks, margins
 from kangaroo.evals.certificate import CHECKS, certify, identity
 from kangaroo.evals.subject import Settings, Subject
 from kangaroo.models.llama import Llama
@@ -44,6 +44,8 @@ def failed(llm: KangarooForCausalLM) -> set[str]:
     found = {name for name, verdict in verdicts(certificate).items() if verdict != "pass"}
     assert certificate["verdict"] == ("fail" if found else "pass")
     assert len(certificate["claims"]) == len(CHECKS) - len(found)
+    drafting = "not verified: logits fail" if "logits" in found else "verified"
+    assert certificate["drafting"] == drafting
     for name in found:
         assert certificate["checks"][name]["failures"]
     json.dumps(certificate)
@@ -87,10 +89,28 @@ def test_without_an_adapter_nothing_is_said_about_drafting(folder: Path) -> None
     certificate = certify(Subject(llm, PROMPTS, SETTINGS), identity(folder, None))
     assert verdicts(certificate) == dict.fromkeys(CHECKS, "pass") | {"logits": "not run"}
     assert certificate["verdict"] == "pass"
-    assert certificate["drafting"] == "not verified: there is no adapter"
+    assert certificate["drafting"].startswith("not verified: there is no adapter")
     assert certificate["adapter"] is None
     assert certificate["settings"]["drafting"] == ["off"]
     assert not any("draft" in claim for claim in certificate["claims"])
+
+
+def test_nothing_drafted_is_no_pass(llm: KangarooForCausalLM) -> None:
+    """One token leaves no room for a draft."""
+    certificate = certify(Subject(llm, PROMPTS, replace(SETTINGS, max_new_tokens=1)), {})
+    found = certificate["checks"]["logits"]
+    assert (found["verdict"], found["counts"]["num_drafted"]) == ("not run", 0)
+    expected = "not verified: nothing was drafted with max_new_tokens=1"
+    assert certificate["drafting"] == expected
+    assert not any("draft" in claim for claim in certificate["claims"])
+
+
+def test_ends_that_were_not_tried_are_no_pass(llm: KangarooForCausalLM, monkeypatch: Patch) -> None:
+    """No text of this continuation will do for a stop string."""
+    monkeypatch.setattr(checks, "UNFINISHED", "")  # which every text holds
+    found = checks.stops(Subject(llm, PROMPTS[:1], SETTINGS))
+    assert (found.verdict, found.not_run) == ("not run", "nothing was tried of: stop strings")
+    assert found.counts["stop_strings"] == 0 < found.counts["eos_token_id"]
 
 
 def test_other_weights_are_another_target(folder: Path, tmp_path: Path) -> None:

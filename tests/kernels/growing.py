@@ -23,20 +23,28 @@ class Bed:
 
     seedbed: Seedbed
     trees: DraftTrees
+    max_nodes: int
 
     @classmethod
     def of(
-        cls, roots: Sequence[int], max_nodes: int, num_places: int, k: int, threshold: float = 0.0
+        cls,
+        roots: Sequence[int],
+        max_nodes: int,
+        num_places: int,
+        k: int,
+        threshold: float = 0.0,
+        *,
+        room: int = 0,
     ) -> Bed:
-        """Roots at these positions; their tokens are 7, 8, ..."""
+        """Roots at these positions; their tokens are 7, 8, ... `room`: for so many nodes more."""
         batch, device = len(roots), torch.get_default_device()
-        trees = DraftTrees.of_roots(batch, max_nodes, threshold, device)
+        trees = DraftTrees.of_roots(batch, max_nodes + room, threshold, device)
         nodes = trees.nodes
         for x in (nodes.tokens, nodes.positions, trees.parents, trees.ancestors):
             x.random_(100)  # what an earlier tree may have left
         nodes.tokens[:, 0] = torch.arange(batch) + 7
         nodes.positions[:, 0] = torch.tensor(roots)
-        return cls(Seedbed.empty(batch, num_places, k, device), trees)
+        return cls(Seedbed.empty(batch, num_places, k, device), trees, max_nodes)
 
     @property
     def flat(self) -> tuple[Tensor, ...]:
@@ -49,7 +57,7 @@ class Bed:
         """A pass behind which tokens 0, 1, ... or these have probabilities rows [B, W, K]."""
         if tokens is None:
             tokens = torch.arange(rows.shape[2]).expand_as(rows).contiguous()
-        op(tokens, rows, self.seedbed, self.trees, **rule)
+        op(tokens, rows, self.seedbed, self.trees, max_nodes=self.max_nodes, **rule)
 
     def copy(self) -> Bed:
         return deepcopy(self)
@@ -66,6 +74,7 @@ def random_passes(draw: random.Random) -> tuple[Bed, list[tuple[Tensor, Tensor, 
         1 + sum(inner),
         k,
         draw.choice([0.0, 0.2, 0.5]),
+        room=draw.choice([0, 0, min(9, 64 - max_nodes)]),
     )
     passes, first, num_new = list[tuple[Tensor, Tensor, Rule]](), 0, 1
     for n, width in enumerate([*inner, 0]):

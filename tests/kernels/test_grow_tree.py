@@ -163,6 +163,8 @@ def test_no_pass_wants_more_places_than_it_has(max_nodes: int, max_depth: int) -
     [
         ("tokens", torch.zeros(1, 1, 3)),
         ("probabilities", torch.zeros(1, 1, 2)),
+        ("max_nodes", 17),
+        ("max_nodes", 0),
         ("first", 6),
         ("width", 6),
         ("passes_left", 0),

@@ -85,7 +85,7 @@ def samples(dtype: torch.dtype) -> dict[str, tuple[tuple[Any, ...], dict[str, An
         "compact_kv": ((rows, path, *lengths), {}),
         "commit_path": (Ending.of([5, 7], [[0, 2], [0]]).flat, {"lag": 1, "limit": 99}),
         "copy_draft": (Texts.of([[5, 7, 5]], 4).flat, {"size": 1, "count": 2}),
-        "grow_tree": ((*best, *Bed.of([5, 7], 16, 12, 3).flat), PASS),
+        "grow_tree": ((*best, *Bed.of([5, 7], 16, 12, 3).flat), PASS | {"max_nodes": 16}),
     }
 
 

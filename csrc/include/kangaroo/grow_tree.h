@@ -31,6 +31,7 @@ typedef struct kangaroo_grow_tree_params {
   const float* probabilities; /* [batch, newest, k], decreasing; NaN counts as none */
   kangaroo_seedbed seedbed;   /* of as many sequences as there are trees */
   kangaroo_draft_trees trees; /* where nodes.stopped is not 0 nothing changes */
+  int64_t max_nodes;          /* of a tree, its root included, 1 to nodes.capacity */
   int64_t newest;             /* nodes at the places [first, first + newest) */
   int64_t k;                  /* 1 to KANGAROO_MAX_K */
   int64_t first;              /* 0: the newest node is the root, planted from trees.nodes */
@@ -41,7 +42,7 @@ typedef struct kangaroo_grow_tree_params {
 
 /* Of each sequence: candidates wait behind the newest nodes, each with the product of its parent's
  * path and its share of probabilities ** sharpness. Of those that wait behind a node whose best
- * child's probability is not below nodes.threshold, and that are among the capacity - 1 most
+ * child's probability is not below nodes.threshold, and that are among the max_nodes - 1 most
  * probable paths known, the first (nodes left) / (2 passes_left), rounded up, become the next
  * nodes, at most `width`. Where there are none, in the last pass, and where one node is left, the
  * most probable of all that wait fill the tree up: it is written, and nodes.stopped is 1. Ties go

@@ -8,8 +8,8 @@
  * and publish are kernels of this library. With conditions, all that is between open and publish
  * lies in one more IF node, which is skipped once every sequence is done.
  *
- * Drafts may also be found without steps (in the text, say), by two more pieces: the front, which
- * is always run, and what only such drafts need, behind the steps. Then step 0 has a gate, too:
+ * Drafts may also be found without steps (in the text, say), by the front, which is always run;
+ * what only such drafts need is one more piece behind the steps. Then step 0 has a gate, too:
  *
  *   [open][front][gate 0][IF: step 0]...[gate][IF: found][tail][publish]
  *
@@ -105,12 +105,12 @@ void kangaroo_round_destroy(kangaroo_round* round);
 const int32_t* kangaroo_round_done(const kangaroo_round* round);
 
 /* Capture, in this order: capture; begin_step(0), end_step, begin_step(1), ...; begin_tail,
- * end_tail; finish. With a front: begin_front and end_front before the steps, begin_found and
- * end_found behind them. Between a begin and its end, what the caller enqueues on `stream` (not the
- * default stream) becomes part of the piece; a piece may be empty. Again at any time that no round
- * is unread: finish then updates the graph in place, and instantiates anew where CUDA refuses. The
- * former graph serves until then. A call in the wrong order is refused and changes nothing; any
- * other failure abandons the capture, as abort does. */
+ * end_tail; finish. With a front: begin_front and end_front before the steps, and behind them,
+ * where there is anything, begin_found and end_found. Between a begin and its end, what the caller
+ * enqueues on `stream` (not the default stream) becomes part of the piece; a piece may be empty.
+ * Again at any time that no round is unread: finish then updates the graph in place, and
+ * instantiates anew where CUDA refuses. The former graph serves until then. A call in the wrong
+ * order is refused and changes nothing; any other failure abandons the capture, as abort does. */
 kangaroo_status kangaroo_round_capture(kangaroo_round* round, void* stream);
 kangaroo_status kangaroo_round_begin_front(kangaroo_round* round);
 kangaroo_status kangaroo_round_end_front(kangaroo_round* round);

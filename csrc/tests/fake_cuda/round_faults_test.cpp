@@ -111,7 +111,9 @@ void wrong_order(bool fronted) {
     if (!is("end_step")) EXPECT(refused(kangaroo_round_end_step(r), "end_step: expected a call "));
     if (!is("begin_found")) EXPECT(refused(kangaroo_round_begin_found(r), "begin_found: "));
     if (!is("end_found")) EXPECT(refused(kangaroo_round_end_found(r), "end_found: "));
-    if (!is("begin_tail")) EXPECT(refused(kangaroo_round_begin_tail(r), "begin_tail: "));
+    if (!is("begin_tail") && !is("begin_found")) {  // what was found may need nothing
+      EXPECT(refused(kangaroo_round_begin_tail(r), "begin_tail: "));
+    }
     if (!is("end_tail")) EXPECT(refused(kangaroo_round_end_tail(r), "end_tail: "));
     if (!is("finish")) EXPECT(refused(kangaroo_round_finish(r), "finish: "));
     EXPECT(refused(decoder.launch(), "launch: "));

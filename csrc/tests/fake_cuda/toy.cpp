@@ -134,7 +134,7 @@ kangaroo_status Decoder::capture() {
     enqueue(&step_kernel, &memory, stream);
     if (auto bad = kangaroo_round_end_step(round)) return bad;
   }
-  if (shape.fronted) {
+  if (shape.fronted && shape.entered) {
     if (auto bad = kangaroo_round_begin_found(round)) return bad;
     enqueue(&found_kernel, &memory, stream);
     if (auto bad = kangaroo_round_end_found(round)) return bad;

@@ -55,6 +55,7 @@ struct Shape {
   int64_t ahead = 1;
   std::vector<int64_t> eos_ids = {};
   bool fronted = false;
+  bool entered = true;  // a front has what is run for drafts that were found
 };
 
 // A decoder, its round and its stream; everything is given back at the end.

@@ -108,6 +108,7 @@ class DeviceTreeDrafter(DeviceDrafter, BranchingDrafter):
             *self._behind(state, states, nodes, self.num_ranked, draws),
             seedbed,
             trees,
+            max_nodes=min(self.config.max_nodes, trees.parents.shape[1]),
             first=newest.start,
             width=now.width,
             passes_left=now.left,

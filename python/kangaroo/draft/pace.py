@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 
@@ -48,17 +49,24 @@ class Pace:
         """
         return self._bearable(requests, self._copies[len(requests)])
 
-    def _bearable(self, requests: Sequence[Request], prices: Sequence[float]) -> int:
-        """How many of the drafts with these prices may be all wrong.
+    def bears(self, requests: Sequence[Request], num_passes: int, num_nodes: int) -> bool:
+        """A round of so many passes and trees of `num_nodes` may be all wrong."""
+        return self.costs.of_round(len(requests), num_passes, num_nodes) <= self._most(requests)
 
-        Beside speculative sampling always all: there the tokens for a seed depend on how deep is
+    def _bearable(self, requests: Sequence[Request], prices: Sequence[float]) -> int:
+        """How many of the drafts with these prices may be all wrong."""
+        return bisect_right(prices, self._most(requests))
+
+    def _most(self, requests: Sequence[Request]) -> float:
+        """What the next round may cost.
+
+        Beside speculative sampling anything: there the tokens for a seed depend on how deep is
         drafted, so neighbours may have no say.
         """
         if any((s := r.sampler) and s.do_sample and not s.coupled for r in requests):
-            return len(prices)
+            return math.inf
         left = START + sum(request.credit for request in requests) / len(requests)
-        bearable = 1 + ALLOWANCE + SHARE * left  # every round brings a token
-        return bisect_right(prices, bearable)
+        return 1 + ALLOWANCE + SHARE * left  # every round brings a token
 
     def book(
         self, requests: Sequence[Request], num_passes: int, num_nodes: int, num_new: int

@@ -107,7 +107,7 @@ class CapturedRounds:
                 pieces.front.find()
             for step in pieces.steps:
                 step()
-            if pieces.front:
+            if pieces.front and pieces.front.enter:
                 pieces.front.enter()
             pieces.tail(self._done)
             stream.synchronize()
@@ -128,7 +128,7 @@ class CapturedRounds:
             self._round.begin_step(number)
             step()
             self._round.end_step()
-        if pieces.front:
+        if pieces.front and pieces.front.enter:
             self._round.begin_found()
             pieces.front.enter()
             self._round.end_found()

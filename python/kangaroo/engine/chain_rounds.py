@@ -26,12 +26,9 @@ class ChainRounds(DeviceRounds):
     ):
         chains = drafter.new_chains(state, max(shape.depth, shape.copied))
         steps = [partial(self._step, node) for node in range(shape.depth)]
+        if shape.depth:  # what is only copied passes in the tail, found or not
+            self.enter = partial(drafter.copied, state, chains.nodes)
         super().__init__(state, drafter, runtime, shape, chains, steps)
-
-    def enter(self) -> None:
-        """See DeviceRounds; what is only copied passes in the tail, found or not."""
-        if self.shape.depth:
-            self.drafter.copied(self.state, self.nodes)
 
     def tail(self, done: Tensor) -> None:
         """See DeviceRounds."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kangaroo.cache import Slots
-from kangaroo.config import MAX_TREE_NODES
+from kangaroo.config import MAX_TREE_NODES, DraftConfig
 from kangaroo.draft.device_chains import DeviceChainDrafter
 from kangaroo.draft.device_copies import DeviceCopies
 from kangaroo.draft.device_trees import DeviceTreeDrafter
@@ -69,11 +69,11 @@ class Front:
 
     Attributes:
         find: in front of the steps. It stops chains, and sets `found` [B] int32 where it does.
-        enter: behind the steps, where some of `found` is not 0.
+        enter: behind the steps, where some of `found` is not 0; None: nothing need be done there.
     """
 
     find: Callable[[], None]
-    enter: Callable[[], None]
+    enter: Callable[[], object] | None
     found: Tensor
 
 
@@ -124,11 +124,13 @@ class DeviceRounds(ABC):
         copies: what finds drafts in the texts; None: nothing does.
         draws: how tokens are drawn; None: they are the most probable.
         logits: [B, N, V] float32, the last round's, of all nodes.
+        enter: copies through layers [0, E), see Front; None: that is done for drafts, too.
         newest: exit states of the nodes that the next step drafts behind; None between rounds, so
             that one that is captured finds the memory of the one that was not.
     """
 
     newest: ExitStates | None = None
+    enter: Callable[[], object] | None = None
 
     def __init__(
         self,
@@ -150,8 +152,11 @@ class DeviceRounds(ABC):
         self.logits = state.exit_states.new_empty(*nodes.tokens.shape, vocab, dtype=torch.float32)
         self.draws = Draws(*map(torch.clone, self._draws())) if shape.drawn else None
         self.copies, front = None, None
-        if count := min(shape.copied, self.num_nodes - 1):
-            self.copies = DeviceCopies(state, model.kernels, drafter.config.lookup, count)
+        if shape.copied:
+            texts, seqlens = state.texts_on_device(), state.shallow_kv.slots.cache_seqlens
+            rule = drafter.config.lookup, shape.copied
+            own = texts.rows[: shape.batch]
+            self.copies = DeviceCopies(model.kernels, own, seqlens, *rule)
             front = Front(self.find, self.enter, self.copies.found)
         self.runtime = runtime(Pieces(steps, self.tail, nodes, self.verdict, shape, front))
 
@@ -171,7 +176,7 @@ class DeviceRounds(ABC):
         nodes.positions[:, 0] = state.shallow_kv.slots.cache_seqlens
         self.verdict.path_len.fill_(1)
         if self.copies is not None:
-            self.copies.begin(state)
+            state.texts_on_device().follow(state.requests)
         if self.draws is not None:
             for values, new in zip(self.draws, self._draws(), strict=True):
                 values.copy_(new)
@@ -197,10 +202,6 @@ class DeviceRounds(ABC):
         """Drafts in the texts, which the last round has made longer; see Front."""
         assert self.copies is not None, "only rounds that copy have a front"
         self.copies.find(self.verdict, self.trees)
-
-    @abstractmethod
-    def enter(self) -> None:
-        """Copies through layers [0, E); see Front."""
 
     @abstractmethod
     def tail(self, done: Tensor) -> None:
@@ -252,6 +253,12 @@ class DeviceRounds(ABC):
         )
         state.forget_nodes()
         self.newest = None
+
+
+def num_nodes_of(config: DraftConfig, depth: int, copied: int) -> int:
+    """Of every tree of a captured round, padding included."""
+    grown = config.draft == "tree" and not config.tree_widths and depth > 1
+    return max(config.max_nodes if grown else config.most_nodes(depth), 1 + copied)
 
 
 def places(slots: Slots) -> SlotPlaces:

@@ -17,7 +17,14 @@ from kangaroo.draft.fixed_trees import FixedTreeDrafter
 from kangaroo.draft.kangaroo import KangarooDrafter
 from kangaroo.engine.chain_rounds import ChainRounds
 from kangaroo.engine.decode import Decoder, Round, not_finite
-from kangaroo.engine.device_round import DeviceRounds, Outcome, Pieces, Runtime, Shape
+from kangaroo.engine.device_round import (
+    DeviceRounds,
+    Outcome,
+    Pieces,
+    Runtime,
+    Shape,
+    num_nodes_of,
+)
 from kangaroo.engine.state import DecodeState, PastKeyValues, Request
 from kangaroo.engine.stopping import until
 from kangaroo.engine.tree_rounds import FixedTreeRounds, GrownTreeRounds
@@ -55,9 +62,9 @@ class GraphDecoder(Decoder):
 
     What the device cannot decide alone, scores that a sampler shapes, and the first round behind a
     prompt of one token go as in Decoder. Rounds are launched ahead where a sequence is alone, ends
-    by what the device knows, keeps no logits, and leaves nothing behind for a later call. What is
-    copied is at most as long as a round has nodes for: as many as a tree has, or together MOST_ROWS
-    where that is more than the drafts.
+    by what the device knows, keeps no logits, and leaves nothing behind for a later call. Many
+    sequences copy less than `lookup_depth` says: no more than their drafts have nodes, or together
+    MOST_ROWS.
 
     Args:
         drafter: of the rounds that the host runs.
@@ -127,8 +134,7 @@ class GraphDecoder(Decoder):
         if not self._launches(state):
             self._steps_back = False
             return super().round(state)
-        depth = self.depth(state)
-        limits = depth, self._copied(state, depth)
+        limits = self._limits(state)
         rounds = self._rounds(state, *limits)
         # Those that were launched with other limits are read before any is with these.
         same = (rounds.shape.depth, rounds.shape.copied) == limits
@@ -151,16 +157,21 @@ class GraphDecoder(Decoder):
         shaped = self.keep_scores and any(r.sampler for r in state.requests)
         return known and rows and not shaped and not self._steps_back
 
-    def _copied(self, state: DecodeState, depth: int) -> int:
-        """Tokens of a copy at most, beside drafts so deep; 0 where copies as long as they may be
-        cannot be borne: a captured round verifies so many rows whatever it finds.
+    def _limits(self, state: DecodeState) -> tuple[int, int]:
+        """How deep the next round drafts, and how many tokens it copies, at most. A captured round
+        verifies as many rows whatever it finds: where copies cannot be borne beside drafts as deep
+        as they may be, drafts are less deep; beside none at all, nothing is copied.
         """
-        if not isinstance(self.drafter, CopyingDrafter):
-            return 0
-        most, requests = self.config.lookup_depth, state.requests
-        if self.drafter.pace is not None and self.drafter.pace.copies(requests) < most:
-            return 0
-        return min(most, max(depth, MOST_ROWS // len(requests) - 1))
+        depth, config, requests = self.depth(state), self.config, state.requests
+        if not config.lookup:
+            return depth, 0
+        room = max(num_nodes_of(config, depth, 0), MOST_ROWS // len(requests)) - 1
+        copied = min(config.lookup_depth, room)
+        for less in range(depth, min(depth, 1) - 1, -1):
+            num_nodes = num_nodes_of(config, less, copied)
+            if self.pace is None or self.pace.bears(requests, less, num_nodes):
+                return less, copied
+        return depth, 0
 
     def _rounds(self, state: DecodeState, depth: int, copied: int) -> DeviceRounds:
         """Of the sequences of `state`; captured at most once for as many."""

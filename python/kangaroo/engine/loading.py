@@ -146,13 +146,15 @@ def target_path(target: str | Path) -> Path:
 
 
 def adapter_home(target: str | Path, adapter: str | Path | None) -> Path | None:
-    """The folder of the adapter that is loaded with a target; tiny-py has a default.
+    """The folder of the adapter that is loaded with a target; tiny-py has a default, its own,
+    whatever lies in the current directory.
 
     Raises:
         ValueError: as :func:`target_path` and :func:`adapter_path`.
     """
-    default = TINY_PY_ADAPTER if target == TINY_PY else None
-    return adapter_path(target_path(target), default if adapter is None else adapter)
+    path = target_path(target)
+    default = path / "adapters" / TINY_PY_ADAPTER if target == TINY_PY else None
+    return adapter_path(path, default if adapter is None else adapter)
 
 
 def adapter_path(target: Path, adapter: str | Path | None) -> Path | None:
@@ -203,10 +205,17 @@ def torch_dtype(dtype: torch.dtype | str | None, device: torch.device, path: Pat
 
 
 def generation_config(path: Path) -> GenerationConfig:
-    """generation_config.json, or what config.json says where there is none."""
-    name = "generation_config.json"
-    if (path / name).is_file():
-        return GenerationConfig.from_pretrained(path, local_files_only=True)
+    """generation_config.json, or what config.json says where there is none.
+
+    Raises:
+        ValueError: the file is not one.
+    """
+    file = path / "generation_config.json"
+    if file.is_file():
+        try:
+            return GenerationConfig.from_pretrained(path, local_files_only=True)
+        except (OSError, TypeError, ValueError) as error:
+            raise ValueError(f"{file}: no generation config: {error}") from error
     return GenerationConfig.from_pretrained(
         path, config_file_name="config.json", local_files_only=True, _from_model_config=True
     )

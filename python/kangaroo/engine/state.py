@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kangaroo.cache import SlotCache, Slots
+from kangaroo.cache import SlotCache, Slots, Texts
 from kangaroo.config import MAX_TREE_NODES, ModelConfig
 from kangaroo.draft.tree import DraftTree, is_chain, places
 from kangaroo.engine.stopping import Criterion
@@ -76,6 +76,7 @@ class DecodeState:
             from: node n's is at n + 1; at 0 is that of the slot in front of the root, if any.
         unwritten: exit and last states [1, 1, C] of the newest committed slots, which the adapter
             has no rows of while nothing is drafted; only of a state that has room for one sequence.
+        texts: the sequences' tokens where the device looks for repetitions; None: nowhere yet.
     """
 
     requests: list[Request]
@@ -84,6 +85,7 @@ class DecodeState:
     adapter_kv: SlotCache
     exit_states: Tensor = field(repr=False)
     unwritten: list[tuple[Tensor, Tensor]] = field(default_factory=list, repr=False)
+    texts: Texts | None = field(default=None, repr=False)
 
     @classmethod
     def empty(
@@ -124,6 +126,13 @@ class DecodeState:
         """[B] committed slots that the adapter has not seen; while it drafts 0 or 1."""
         seen = self.adapter_kv.slots.committed
         return [root - n for root, n in zip(self.prefix_lens, seen, strict=True)]
+
+    def texts_on_device(self) -> Texts:
+        """Kept for all rounds that read them."""
+        if self.texts is None:
+            cache = self.shallow_kv
+            self.texts = Texts(cache.capacity, cache.num_slots, self.exit_states.device)
+        return self.texts
 
     def hidden(self, start: int, stop: int) -> Tensor:
         """Exit states of nodes [start, stop): [B, stop - start, C], contiguous."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kangaroo.draft.device_trees import DeviceTreeDrafter, Pass, passes_of
 from kangaroo.draft.fixed_trees import FixedTreeDrafter, levels_of
-from kangaroo.engine.device_round import DeviceRounds, Pieces, Runtime, Shape
+from kangaroo.engine.device_round import DeviceRounds, Pieces, Runtime, Shape, num_nodes_of
 from kangaroo.engine.state import DecodeState
 from kangaroo_kernels.draft_trees import DraftTrees
 from kangaroo_kernels.exit_states import ExitStates
@@ -77,14 +77,11 @@ class GrownTreeRounds(TreeRounds):
         runtime: Callable[[Pieces], Runtime],
         shape: Shape,
     ):
-        max_nodes = drafter.config.max_nodes
-        passes = passes_of(max_nodes, shape.depth)
-        trees = drafter.new_trees(state, max_nodes if passes or shape.copied else 1)
+        passes = passes_of(drafter.config.max_nodes, shape.depth)
+        num_nodes = num_nodes_of(drafter.config, shape.depth, shape.copied)
+        trees = drafter.new_trees(state, num_nodes)
         self.seedbed = drafter.new_seedbed(state, passes)
         super().__init__(state, drafter, runtime, shape, trees, passes)
-
-    def enter(self) -> None:
-        """See DeviceRounds; nothing that is not done for drafts, too."""
 
     def tail(self, done: Tensor) -> None:
         """See DeviceRounds."""
@@ -110,12 +107,9 @@ class FixedTreeRounds(TreeRounds):
     ):
         self.fixed = drafter.new_fixed(state, shape.depth, shape.copied)
         passes = levels_of(drafter.config.tree_widths[: shape.depth])
+        if shape.depth:  # what is only copied passes in the tail, found or not
+            self.enter = self.through_layers
         super().__init__(state, drafter, runtime, shape, self.fixed.trees, passes)
-
-    def enter(self) -> None:
-        """See DeviceRounds; what is only copied passes in the tail, found or not."""
-        if self.shape.depth:
-            self.through_layers()
 
     def tail(self, done: Tensor) -> None:
         """See DeviceRounds."""

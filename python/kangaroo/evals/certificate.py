@@ -60,7 +60,7 @@ def certify(
         "version": VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "verdict": FAIL if FAIL in verdicts else PASS,
-        "drafting": "verified" if subject.llm.adapter else "not verified: there is no adapter",
+        "drafting": _drafting(findings["logits"]),
         "claims": [CHECKS[name][1] for name, found in findings.items() if found.verdict == PASS],
         "checks": {name: found.as_dict() for name, found in findings.items()},
         **about,
@@ -93,6 +93,13 @@ def identity(target: str | Path, adapter: str | Path | None) -> dict[str, Any]:
     }
 
 
+def _drafting(logits: Finding) -> str:
+    """What the check of logits, with drafting on and off, says of drafting."""
+    if logits.verdict == PASS:
+        return "verified"
+    return f"not verified: {'logits fail' if logits.verdict == FAIL else logits.not_run}"
+
+
 def _prompts(subject: Subject) -> dict[str, Any]:
     ids = json.dumps(subject.prompts)
     return {
@@ -112,20 +119,23 @@ def _engine(subject: Subject) -> dict[str, Any]:
     }
 
 
-def check_free(file: Path) -> None:
-    """Refuse to write where something else than a certificate is.
+def check_free(file: Path, form: str, noun: str) -> None:
+    """Refuse to write where something else than a former result is.
+
+    Args:
+        form: the "format" of such results, which are JSON; noun: what one is called.
 
     Raises:
         ValueError: something is there, or the folder is not.
     """
-    if file.exists() and not _is_certificate(file):
-        raise ValueError(f"{file}: exists and is no certificate; not touched")
+    if file.exists() and not _is_of(form, file):
+        raise ValueError(f"{file}: exists and is no {noun}; not touched")
     if not file.parent.is_dir():
         raise ValueError(f"{file.parent}: no such folder")
 
 
-def _is_certificate(file: Path) -> bool:
+def _is_of(form: str, file: Path) -> bool:
     try:
-        return read_json(file).get("format") == FORMAT
+        return file.is_file() and read_json(file).get("format") == form
     except ValueError:
         return False

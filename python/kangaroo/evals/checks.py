@@ -61,7 +61,9 @@ def logits_bits(subject: Subject) -> Finding:
             if not tally.is_clean:
                 failures.append(where | asdict(tally))
     counts = {"rules": len(RULES), "num_drafted": num_drafted} | asdict(total)
-    return Finding(counts, failures)
+    given = f"max_new_tokens={subject.settings.max_new_tokens}"
+    idle = "" if num_drafted else f"nothing was drafted with {given}"
+    return Finding(counts, failures, not_run=idle)
 
 
 def seeds(subject: Subject) -> Finding:
@@ -117,7 +119,8 @@ def stops(subject: Subject) -> Finding:
                 if ids != full[:length]:
                     found = {"prompt": number, "drafting": mode} | options
                     failures.append(found | {"expected": full[:length], "ids": ids})
-    return Finding(counted, failures)
+    untried = ", ".join(kind.replace("_", " ") for kind, count in counted.items() if not count)
+    return Finding(counted, failures, not_run=untried and f"nothing was tried of: {untried}")
 
 
 def _ends(

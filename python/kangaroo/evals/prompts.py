@@ -10,9 +10,13 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from kangaroo.train.chat import Message, encode_prompt
+from kangaroo.engine.decode import check_context
+from kangaroo.engine.llm import KangarooForCausalLM
+from kangaroo.engine.state import Request
+from kangaroo.train.chat import Message, check_unicode, encode_prompt
 from kangaroo.train.documents import messages_of
 from kangaroo.zoo import corpus
+from kangaroo_kernels import UnsupportedError
 
 EXPECTED = '{"prompt": "..."} or {"messages": [...]}'
 
@@ -23,11 +27,13 @@ class Prompt:
 
     Attributes:
         text: as it is; or the last message.
-        messages: a conversation, whose next answer is wanted; None: there is only `text`.
+        messages: a conversation, whose last answer is wanted; None: there is only `text`.
+        where: file and line; "" where there is no file.
     """
 
     text: str
     messages: Sequence[Message] | None = None
+    where: str = ""
 
     def ids(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Tokens: of a conversation in the model's chat template.
@@ -53,7 +59,7 @@ BUILT_IN = (
 
 def read_prompts(file: Path) -> list[Prompt]:
     """Of every line of a JSON-lines file its `prompt`, a text, or its `messages`, a conversation as
-    in training; blank lines are skipped.
+    in training, up to where the last answer begins; blank lines are skipped.
 
     Raises:
         ValueError: no such file, a line that has not one of them, or no line at all.
@@ -68,6 +74,27 @@ def read_prompts(file: Path) -> list[Prompt]:
     if not prompts:
         raise ValueError(f"{file}: no prompts; expected one object a line: {EXPECTED}")
     return prompts
+
+
+def encoded(
+    prompts: Sequence[Prompt], llm: KangarooForCausalLM, max_new_tokens: int
+) -> list[list[int]]:
+    """Tokens of every prompt, each of which leaves room for a continuation.
+
+    Raises:
+        ValueError, UnsupportedError: as :meth:`Prompt.ids`, or a prompt and its continuation exceed
+            the target's context; names the prompt.
+    """
+    all_ids = []
+    for number, prompt in enumerate(prompts, 1):
+        try:
+            ids = prompt.ids(llm.tokenizer)
+            check_context(llm.model.config, Request(ids, max_new_tokens))
+        except (ValueError, UnsupportedError) as error:
+            kind = UnsupportedError if isinstance(error, UnsupportedError) else ValueError
+            raise kind(f"{prompt.where or f'prompt {number}'}: {error}") from error
+        all_ids.append(ids)
+    return all_ids
 
 
 def held_out_prompts(
@@ -110,7 +137,11 @@ def _prompt(where: str, line: str) -> Prompt:
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     if messages is not None and "prompt" not in fields:
-        return Prompt(messages[-1]["content"], messages)
+        while messages and messages[-1]["role"] == "assistant":
+            messages.pop()
+        if not messages:
+            raise ValueError(f"{where}: messages: expected one that asks for an answer")
+        return Prompt(messages[-1]["content"], messages, where)
     if messages is not None or not isinstance(text, str) or not text:
         raise ValueError(f"{where}: expected an object with one of {EXPECTED}")
-    return Prompt(text)
+    return Prompt(check_unicode(f"{where}: prompt", text), where=where)

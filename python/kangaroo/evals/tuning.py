@@ -22,6 +22,7 @@ from kangaroo.evals.tracing import greedy_trace
 from kangaroo.models.adapter_io import kangaroos
 from kangaroo.train.simulate import Trace, replay
 
+FORMAT, VERSION = "kangaroo-tuning", 1
 CONFIDENCES = tuple(tenth / 10 for tenth in range(10))
 TREE_BUDGETS = (8, 16, 32)  # nodes
 LOOKUPS = (2, 3, 4)  # tokens that must stand in the text before
@@ -138,6 +139,8 @@ class Tuning:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
+            "format": FORMAT,
+            "version": VERSION,
             "adapter": self.choice.adapter,
             "options": self.options,
             "predicted": asdict(self.choice),
