@@ -26,9 +26,9 @@ class ChainRounds(DeviceRounds):
     ):
         chains = drafter.new_chains(state, max(shape.depth, shape.copied))
         steps = [partial(self._step, node) for node in range(shape.depth)]
-        if shape.depth:  # what is only copied passes in the tail, found or not
-            self.enter = partial(drafter.copied, state, chains.nodes)
-        super().__init__(state, drafter, runtime, shape, chains, steps)
+        # What is only copied passes in the tail, found or not.
+        enter = partial(drafter.copied, state, chains.nodes) if shape.depth else None
+        super().__init__(state, drafter, runtime, shape, chains, steps, enter=enter)
 
     def tail(self, done: Tensor) -> None:
         """See DeviceRounds."""

@@ -119,18 +119,19 @@ class DeviceRounds(ABC):
     """Rounds of the sequences of one `state`, as long as these stay the same; `runtime` runs
     them.
 
+    Args:
+        enter: copies through layers [0, E), see Front.
+
     Attributes:
         trees: what is verified, the roots first; nodes: theirs.
         copies: what finds drafts in the texts; None: nothing does.
         draws: how tokens are drawn; None: they are the most probable.
         logits: [B, N, V] float32, the last round's, of all nodes.
-        enter: copies through layers [0, E), see Front; None: that is done for drafts, too.
         newest: exit states of the nodes that the next step drafts behind; None between rounds, so
             that one that is captured finds the memory of the one that was not.
     """
 
     newest: ExitStates | None = None
-    enter: Callable[[], object] | None = None
 
     def __init__(
         self,
@@ -140,6 +141,8 @@ class DeviceRounds(ABC):
         shape: Shape,
         trees: DraftTrees,
         steps: Sequence[Callable[[], None]],
+        *,
+        enter: Callable[[], object] | None = None,
     ):
         self.state, self.shape, self.trees, self.nodes = state, shape, trees, trees.nodes
         self.drafter: DeviceChainDrafter | DeviceTreeDrafter = drafter
@@ -157,7 +160,7 @@ class DeviceRounds(ABC):
             rule = drafter.config.lookup, shape.copied
             own = texts.rows[: shape.batch]
             self.copies = DeviceCopies(model.kernels, own, seqlens, *rule)
-            front = Front(self.find, self.enter, self.copies.found)
+            front = Front(self.find, enter, self.copies.found)
         self.runtime = runtime(Pieces(steps, self.tail, nodes, self.verdict, shape, front))
 
     @property

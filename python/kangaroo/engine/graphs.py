@@ -70,7 +70,6 @@ class GraphDecoder(Decoder):
         drafter: of the rounds that the host runs.
         runtime: runs the others.
         keep_logits, keep_scores: see Decoder.
-
     """
 
     drafter: KangarooDrafter | CopyingDrafter

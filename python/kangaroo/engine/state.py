@@ -211,7 +211,7 @@ class DecodeState:
         Raises:
             ValueError: the layers of `past` are cut elsewhere.
         """
-        if len(self.adapter_kv.storage) > 0 == len(past.adapter_kv.storage):
+        if len(self.adapter_kv.storage) and not len(past.adapter_kv.storage):
             return 0  # nothing was drafted there, and the adapter needs its rows of every slot
         theirs = past.requests[0].tokens
         pairs = enumerate(zip(tokens[:-1], theirs[:-1], strict=False))

@@ -30,9 +30,12 @@ class TreeRounds(DeviceRounds):
         shape: Shape,
         trees: DraftTrees,
         passes: Sequence[Pass],
+        *,
+        enters: bool,
     ):
         steps = [partial(self._step, each) for each in passes]
-        super().__init__(state, drafter, runtime, shape, trees, steps)
+        enter = self.through_layers if enters else None
+        super().__init__(state, drafter, runtime, shape, trees, steps, enter=enter)
 
     def through_layers(self) -> NodeBatch:
         """All nodes through layers [0, E), where they are verified."""
@@ -81,7 +84,7 @@ class GrownTreeRounds(TreeRounds):
         num_nodes = num_nodes_of(drafter.config, shape.depth, shape.copied)
         trees = drafter.new_trees(state, num_nodes)
         self.seedbed = drafter.new_seedbed(state, passes)
-        super().__init__(state, drafter, runtime, shape, trees, passes)
+        super().__init__(state, drafter, runtime, shape, trees, passes, enters=False)
 
     def tail(self, done: Tensor) -> None:
         """See DeviceRounds."""
@@ -107,9 +110,9 @@ class FixedTreeRounds(TreeRounds):
     ):
         self.fixed = drafter.new_fixed(state, shape.depth, shape.copied)
         passes = levels_of(drafter.config.tree_widths[: shape.depth])
-        if shape.depth:  # what is only copied passes in the tail, found or not
-            self.enter = self.through_layers
-        super().__init__(state, drafter, runtime, shape, self.fixed.trees, passes)
+        parts = state, drafter, runtime, shape, self.fixed.trees, passes
+        # What is only copied passes in the tail, found or not.
+        super().__init__(*parts, enters=shape.depth > 0)
 
     def tail(self, done: Tensor) -> None:
         """See DeviceRounds."""
