@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, require_bounds, sizes
+from kangaroo_kernels.checks import require, require_bounds, require_within, sizes
 from kangaroo_kernels.draft_head import MAX_K, DraftChain
 from kangaroo_kernels.draft_trees import DraftTrees, Seedbed
 from kangaroo_kernels.nodes import MAX_TREE_NODES
@@ -95,6 +95,29 @@ def require_growth(
     if not 0 < sharpness < math.inf:
         raise ValueError(f"sharpness: expected more than 0, got {sharpness}")
     return num_places, k
+
+
+def require_verification(
+    logits: Tensor,
+    trees: tuple[Tensor, Tensor],
+    num_nodes: Tensor | None,
+    successors: Tensor | None,
+    choices: Tensor | None,
+) -> tuple[int, int, int]:
+    """Arguments of verify_tree, `trees` its tokens and parents; returns B, N and V."""
+    batch, width, vocab = shape = sizes("logits", logits, 3)
+    if width < 1 or vocab < 1:
+        raise ValueError(f"logits: expected a root and a vocabulary, got {list(shape)}")
+    require("logits", logits, shape, logits.dtype, logits.device)
+    if num_nodes is not None:
+        require("num_nodes", num_nodes, (batch,), torch.int32, logits.device)
+    names = ("tokens", "parents", "successors", "choices")
+    for name, tensor in zip(names, (*trees, successors, choices), strict=True):
+        if tensor is not None:
+            require(name, tensor, (batch, width), torch.int64, logits.device)
+    if choices is not None:
+        require_within("choices", choices, -1, vocab)
+    return batch, width, vocab
 
 
 def verdict_like(tokens: Tensor, out: Verdict | None) -> Verdict:

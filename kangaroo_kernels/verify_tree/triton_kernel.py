@@ -7,8 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, require_within, sizes
-from kangaroo_kernels.tree_checks import verdict_like
+from kangaroo_kernels.tree_checks import require_verification, verdict_like
 from kangaroo_kernels.triton_math import (
     COUNTS,
     DTYPES,
@@ -109,18 +108,10 @@ def verify_tree(
     successors: Tensor | None = None,
     choices: Tensor | None = None,
 ) -> Verdict:
-    batch, width, vocab = shape = sizes("logits", logits, 3)
-    if width < 1 or vocab < 1:
-        raise ValueError(f"logits: expected a root and a vocabulary, got {list(shape)}")
     if logits.dtype not in DTYPES:
         raise ValueError(f"logits: expected one of {DTYPES}, got {logits.dtype}")
-    require("logits", logits, shape, logits.dtype, logits.device)
-    require("tokens", tokens, (batch, width), torch.int64, logits.device)
-    require("parents", parents, (batch, width), torch.int64, logits.device)
-    if num_nodes is not None:
-        require("num_nodes", num_nodes, (batch,), torch.int32, logits.device)
-    if successors is not None:
-        require("successors", successors, (batch, width), torch.int64, logits.device)
+    trees = tokens, parents
+    batch, width, vocab = require_verification(logits, trees, num_nodes, successors, choices)
     verdict = verdict_like(tokens, out)
     num_tiles, top, choice = triton.cdiv(vocab, BLOCK_V), None, choices
     if choices is None:
@@ -129,9 +120,6 @@ def verify_tree(
         _argmax_kernel[(batch * width, num_tiles)](
             logits, top, choice, vocab, BLOCK_V=BLOCK_V, num_warps=4, **launching()
         )
-    else:
-        require("choices", choices, (batch, width), torch.int64, logits.device)
-        require_within("choices", choices, -1, vocab)
     _walk_kernel[(batch,)](
         top, choice, tokens, parents, num_nodes, *verdict, successors, width, num_tiles, vocab,
         BLOCK=pad_to_power_of_2(num_tiles), num_warps=1, **launching(),
