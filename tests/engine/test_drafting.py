@@ -174,8 +174,9 @@ def test_copies() -> None:
     for name, value in (("max_depth", 1), ("confidence", 1), ("draft", "tree")):
         with pytest.raises(ValueError, match=f"^{name}: has no effect without an adapter"):
             of(None, lookup=3, **{name: value})
-    with pytest.raises(ValueError, match="^lookup: expected at least 0, got -1$"):
-        of(lookup=-1)
+    for size in (-1, 65):
+        with pytest.raises(ValueError, match=f"^lookup: expected 0 to 64, got {size}$"):
+            of(lookup=size)
     for depth in (0, 64):
         with pytest.raises(ValueError, match=f"^lookup_depth: expected 1 to 63, got {depth}$"):
             of(lookup=1, lookup_depth=depth)

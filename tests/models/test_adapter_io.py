@@ -58,6 +58,30 @@ def test_round_trip_is_bitwise(
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["adapter"]
 
 
+def test_other_files_are_there_whenever_an_adapter_is(
+    saved: Path, pristine: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the program ends as soon as the new one has its name."""
+    (saved / "NOTES.md").write_text("mine")
+    (saved / "figures").mkdir()
+    (saved / "figures" / "loss.txt").write_text("1.5")
+    before, moved, move = load(saved), list[Path](), Path.rename
+
+    def stopped(file: Path, to: Path) -> Path:
+        moved.append(move(file, to))
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        return moved[-1]
+
+    monkeypatch.setattr(Path, "rename", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        init_adapter(pristine["whole"], EXIT_LAYER, saved, "deep_prefix", seed=4)
+    assert not torch.equal(load(saved).qkv, before.qkv)
+    assert (saved / "NOTES.md").read_text() == "mine"
+    assert (saved / "figures" / "loss.txt").read_text() == "1.5"
+    assert len(list(saved.iterdir())) == 4
+
+
 def test_a_rule_is_saved_alone(saved: Path) -> None:
     """Everything else stays as it is, and all of it if the rule cannot be."""
     before, content = load(saved), json.loads((saved / CONFIG).read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from kangaroo.models.adapter import Adapter
 from kangaroo.models.adapter_format import CONFIG, describe, is_adapter, read_description
 from kangaroo.models.eagle import Eagle
 from kangaroo.models.families import model_config
-from kangaroo.models.files import TensorFiles, file_sha256, flush, read_json
+from kangaroo.models.files import TensorFiles, file_sha256, flush, linked, read_json
 from kangaroo.models.fingerprint import PARTS, fingerprint
 from kangaroo.models.medusa import Medusa
 from kangaroo.models.published import read_published
@@ -59,6 +60,10 @@ def save_adapter(
         for file in (new / TENSORS, new / CONFIG):
             flush(file)
         if path.exists():
+            own = shutil.ignore_patterns(CONFIG, TENSORS)
+            shutil.copytree(
+                path, new, symlinks=True, ignore=own, copy_function=linked, dirs_exist_ok=True
+            )
             path.rename(old)
         try:
             new.rename(path)
@@ -66,10 +71,6 @@ def save_adapter(
             if old.exists():
                 old.rename(path)
             raise
-        if old.exists():
-            for file in old.iterdir():
-                if file.name not in (CONFIG, TENSORS):
-                    file.rename(path / file.name)
 
 
 def save_rule(path: Path, max_depth: int, confidence: float) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,6 +61,15 @@ def file_sha256(file: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def linked(source: str, to: str) -> str:
+    """The same file under another name; where there are no such links, a copy."""
+    try:
+        os.link(source, to)
+    except OSError:
+        shutil.copy2(source, to)
+    return to
 
 
 def flush(file: Path) -> None:
