@@ -216,6 +216,16 @@ def require_head(head: DraftHead, h: Tensor, k: int) -> None:
         raise ValueError(f"k: expected 1 to {min(MAX_K, head.num_ids)}, got {k}")
 
 
+def require_heads(qkv: Tensor, o: Tensor, head_dim: int) -> None:
+    """Rows of qkv [(H_q + 2 H_kv) D, C] and columns of o [C, H_q D] are heads of that width."""
+    q_width, others = o.shape[1], len(qkv) - o.shape[1]
+    if q_width < head_dim or q_width % head_dim or others < 2 or others % (2 * head_dim):
+        raise ValueError(
+            f"qkv, o: expected rows and columns of heads of {head_dim}, got {list(qkv.shape)} and "
+            f"{list(o.shape)}"
+        )
+
+
 def require_bounds(bounds: dict[str, tuple[int, int, int]]) -> None:
     """By name: a value, the least and the most that it may be."""
     for name, (value, least, most) in bounds.items():

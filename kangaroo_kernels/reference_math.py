@@ -52,7 +52,8 @@ def linear(
     if norm_weight is not None:
         rows = rms_normalize(rows, norm_weight, eps)
     unrounded = out is not None and out.dtype != x.dtype
-    result = (wide_linear if unrounded else tiled_linear)(rows, weight).view(*x.shape[:2], -1)
+    result = (wide_linear if unrounded else tiled_linear)(rows, weight)
+    result = result.view(*x.shape[:2], len(weight))
     if bias is not None:
         result = result + bias
     if residual is not None:
@@ -70,7 +71,7 @@ def draft_logits(h: Tensor, head: DraftHead, norm_weight: Tensor, eps: float) ->
     logits = wide_linear(rows, weight)
     if scale is not None:
         logits = logits * scale
-    return logits.view(*h.shape[:2], -1)
+    return logits.view(*h.shape[:2], head.num_ids)
 
 
 def rank_tokens(
@@ -80,12 +81,11 @@ def rank_tokens(
     logits = draft_logits(h, head, norm_weight, eps).flatten(0, 1)
     # What is no number, or -inf, ranks below all others.
     logits = logits.nan_to_num(torch.finfo(torch.float32).min, posinf=float("inf"))
-    best = logits.sort(dim=-1, descending=True, stable=True).indices[
-        :, :k
-    ]  # ties: the lowest first
+    order = logits.sort(dim=-1, descending=True, stable=True).indices  # ties: the lowest first
+    best = order[:, :k].contiguous()
     probabilities = logits.softmax(-1).gather(-1, best)
     tokens = best if head.token_ids is None else head.token_ids.long()[best]
-    return tokens.view(*h.shape[:2], k), probabilities.view(*h.shape[:2], k)
+    return tokens.view(*h.shape[:2], k), probabilities.contiguous().view(*h.shape[:2], k)
 
 
 def append(chain: DraftChain, tokens: Tensor, confidence: Tensor) -> None:

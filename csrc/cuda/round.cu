@@ -177,8 +177,10 @@ kangaroo_status kangaroo_round_wait(kangaroo_round* round, int64_t timeout_us,
       if (take(*round, result)) return KANGAROO_OK;
       return cuda_error("round: wait", "the stream has nothing left to do, and no round came back");
     }
+    using std::chrono::microseconds;
     const auto waited = std::chrono::steady_clock::now() - start;
-    if (timeout_us >= 0 && waited >= std::chrono::microseconds(timeout_us)) return KANGAROO_OK;
+    const int64_t waited_us = std::chrono::duration_cast<microseconds>(waited).count();
+    if (timeout_us >= 0 && waited_us >= timeout_us) return KANGAROO_OK;
     std::this_thread::yield();
   }
   return KANGAROO_OK;

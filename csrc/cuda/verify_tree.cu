@@ -84,9 +84,10 @@ __global__ void __launch_bounds__(kThreads) _verify_tree_kernel(const __grid_con
   int64_t choice = choice_after(0);
   if (writes && successors) successors[0] = choice < 0 ? 0 : choice;
   const int64_t wanted = p.num_nodes ? p.num_nodes[b] : nodes;
-  const int64_t num_nodes = wanted < nodes ? wanted : nodes;
+  const int64_t num_nodes = wanted < 1 ? 1 : wanted < nodes ? wanted : nodes;
   for (int64_t node = 1; node < num_nodes; ++node) {
-    const bool kept = p.parents[b * nodes + node] == last && p.tokens[b * nodes + node] == choice;
+    const bool met = p.parents[b * nodes + node] == last && p.tokens[b * nodes + node] == choice;
+    const bool kept = met && choice >= 0;
     if (kept) {
       last = node;
       if (writes) path[length] = node;

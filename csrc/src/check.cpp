@@ -275,7 +275,10 @@ void Check::nodes(const kangaroo_nodes& n, int64_t batch, int64_t num_nodes, boo
   within("nodes.nodes", n.nodes, 0, INT32_MAX);
   at_least("nodes.position_stride", n.position_stride, 0);
   array("nodes.cache_seqlens", n.cache_seqlens, n.batch, 1, sizeof(int32_t));
-  if (n.ancestors) array("nodes.ancestors", n.ancestors, n.batch, n.nodes, sizeof(int64_t));
+  if (n.ancestors) {
+    within("nodes of a tree", n.first_node + n.nodes, 0, KANGAROO_MAX_TREE_NODES);
+    array("nodes.ancestors", n.ancestors, n.batch, n.nodes, sizeof(int64_t));
+  }
   if (positions && n.nodes > 0) {
     const int64_t apart = std::max(n.position_stride, n.nodes);
     array("nodes.positions", n.positions, n.batch, apart, sizeof(int32_t));

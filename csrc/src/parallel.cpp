@@ -8,10 +8,11 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <new>
-#include <system_error>
 #include <thread>
+#include <utility>
 
 namespace kangaroo {
 namespace {
@@ -57,6 +58,7 @@ class Pool {
         sched_yield();
       }
     }
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
   bool take() { return !taken_.exchange(true, std::memory_order_acquire); }
@@ -77,7 +79,12 @@ class Pool {
                                         std::memory_order_acquire)) {
         continue;
       }
-      function(context, chunk);
+      try {
+        function(context, chunk);
+      } catch (...) {  // on whatever thread: the caller gets it
+        const std::lock_guard<std::mutex> lock(failing_);
+        if (!failure_) failure_ = std::current_exception();
+      }
       done_.fetch_add(1, std::memory_order_release);
       state = state_.load(std::memory_order_acquire);
     }
@@ -113,7 +120,7 @@ class Pool {
         std::thread(&Pool::serve, this, num_helpers_).detach();
         ++num_helpers_;
       }
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {  // no thread, or no memory for one
       // The helpers that exist, or the caller alone, do all the work.
     }
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -128,6 +135,8 @@ class Pool {
   alignas(64) std::atomic<int32_t> sleepers_{0};
   std::mutex mutex_;
   std::condition_variable wake_;
+  std::mutex failing_;
+  std::exception_ptr failure_;  // of the current job
   uint32_t job_ = 0;
   int32_t num_helpers_ = 0;
   std::atomic<bool> taken_{false};
@@ -153,8 +162,10 @@ void run_chunks(int64_t num_chunks, int32_t num_threads, ChunkFunction function,
     for (int64_t chunk = 0; chunk < num_chunks; ++chunk) function(context, chunk);
     return;
   }
+  const struct Taken {
+    ~Taken() { pool().release(); }
+  } taken;
   pool().run(num_chunks, num_threads, function, context);
-  pool().release();
 }
 
 int64_t grain_for(int64_t count, int64_t work_per_item, int64_t step, int32_t num_threads) {

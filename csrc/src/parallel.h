@@ -12,7 +12,8 @@ using ChunkFunction = void (*)(const void* context, int64_t chunk);
 
 // Calls function(context, c) once for every c in [0, num_chunks), on at most num_threads threads,
 // the caller among them; returns when all are done. Runs inline when the pool is taken: nested
-// and concurrent calls are safe. The function must not throw.
+// and concurrent calls are safe. What a call throws is thrown again when all are done, the first of
+// several; inline at once.
 void run_chunks(int64_t num_chunks, int32_t num_threads, ChunkFunction function,
                 const void* context);
 

@@ -23,8 +23,7 @@ AttentionRow row_of(const Params& p, int64_t b, int64_t kv_head, int64_t row) {
   };
   AttentionRow result = {place(p.q), place(p.out), p.nodes.cache_seqlens[b], 0};
   if (p.nodes.ancestors) {
-    const int64_t num_nodes =
-        std::min<int64_t>(p.nodes.first_node + p.nodes.nodes, KANGAROO_MAX_TREE_NODES);
+    const int64_t num_nodes = p.nodes.first_node + p.nodes.nodes;  // at most 64
     const uint64_t existing = num_nodes == 64 ? ~uint64_t{0} : (uint64_t{1} << num_nodes) - 1;
     const int64_t mask = p.nodes.ancestors[b * p.nodes.nodes + node];
     result.tree = static_cast<uint64_t>(mask) & existing;

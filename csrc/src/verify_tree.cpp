@@ -27,7 +27,7 @@ void walk(const Params& p, int64_t b) {
   path[0] = 0;
   int64_t choice = choice_after(0);
   const int64_t num_nodes = p.num_nodes ? p.num_nodes[b] : p.logits.nodes;
-  for (int64_t node = 1; node < num_nodes; ++node) {
+  for (int64_t node = 1; node < num_nodes && choice >= 0; ++node) {
     if (p.parents[first + node] != path[length - 1] || p.tokens[first + node] != choice) continue;
     path[length++] = node;
     choice = choice_after(node);

@@ -27,6 +27,24 @@ void nest() {
   EXPECT(total == 80);
 }
 
+// Whatever thread it is on, and the pool serves again.
+void throw_in_chunks() {
+  for (int64_t bad = 0; bad < 37; ++bad) {
+    std::atomic<int> total = 0;
+    bool caught = false;
+    try {
+      kangaroo::parallel_for(37, 1, 3, [&](int64_t begin, int64_t) {
+        ++total;
+        if (begin >= bad) throw std::bad_alloc();
+      });
+    } catch (const std::bad_alloc&) {
+      caught = true;
+    }
+    EXPECT(caught && total == 37);
+    count_chunks(3);
+  }
+}
+
 void call_from_many_threads() {
   std::vector<std::thread> callers;
   for (int i = 0; i < 4; ++i) {
@@ -55,6 +73,7 @@ void call_in_a_child() {
 int main() {
   for (const int32_t threads : {1, 2, 8, 3}) count_chunks(threads);
   nest();
+  throw_in_chunks();
   call_from_many_threads();
   call_in_a_child();
   std::this_thread::sleep_for(std::chrono::milliseconds(5));  // helpers fall asleep

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import sizes
+from kangaroo_kernels.checks import require_heads, sizes
 from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.native import (
     C,
@@ -57,6 +57,7 @@ class NativeLayers:
         self.dtype, self.intermediate = first.o.dtype, first.down.shape[1]
         self.number = number_of("o", first.o)
         self.head_dim = 2 * rope.shape[2]
+        require_heads(first.qkv, first.o, self.head_dim)
         for layer in layers:
             for name in ("qkv", "o", "down"):
                 expected, got = getattr(first, name), getattr(layer, name)

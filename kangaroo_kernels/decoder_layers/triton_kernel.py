@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kangaroo_kernels.checks import require, require_kv, require_like, sizes
+from kangaroo_kernels.checks import require, require_heads, require_kv, require_like, sizes
 from kangaroo_kernels.layer_weights import LayerWeights
 from kangaroo_kernels.nodes import NodeBatch
 from kangaroo_kernels.rope_append_kv import RopeAppendKV
@@ -60,6 +60,7 @@ class TritonLayers:
         first = self.layers[0]
         width, q_width = first.o.shape
         qkv_width, inner, head_dim = len(first.qkv), first.down.shape[1], 2 * rope.shape[2]
+        require_heads(first.qkv, first.o, head_dim)
         self.width, self.cache = width, ((qkv_width - q_width) // (2 * head_dim), head_dim)
         for w in self.layers:
             require_like(

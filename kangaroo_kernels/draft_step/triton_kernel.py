@@ -10,6 +10,7 @@ from torch import Tensor
 from kangaroo_kernels.adapter_weights import DrafterWeights
 from kangaroo_kernels.checks import (
     require,
+    require_bounds,
     require_cache,
     require_head,
     require_kv,
@@ -40,6 +41,7 @@ class TritonDraftStep:
 
     def __init__(self, layers: TritonLayers, weights: DrafterWeights):
         self.layers, self.weights = layers, weights
+        require_bounds({"num_layers": (weights.num_layers, 1, len(layers.layers))})
         own, width, head_dim = weights.adapter, layers.width, layers.cache[1]
         vocab, q_width = sizes("embed", weights.embed, 2)[0], sizes("o", own.o, 2)[1]
         qkv_width = sizes("qkv", own.qkv, 2)[0]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kangaroo_kernels.adapter_weights import DrafterWeights
-from kangaroo_kernels.checks import sizes
+from kangaroo_kernels.checks import require_bounds, sizes
 from kangaroo_kernels.decoder_layers.native import NativeLayers
 from kangaroo_kernels.native import C, address, head_address, nodes_address, planes_address
 from kangaroo_kernels.nodes import NodeBatch
@@ -22,6 +22,7 @@ class NativeDrafts:
 
     def __init__(self, layers: NativeLayers, weights: DrafterWeights):
         self.layers, self.weights = layers, weights  # whose memory the addresses are of
+        require_bounds({"num_layers": (weights.num_layers, 1, len(layers.layers))})
         dtype, width = layers.dtype, layers.width
         vocab, (_, q_width) = len(weights.embed), weights.adapter.o.shape
         self.embed = (address("embed", weights.embed, (vocab, width), dtype), vocab, width)

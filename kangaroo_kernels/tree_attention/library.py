@@ -41,6 +41,8 @@ def tree_attention(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, nodes: NodeBatch, scale: float
 ) -> Tensor:
     require_attention(q, k_cache, v_cache, nodes)
+    if q.numel() == 0:
+        return torch.empty_like(q)
     if FLASH is not None and _flash_takes(q, nodes):
         return _by_flash_attn(FLASH, q, k_cache, v_cache, nodes, scale=scale)
     committed = nodes.cache_seqlens.tolist() if nodes.committed is None else nodes.committed

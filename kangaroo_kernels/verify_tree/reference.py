@@ -30,7 +30,7 @@ def verify_tree(
     for choice, token, parent, count in trees:
         walked = [0]
         for node in range(1, count):  # parents come first, so one pass in order walks the tree
-            if parent[node] == walked[-1] and token[node] == choice[walked[-1]]:
+            if parent[node] == walked[-1] and token[node] == choice[walked[-1]] >= 0:
                 walked.append(node)
         paths.append(walked + [-1] * (len(token) - len(walked)))
         bonus.append(choice[walked[-1]])

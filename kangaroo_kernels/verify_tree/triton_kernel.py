@@ -73,7 +73,7 @@ def _walk_kernel(
             tl.store(successors_ptr + place, tl.zeros((), tl.int64))
         parent = tl.load(parents_ptr + place)
         token = tl.load(tokens_ptr + place)
-        if (node < tree_size) & (parent == last) & (token == choice):
+        if (node < tree_size) & (parent == last) & (token == choice) & (choice >= 0):
             last = tl.full((), 0, tl.int64) + node
             tl.store(path_ptr + sequence * num_nodes + length, last)
             length += 1

@@ -135,6 +135,17 @@ def test_norms_are_cut_in_two_in_bfloat16_alone(checkpoint: Path, dtype: torch.d
 
 
 @pytest.mark.parametrize(("backend", "dtype"), WAYS)
+def test_weights_that_are_no_heads(checkpoint: Path, backend: str, dtype: torch.dtype) -> None:
+    model = load(checkpoint, backend, dtype)
+    layers = [
+        replace(w, o=torch.zeros(WIDTH, w.o.shape[1] + 4, dtype=dtype, device=w.o.device))
+        for w in model.weights.layers
+    ]
+    with pytest.raises(ValueError, match="^qkv, o: expected rows and columns of heads of"):
+        model.kernels.decoder_layers(layers, model.rope, 1e-5)
+
+
+@pytest.mark.parametrize(("backend", "dtype"), WAYS)
 def test_bad_inputs(checkpoint: Path, backend: str, dtype: torch.dtype) -> None:
     model = load(checkpoint, backend, dtype)
     inputs = {

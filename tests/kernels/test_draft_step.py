@@ -137,6 +137,7 @@ def test_bad_weights(model: Llama) -> None:
         (weights._replace(adapter=weights.adapter._replace(o=weights.adapter.o[:-1])), "o"),
         (weights._replace(adapter=weights.adapter._replace(qkv=weights.adapter.qkv[1:])), "qkv"),
         (weights._replace(embed=weights.embed.float()), "embed"),
+        (weights._replace(num_layers=model.config.num_layers + 1), "num_layers"),
         (weights._replace(head=DraftHead(model.weights.lm_head[:, 1:])), "head.weight"),
     ):
         with pytest.raises(ValueError, match=f"^{says}: expected"):

@@ -173,6 +173,8 @@ def test_bad_weights(checkpoint: Path) -> None:
     weights = drafter_of(model)
     with pytest.raises(ValueError, match="norm: expected"):
         fused(model, weights._replace(norm=weights.norm[:-1]))
+    with pytest.raises(ValueError, match="^num_layers: expected 1 to"):
+        fused(model, weights._replace(num_layers=model.config.num_layers + 1))
     with pytest.raises(ValueError, match="o: expected"):
         fused(model, weights._replace(adapter=weights.adapter._replace(o=weights.adapter.o.T)))
     with pytest.raises(UnsupportedError, match="head"):

@@ -204,6 +204,16 @@ def test_choices_in_place_of_the_argmax(verify_tree: VerifyTree) -> None:
     ]
 
 
+def test_nothing_follows_where_nothing_was_chosen(verify_tree: VerifyTree) -> None:
+    """Not even a node that names no token either."""
+    logits = torch.full((1, 2, VOCAB), -math.inf)
+    tokens, parents = torch.tensor([[5, -1]]), torch.tensor([[-1, 0]])
+    for choices in (None, torch.full((1, 2), -1)):
+        verdict = verify_tree(logits, tokens, parents, choices=choices)
+        assert verdict.path.tolist() == [[0, -1]]
+        assert (verdict.path_len.item(), verdict.bonus.item()) == (1, -1)
+
+
 @pytest.mark.parametrize("choice", [-2, VOCAB])
 def test_impossible_choices(fast_verify_tree: VerifyTree, choice: int) -> None:
     laws.needs_values_on_the_host()

@@ -26,8 +26,8 @@ typedef struct kangaroo_tensor_info {
   int64_t bytes;
 } kangaroo_tensor_info;
 
-/* KANGAROO_IO_ERROR where the file cannot be read or is not what safetensors writes; *out is NULL
-   then. */
+/* KANGAROO_IO_ERROR where the file cannot be read, is not what safetensors writes, or holds a
+   tensor of more than 8 dimensions or of a dtype that kangaroo_dtype has not; *out is NULL then. */
 kangaroo_status kangaroo_weights_open(const char* path, kangaroo_weights** out);
 
 /* NULL is let pass. */
@@ -36,7 +36,8 @@ void kangaroo_weights_close(kangaroo_weights* weights);
 /* 1 if there is a tensor of this name, otherwise 0. */
 int kangaroo_weights_has(const kangaroo_weights* weights, const char* name);
 
-/* A tensor of any dtype and shape. In these three `out` is written on KANGAROO_OK alone. */
+/* A tensor of any shape, in a dtype of kangaroo_dtype. In these three `out` is written on
+ * KANGAROO_OK alone. */
 kangaroo_status kangaroo_weights_find(const kangaroo_weights* weights, const char* name,
                                       kangaroo_tensor_info* out);
 
