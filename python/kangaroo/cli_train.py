@@ -97,7 +97,7 @@ def train(
     options |= {"device": device, "resume": resume}
     config = _config(config_file, options, settings or [])
     if dry_run:
-        _tell(config, as_json)
+        _tell(config, as_json or json_lines)
         return
     report = _train(config, json_lines)
     if report is None:

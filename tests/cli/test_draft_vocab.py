@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from kangaroo.models.draft_vocab import read_draft_vocab
 from kangaroo.models.fingerprint import tokenizer_sha256
 from tests.cli.conftest import Run
@@ -47,3 +49,48 @@ def test_what_is_refused(run: Run, folder: Path, tmp_path: Path) -> None:
         assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
         assert why in result.stderr
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("data.jsonl", "exists and is not a draft vocabulary; not touched"),
+        ("other.json", "exists and is not a draft vocabulary; not touched"),
+        ("", "exists and is not a draft vocabulary; not touched"),
+        ("none/ids.json", "no such folder"),
+    ],
+)
+def test_nothing_else_is_overwritten_and_nothing_is_counted_for_it(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, why: str
+) -> None:
+    data, other = tmp_path / "data.jsonl", tmp_path / "other.json"
+    data.write_text('{"text": "a"}\n', encoding="utf-8")
+    other.write_text('{"format": "other"}\n', encoding="utf-8")
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr("kangaroo.train.vocabulary.token_counts", None)
+    base = ["draft-vocab", "--model", folder, "--data", data, "--size", 9]
+    result = run(*base, "--out", tmp_path / name)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert why in result.stderr
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_file_that_is_replaced_is_whole_at_any_time(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, out = tmp_path / "a.txt", tmp_path / "ids.json"
+    data.write_text("".join(TEXTS), encoding="utf-8")
+    base = ["draft-vocab", "--model", folder, "--data", data, "--out", out, "--size"]
+    run(*base, 20)
+    before = out.read_bytes()
+
+    def fail(_file: Path) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("kangaroo.models.draft_vocab.flush", fail)
+        assert run(*base, 21).exit_code != 0
+    assert out.read_bytes() == before
+    assert sorted(tmp_path.iterdir()) == [data, out]
+    assert run(*base, 21).exit_code == 0
+    assert out.read_bytes() != before

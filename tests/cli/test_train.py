@@ -84,6 +84,14 @@ def test_a_config_from_a_file(run: Run, configs: list[TrainConfig], tmp_path: Pa
     assert result.stderr.startswith("error: optim.lr: expected once, got twice")
 
 
+def test_a_file_in_another_encoding_is_named(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("{model: m, data: d, out: o}", encoding="utf-16")
+    result = run("train", "-c", file)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"error: {file}: expected UTF-8, got other bytes at 0\n"
+
+
 def test_a_dry_run_tells_and_writes_nothing(
     run: Run, configs: list[TrainConfig], tmp_path: Path
 ) -> None:
@@ -96,6 +104,8 @@ def test_a_dry_run_tells_and_writes_nothing(
     assert (result.exit_code, configs) == (0, [])
     assert "# steps: 6, which is" in result.stdout
     told = json.loads(run("train", "-c", file, "--dry-run", "--json").stdout)["plan"]
+    (line,) = run("train", "-c", file, "--dry-run", "--json-lines").stdout.splitlines()
+    assert json.loads(line)["plan"].keys() == told.keys()
     assert set(tmp_path.iterdir()) == before
     file.write_text(result.stdout)
     assert read_config(file, ()) == config

@@ -2,13 +2,18 @@
 
 import pytest
 
-from kangaroo.train.chat import Message, encode_conversation
+from kangaroo.train.chat import Message, encode_conversation, parse_messages
 from tests.train.tiny import CHAT_TEMPLATE, make_tokenizer
 
 # Rewrites the last turn, as templates of reasoning models do.
 THINKING = CHAT_TEMPLATE.replace(
     "{{ m.content }}",
     "{% if m.role == 'assistant' and loop.last %}<think></think>{% endif %}{{ m.content }}",
+)
+
+# Drops what was thought in all turns but the last one, as Qwen3's does.
+FORGETS_THOUGHTS = CHAT_TEMPLATE.replace(
+    "{{ m.content }}", "{{ m.content if loop.last else m.content.split('</think>')[-1] }}"
 )
 
 
@@ -53,6 +58,47 @@ def test_a_template_that_drops_an_answer_is_refused() -> None:
     forgetful = CHAT_TEMPLATE.replace("{{ m.content }}", "{{ m.content if loop.last else '' }}")
     with pytest.raises(ValueError, match=r"\[1\]\.content: the chat template"):
         answers(conversation("a?", "hop", "b?", "sleep"), forgetful)
+
+
+def test_no_answer_reaches_into_the_next_turn() -> None:
+    thought = "<think>2 is</think>yes"
+    assert answers(conversation("a?", thought), FORGETS_THOUGHTS) == [f"{thought}<end>\n"]
+    assert answers(conversation("a?", "yes", "b?", thought), FORGETS_THOUGHTS) == [
+        "yes<end>\n",
+        f"{thought}<end>\n",
+    ]
+    with pytest.raises(ValueError, match=r"\[1\]\.content: the chat template"):
+        answers(conversation("a?", thought, "b?", thought), FORGETS_THOUGHTS)
+
+
+@pytest.mark.parametrize("answer", ["end", "e", ">", "<end>", "think", "", "answer0"])
+def test_answers_that_the_template_s_own_text_holds(answer: str) -> None:
+    messages = conversation("a?", answer, "b?", answer)
+    assert answers(messages, CHAT_TEMPLATE) == [f"{answer}<end>\n"] * 2
+    last = f"<think></think>{answer}<end>\n"
+    assert answers(messages, THINKING) == [f"{answer}<end>\n", last]
+
+
+@pytest.mark.parametrize("answer", ["\n", " end \n", "yes\n\n", "\u2028<<"])
+def test_white_space_is_as_the_template_has_it(answer: str) -> None:
+    trims = CHAT_TEMPLATE.replace("m.content", "m.content | trim")
+    messages = conversation("a?", answer, "b?", answer)
+    assert answers(messages, CHAT_TEMPLATE) == [f"{answer}<end>\n"] * 2
+    assert answers(messages, trims) == [f"{answer.strip()}<end>\n"] * 2
+
+
+def test_a_template_that_changes_an_answer_is_refused() -> None:
+    denies = CHAT_TEMPLATE.replace("m.content", "m.content.replace('yes', 'no')")
+    assert answers(conversation("a?", "hop"), denies) == ["hop<end>\n"]
+    with pytest.raises(ValueError, match=r"\[1\]\.content: the chat template"):
+        answers(conversation("a?", "yes"), denies)
+
+
+def test_calls_of_tools_are_refused() -> None:
+    message = {"role": "assistant", "content": "", "tool_calls": None}
+    assert parse_messages([message]) == [{"role": "assistant", "content": ""}]
+    with pytest.raises(ValueError, match=r"^\[1\]\.tool_calls: expected none, got \[\{'id'"):
+        parse_messages([message, message | {"content": None, "tool_calls": [{"id": "a"}]}])
 
 
 def test_without_a_template() -> None:

@@ -10,20 +10,24 @@ from typing import Any
 import pytest
 import torch
 
+from kangaroo.models.files import file_sha256
 from kangaroo.train import checkpoint as module
 from kangaroo.train.checkpoint import (
     METRICS,
     Best,
     Checkpoint,
     append_metrics,
+    check_own,
     load_checkpoint,
+    remove_own,
     save_checkpoint,
     trim_metrics,
 )
 from kangaroo.train.simulate import Replay
 from kangaroo.train.whole import MANIFEST
+from tests.factories import edit_json
 
-RUN = {"lr": "0.1", "seed": "0"}
+RUN, CONTENTS = {"lr": "0.1", "seed": "0"}, {"data": "ab", "model": "cd"}
 FILES = ("adapter.safetensors", "best.safetensors", "optimizer.safetensors", "state.json", MANIFEST)
 
 
@@ -32,7 +36,8 @@ def checkpoint(step: int) -> Checkpoint:
     groups = [{"lr": 1e-3 / 3, "betas": (0.9, 0.95), "lr_scale": step / 7, "params": [0]}]
     moments = {0: {"step": torch.tensor(float(step)), "exp_avg": torch.ones(3)}}
     best = Best(step - 1, Replay(0.1, 2, 1 / 3, 2.0, speedup=1.7), {"o": torch.zeros(3)})
-    return Checkpoint(RUN, step, tensors, {"state": moments, "param_groups": groups}, best)
+    optimizer = {"state": moments, "param_groups": groups}
+    return Checkpoint(RUN, CONTENTS, step, tensors, optimizer, best)
 
 
 def loaded_step(folder: Path) -> int | None:
@@ -173,6 +178,54 @@ def test_another_run_s_checkpoint_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint(1))
     with pytest.raises(ValueError, match=r"lr: the run was started with 0\.1, got 0\.2"):
         load_checkpoint(tmp_path, RUN | {"lr": "0.2"})
+
+
+def test_other_contents_are_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(1))
+    loaded = load_checkpoint(tmp_path, RUN)
+    assert loaded is not None
+    loaded.check_contents(CONTENTS)
+    with pytest.raises(ValueError, match="resume: model: the run was started with cd, got ef"):
+        loaded.check_contents(CONTENTS | {"model": "ef"})
+
+
+def test_a_checkpoint_without_contents_is_refused(tmp_path: Path) -> None:
+    """As older ones are."""
+    save_checkpoint(tmp_path, checkpoint(1))
+    (path,) = tmp_path.iterdir()
+    edit_json(path / "state.json", contents=...)
+    facts = {"size": (path / "state.json").stat().st_size}
+    edit_json(
+        path / MANIFEST, **{"state.json": facts | {"sha256": file_sha256(path / "state.json")}}
+    )
+    with pytest.raises(ValueError, match=r"state\.json: missing field contents"):
+        load_checkpoint(tmp_path, RUN)
+
+
+def test_what_is_not_a_run_s_own_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "out.run"
+    save_checkpoint(folder, checkpoint(1))
+    append_metrics(folder, {"step": 1})
+    check_own(tmp_path / "out")
+    strangers = ("step-notes", ".thesis.old", "journal.jsonl", "metrics.jsonl.bak")
+    for step, name in enumerate(strangers, start=2):
+        (folder / name).touch()
+        with pytest.raises(ValueError, match=f"out: .*{name} is no part of a training run"):
+            check_own(tmp_path / "out")
+        save_checkpoint(folder, checkpoint(step))
+        assert (folder / name).exists()
+        (folder / name).unlink()
+    (folder / ".thesis.old").touch()
+    remove_own(tmp_path / "out")
+    assert [path.name for path in folder.iterdir()] == [".thesis.old"]
+
+
+def test_a_run_s_own_folder_goes(tmp_path: Path) -> None:
+    check_own(tmp_path / "out")
+    save_checkpoint(tmp_path / "out.run", checkpoint(1))
+    shutil.copytree(tmp_path / "out.run" / "step-00000001", tmp_path / "out.run/.step-00000002.new")
+    remove_own(tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_old_ones_go_only_when_the_new_one_is_whole(

@@ -18,6 +18,7 @@ PLAIN = TrainConfig(model=Path("model"), data=Path("data.txt"), out=Path("out"))
         ("adapter.kind", "hydra"),
         ("adapter.exit_layer", 0),
         ("adapter.max_depth", 0),
+        ("adapter.max_depth", 64),
         ("adapter.max_depth", 128),
         ("checkpoint_every", -1),
         ("dtype", "float16"),
@@ -50,10 +51,27 @@ def test_refused_by_name(field: str, value: Any) -> None:
         changed(PLAIN, {field: value})
 
 
+def test_the_deepest_draft_there_is() -> None:
+    """An adapter that could not be saved is not trained."""
+    assert changed(PLAIN, {"adapter.max_depth": 63}).adapter.max_depth == 63
+    kind = changed(PLAIN, {"adapter.kind": "medusa"})
+    with pytest.raises(ValueError, match="max_depth: expected at most 63, got 64"):
+        changed(kind, {"adapter.max_depth": 64})
+
+
 @pytest.mark.parametrize("field", ["num_windows", "num_prompts", "prompt_len", "new_tokens"])
 def test_evaluation_refused_by_name(field: str) -> None:
     with pytest.raises(ValueError, match=f"^{field}: expected at least"):
         EvalConfig(**{field: 0})
+
+
+@pytest.mark.parametrize("field", ["features.folder", "tracking.tensorboard"])
+@pytest.mark.parametrize("path", ["out", "out/in/it", "out.run", "out.run/it", "x/../out/it"])
+def test_nothing_is_kept_where_the_adapter_goes(field: str, path: str) -> None:
+    plain = changed(PLAIN, {"windows.moving": False})
+    with pytest.raises(ValueError, match=f"^{field}: expected a folder outside out and out.run"):
+        changed(plain, {field: Path(path)})
+    assert changed(plain, {field: Path("output")}) != plain
 
 
 def test_rate() -> None:

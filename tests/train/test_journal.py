@@ -45,3 +45,12 @@ def test_another_s_is_refused_and_left_alone(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="seed: the run was started with .*, got 4"):
             Journal(file, {"seed": 4})
         assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"a thesis without an end", b"[1, 2]\n", b'{"a": 1}'])
+def test_what_is_no_journal_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "journal.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="journal.jsonl: "):
+        Journal(file, MINE)
+    assert file.read_bytes() == content

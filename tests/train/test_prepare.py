@@ -149,6 +149,14 @@ def test_a_folder_of_another_tokenizer_or_with_other_bytes_is_refused(
         training_documents(out, target, make_tokenizer(), 0.2)
 
 
+def test_a_token_behind_the_embedding_is_refused_by_line(target: Path, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    file = write_jsonl(tmp_path / "a.jsonl", [{"text": "hop"}, {"text": "a [PAD]"}])
+    with pytest.raises(DataError, match=r"a\.jsonl:2: expected tokens in \[0, 263\), got 263"):
+        training_documents(file, target, tokenizer, 0.5)
+
+
 def test_whole_or_not_at_all(target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, out = make_config(tmp_path, target).data, tmp_path / "out"
     before = sorted(tmp_path.iterdir())

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
+from kangaroo.train.documents import DataError
 from kangaroo.train.vocabulary import token_counts
 from tests.train.tiny import make_tokenizer, write_jsonl
 
@@ -26,3 +28,10 @@ def test_texts_and_answers_are_counted(tmp_path: Path) -> None:
     assert counts[ids[0]] == 0  # stands in front of every text, and is never written
     assert counts.sum() == len(ids)  # and one more token ends it
     assert counts[TOKENIZER.eos_token_id] == 1
+
+
+def test_a_token_that_the_target_has_not_is_refused_by_line(tmp_path: Path) -> None:
+    lines = [{"text": "a"}, {"input_ids": [1, 262], "loss_mask": None}]
+    file = write_jsonl(tmp_path / "a.jsonl", lines)
+    with pytest.raises(DataError, match=r"a\.jsonl:2: expected tokens in \[0, 262\), got 262"):
+        token_counts(file, TOKENIZER, 262)

@@ -39,6 +39,14 @@ def test_an_answer_across_two_windows_loses_no_slot() -> None:
     assert windows.mask.tolist() == [[False, True, True, True], [True] * 4, [True] + [False] * 3]
 
 
+def test_a_conversation_without_bos_keeps_every_token() -> None:
+    long, short = [*range(10, 17)], [3, 50, 51]
+    chats = [chat(long, [0, 1, 1, 1, 1, 1, 1]), chat(short, [0, 0, 1])]
+    windows = WindowSet([text(20, 21, 22, 23), *chats], 4, BOS, [EOS]).evenly()
+    assert windows.ids.tolist() == [[BOS, 20, 21, 22], long[:4], [*long[4:], 0], [*short, 0]]
+    assert (windows.positions[:, 0] == 0).all()
+
+
 def test_short_conversations_share_a_window() -> None:
     chats = [chat([BOS, *range(10, 10 + n), EOS], [0, *[1] * n, 1]) for n in (3, 1, 6, 2, 0)]
     windows = WindowSet(chats, 10, BOS, [EOS]).evenly()

@@ -7,11 +7,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
-from kangaroo.models.files import check_fields, read_json
+from kangaroo.models.files import check_fields, flush, read_json
 
 FORMAT, VERSION = "kangaroo-draft-vocab", 1
 KINDS = {
@@ -41,15 +42,37 @@ def most_frequent(counts: Tensor, size: int, always: Iterable[int]) -> list[int]
     return sorted([*least, *others[: size - len(least)]])
 
 
+def check_free(file: Path) -> None:
+    """Refuse to write where something else than a draft vocabulary is.
+
+    Raises:
+        ValueError: something is there, or the folder is not.
+    """
+    if not file.parent.is_dir():
+        raise ValueError(f"{file}: no such folder: {file.parent}")
+    if (file.exists() or file.is_symlink()) and not _is_draft_vocab(file):
+        raise ValueError(f"{file}: exists and is not a draft vocabulary; not touched")
+
+
+def _is_draft_vocab(file: Path) -> bool:
+    """`file` is what `save_draft_vocab` writes, perhaps of another version or target."""
+    try:
+        return file.is_file() and read_json(file).get("format") == FORMAT
+    except ValueError:
+        return False
+
+
 def save_draft_vocab(file: Path, ids: Sequence[int], counts: Tensor, tokenizer: str) -> float:
-    """Write `ids` for a target of len(counts) tokens whose tokenizer has this sha256.
+    """Write `ids` for a target of len(counts) tokens whose tokenizer has this sha256, whole or not
+    at all; a draft vocabulary that is there is replaced.
 
     Returns:
         the share of what was counted that may be drafted.
 
     Raises:
-        ValueError: nothing was counted.
+        ValueError: nothing was counted, or as :func:`check_free`.
     """
+    check_free(file)
     if not (total := int(counts.sum())):
         raise ValueError("counts: expected at least one token, got none")
     coverage = int(counts[torch.tensor(ids)].sum()) / total
@@ -61,7 +84,11 @@ def save_draft_vocab(file: Path, ids: Sequence[int], counts: Tensor, tokenizer: 
         "coverage": coverage,
         "token_ids": list(ids),
     }
-    file.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    with TemporaryDirectory(dir=file.parent, prefix=f".{file.name}.") as workshop:
+        new = Path(workshop, "new")
+        new.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        flush(new)
+        new.replace(file)
     return coverage
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 from jinja2 import TemplateError
@@ -35,6 +36,8 @@ def parse_messages(raw: Any) -> list[Message]:
         content = fields.get("content", fields.get("value"))
         if not isinstance(role, str) or role not in _ROLES:
             raise ValueError(f"[{number}].role: expected one of {sorted(_ROLES)}, got {role!r}")
+        if calls := fields.get("tool_calls"):
+            raise ValueError(f"[{number}].tool_calls: expected none, got {calls!r}")
         if not isinstance(content, str):
             raise ValueError(f"[{number}].content: expected a string, got {content!r}")
         check_unicode(f"[{number}].content", content)
@@ -111,21 +114,25 @@ def _concatenate(
 
 
 def _render(messages: list[Message], tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[Span]]:
-    """The conversation by the template, and its answers' characters, end-of-turn marks included."""
+    """The conversation by the template, and its answers' characters, end-of-turn marks included.
 
+    What follows an answer is seen with another text in its place: the answer itself may occur
+    anywhere, or be empty.
+    """
     text, spans = _templated(messages, tokenizer), []
+    other = next(word for n in count() if (word := f"answer{n}") not in text)
     for number, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
         prompt = _templated(messages[:number], tokenizer, open_turn=True)
-        closed = _templated(messages[: number + 1], tokenizer)
-        content = message["content"].strip()
-        start, found = len(prompt), text.find(content, len(prompt))
-        if not text.startswith(prompt) or found < 0:
+        asked, exchanged = messages[:number], {**message, "content": other}
+        *_, rest = _templated([*asked, exchanged, *messages[number + 1 :]], tokenizer).split(other)
+        *_, end_mark = _templated([*asked, exchanged], tokenizer).split(other)
+        start, stop = len(prompt), len(text) - len(rest)
+        kept = text.startswith(prompt) and text.endswith(rest) and start <= stop
+        if not kept or not text[start:stop].rstrip().endswith(message["content"].strip()):
             raise ValueError(f"[{number}].content: the chat template does not keep it in its place")
         # Some templates write the last turn differently, so the end is where this text ends.
-        stop = found + len(content)
-        end_mark = closed[closed.rfind(content) + len(content) :]
         if text.startswith(end_mark, stop):
             stop += len(end_mark)
         spans.append((start, stop))

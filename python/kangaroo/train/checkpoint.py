@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kangaroo.models.files import Kinds, check_fields, read_json
+from kangaroo.train.config import run_folder
 from kangaroo.train.simulate import Replay
 from kangaroo.train.whole import (
     check_whole,
@@ -25,7 +27,14 @@ from kangaroo.train.whole import (
 
 METRICS = "metrics.jsonl"
 STATE, ADAPTER, OPTIMIZER, BEST = "state.json", "adapter", "optimizer", "best"
-STATE_KINDS: Kinds = {"step": int, "trajectory": dict, "groups": list, "best": dict}
+STATE_KINDS: Kinds = {
+    "step": int,
+    "trajectory": dict,
+    "contents": dict,
+    "groups": list,
+    "best": dict,
+}
+OWN = re.compile(r"(metrics\.jsonl|step-\d{8,})|\.(metrics\.jsonl|step-\d{8,})\.(new|old)")
 
 
 @dataclass(frozen=True)
@@ -48,21 +57,58 @@ class Checkpoint:
     nothing else is drawn.
 
     Attributes:
-        trajectory: `TrainConfig.trajectory` of the run.
+        trajectory: `TrainConfig.trajectory` of the run; contents: `Run.contents`.
         step: steps done.
         adapter, optimizer: their state dicts.
     """
 
     trajectory: dict[str, str]
+    contents: dict[str, str]
     step: int
     adapter: dict[str, Tensor]
     optimizer: dict[str, Any]
     best: Best | None = None
 
+    def check_contents(self, contents: Mapping[str, str]) -> None:
+        """Refuse to go on with others.
 
-def run_folder(out: Path) -> Path:
-    """Where a run keeps its checkpoint and metrics until its adapter is in `out`."""
-    return out.with_name(out.name + ".run")
+        Raises:
+            ValueError: names the first that differs.
+        """
+        for name, value in contents.items():
+            if (started := self.contents.get(name)) != value:
+                raise ValueError(f"resume: {name}: the run was started with {started}, got {value}")
+
+
+def check_own(out: Path) -> None:
+    """Nothing but a training run's own files is in the run folder of `out`, if that is there.
+
+    Raises:
+        ValueError: names what else is there.
+    """
+    folder = run_folder(out)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"out: {folder} is a file; expected another out, or to find it gone")
+    strangers = [path for path in _entries(folder) if not OWN.fullmatch(path.name)]
+    if strangers:
+        raise ValueError(
+            f"out: {strangers[0]} is no part of a training run; expected another out, or to find "
+            "it gone"
+        )
+
+
+def remove_own(out: Path) -> None:
+    """Remove a run's own files from the run folder of `out`, and the folder if it is empty then.
+
+    The checkpoint goes first: without metrics it could not be finished again.
+    """
+    folder = run_folder(out)
+    for old in _checkpoints(folder):
+        remove_folder(old)
+    sweep(folder, OWN)
+    (folder / METRICS).unlink(missing_ok=True)
+    if not _entries(folder):
+        folder.rmdir()
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -71,11 +117,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     A crash, kill or full disk at any moment leaves the old one, the new one, or both.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
+    sweep(folder, OWN)
     best, new = checkpoint.best, folder / f"step-{checkpoint.step:08d}"
     state = {
         "step": checkpoint.step,
         "trajectory": checkpoint.trajectory,
+        "contents": checkpoint.contents,
         "groups": checkpoint.optimizer["param_groups"],
         "best": {} if best is None else {"step": best.step, "replay": asdict(best.replay)},
     }
@@ -123,6 +170,7 @@ def load_checkpoint(folder: Path, trajectory: Mapping[str, str]) -> Checkpoint |
         best = Best(state["best"]["step"], replay, load_file(_tensors(path, BEST)))
     return Checkpoint(
         trajectory=state["trajectory"],
+        contents=state["contents"],
         step=state["step"],
         adapter=load_file(_tensors(path, ADAPTER)),
         optimizer={"state": moments, "param_groups": groups},
@@ -132,7 +180,11 @@ def load_checkpoint(folder: Path, trajectory: Mapping[str, str]) -> Checkpoint |
 
 def _checkpoints(folder: Path) -> list[Path]:
     """From the oldest to the newest."""
-    return sorted(folder.glob("step-*"))
+    return [path for path in _entries(folder) if path.match("step-*") and OWN.fullmatch(path.name)]
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.exists() else []
 
 
 def _tensors(folder: Path, name: str) -> Path:

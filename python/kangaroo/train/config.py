@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kangaroo.config import ADAPTER_KINDS, HEAD_KINDS, DrafterKind
+from kangaroo.config import ADAPTER_KINDS, HEAD_KINDS, MAX_TREE_NODES, DrafterKind
 
 TargetDtype = Literal["auto", "bfloat16", "float32"]
 StoredDtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -40,6 +40,8 @@ class NewAdapter:
             raise ValueError(f"exit_layer: has no effect on kind {self.kind!r}; leave it out")
         for name in ("exit_layer", "max_depth"):
             at_least(self, name, 1)
+        if self.max_depth > (most := MAX_TREE_NODES - 1):
+            raise ValueError(f"max_depth: expected at most {most}, got {self.max_depth}")
 
 
 @dataclass(frozen=True)
@@ -235,10 +237,12 @@ class TrainConfig:
                 f"got {self.adapter.max_depth}"
             )
         if self.features.folder is not None and self.windows.moving:
-            raise ValueError(
-                "windows.moving: expected false with features.folder, which holds windows cut at "
-                "one place, got True"
-            )
+            raise ValueError("windows.moving: expected false with features.folder, got True")
+        taken = [path.resolve() for path in (self.out, run_folder(self.out))]
+        for name in ("features.folder", "tracking.tensorboard"):
+            path = flat(self)[name]
+            if path is not None and any(path.resolve().is_relative_to(own) for own in taken):
+                raise ValueError(f"{name}: expected a folder outside out and out.run, got {path}")
 
     @property
     def num_windows(self) -> int:
@@ -257,6 +261,11 @@ class TrainConfig:
             for name, value in flat(self).items()
             if name not in FREE and name.partition(".")[0] not in FREE
         }
+
+
+def run_folder(out: Path) -> Path:
+    """Where a run keeps its checkpoint and metrics until its adapter is in `out`."""
+    return out.parent / f"{out.name}.run"
 
 
 def flat(config: Any) -> dict[str, Any]:

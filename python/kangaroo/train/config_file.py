@@ -58,6 +58,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: expected UTF-8, got other bytes at {error.start}") from error
     tree = _parse(text, str(file))
     if not isinstance(tree, dict):
         raise ValueError(f"{file}: expected keys and values, got {tree!r}")

@@ -71,7 +71,9 @@ class Line:
         return Rejected(self.file, number, reason, content)
 
 
-def read_documents(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Document]:
+def read_documents(
+    path: Path, tokenizer: PreTrainedTokenizerBase, vocab_size: int | None = None
+) -> list[Document]:
     """Every document of a file.
 
     .txt: the file is one document. .jsonl: one object a line, with "text", or with "messages" or
@@ -79,12 +81,17 @@ def read_documents(path: Path, tokenizer: PreTrainedTokenizerBase) -> list[Docum
     "loss_mask" (lists of equal length, mask true on answers; null: plain text). Plain text ends
     with the end-of-sequence token.
 
+    Args:
+        vocab_size: of the target, whose embedding may have fewer tokens than the tokenizer; None:
+            it has all of them.
+
     Raises:
         DataError: another suffix, a line that is none of these or has nothing to train on, or no
             documents at all.
     """
     documents = []
-    for found in scan(path, tokenizer, len(tokenizer)):
+    vocab_size = len(tokenizer) if vocab_size is None else min(vocab_size, len(tokenizer))
+    for found in scan(path, tokenizer, vocab_size):
         if isinstance(found, Rejected):
             raise DataError(f"{found} (kangaroo data prepare sets such lines aside)")
         documents.append(found)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kangaroo.models.files import read_json
 from kangaroo.models.fingerprint import fingerprint, weights_sha256
-from kangaroo.train.config import StoredDtype, TrainConfig
+from kangaroo.train.config import FeaturesConfig, StoredDtype, TrainConfig
 from kangaroo.train.parallel import Team
 from kangaroo.train.target import FrozenTarget, States
 from kangaroo.train.whole import check_whole, write_json, write_tensors, written_whole
@@ -124,6 +124,13 @@ def stored_dtype(target: FrozenTarget, dtype: StoredDtype) -> torch.dtype:
     """ "auto": the target's own, in which its states lose nothing."""
     found: torch.dtype = target.head.dtype if dtype == "auto" else getattr(torch, dtype)
     return found
+
+
+def rounded_to(target: FrozenTarget, config: FeaturesConfig) -> torch.dtype | None:
+    """What training reads the target's states in; None: they lose nothing."""
+    stored, own = stored_dtype(target, config.dtype), target.head.dtype
+    lossless = config.folder is None or torch.promote_types(stored, own) == stored
+    return None if lossless else stored
 
 
 def _states_of(

@@ -34,6 +34,9 @@ class Journal:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._stream.close()
 
     def __len__(self) -> int:
@@ -56,6 +59,8 @@ class Journal:
     def _open(self, identity: dict[str, Any]) -> None:
         first = self._stream.readline()
         if not first.endswith(b"\n"):  # new, or killed as it was begun
+            if not _line({"identity": identity}).startswith(first):
+                raise ValueError(f"{self.file}: expected this run's journal, got something else")
             self._stream.truncate(0)
             self._append({"identity": identity})
             return
@@ -75,9 +80,13 @@ class Journal:
     def _append(self, record: dict[str, Any]) -> int:
         """One more line; returns where it stands."""
         offset = self._stream.seek(0, os.SEEK_END)
-        self._stream.write(json.dumps(record, default=str).encode() + b"\n")
+        self._stream.write(_line(record))
         self._stream.flush()
         return offset
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, default=str).encode() + b"\n"
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
@@ -85,7 +94,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        record: dict[str, Any] = json.loads(line)
+        record = json.loads(line)
     except ValueError:
         return None
-    return record
+    return record if isinstance(record, dict) else None

@@ -8,7 +8,7 @@ from time import perf_counter
 from kangaroo.train.config import TrainConfig
 from kangaroo.train.features import stored_dtype
 from kangaroo.train.run import prepare
-from kangaroo.train.trainer import accumulate_gradient
+from kangaroo.train.trainer import accumulate_gradient, checked_folders
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,11 @@ class Plan:
 def plan(config: TrainConfig) -> Plan:
     """Read data and target, check all of `config`, and time one step.
 
-    Raises: as `train.run.prepare`.
+    Raises: as `train.trainer.train_adapter`.
     """
-    run = prepare(config)
+    saved, run = checked_folders(config), prepare(config)
+    if saved is not None:
+        saved.check_contents(run.contents)
     started = perf_counter()
     accumulate_gradient(run, step=0)
     seconds = perf_counter() - started

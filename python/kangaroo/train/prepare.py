@@ -100,8 +100,9 @@ def training_documents(
         ValueError: the file cannot be used, or the folder is none of these, has changed or was made
             with another tokenizer or chat template.
     """
+    vocab_size = model_config(model).vocab_size
     if not data.is_dir():
-        return split_documents(read_documents(data, tokenizer), held_out_fraction)
+        return split_documents(read_documents(data, tokenizer, vocab_size), held_out_fraction)
     manifest = read_json(data / MANIFEST)
     own = {"format": FORMAT, "version": VERSION, **fingerprints(model, tokenizer)}
     for name, expected in own.items():
@@ -111,7 +112,10 @@ def training_documents(
     for name in (TRAIN, HELD_OUT):
         if file_sha256(data / name) != manifest["files"][name]["sha256"]:
             raise ValueError(f"{data / name}: not the file that {MANIFEST} tells of")
-    return read_documents(data / TRAIN, tokenizer), read_documents(data / HELD_OUT, tokenizer)
+    train, held_out = (
+        read_documents(data / name, tokenizer, vocab_size) for name in (TRAIN, HELD_OUT)
+    )
+    return train, held_out
 
 
 def _scan(

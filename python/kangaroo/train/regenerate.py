@@ -16,20 +16,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kangaroo.engine.generation import greedy_options
+from kangaroo.engine.generation import greedy_options, plan
 from kangaroo.engine.llm import KangarooForCausalLM
 from kangaroo.engine.state import Request
 from kangaroo.environment import versions
 from kangaroo.models.files import file_sha256, read_json
 from kangaroo.models.fingerprint import weights_sha256
 from kangaroo.train.answering import Turns, add_turn, turns_of
-from kangaroo.train.checkpoint import run_folder
+from kangaroo.train.config import run_folder
 from kangaroo.train.documents import DataError, Line, lines_of
 from kangaroo.train.journal import Journal
 from kangaroo.train.prepare import MANIFEST, REJECTS, fingerprints
 from kangaroo.train.staging import require_free, whole_folder, write_lines
 
 FORMAT, VERSION, ANSWERS = "kangaroo-answers", 1, "answers.jsonl"
+JOURNAL = "journal.jsonl"
 
 
 @dataclass(frozen=True)
@@ -99,26 +100,58 @@ def regenerate(
             the file cannot be used, or no line could be answered.
     """
     folder = run_folder(config.out)
+    _check_own(folder, config.out)
     identity = _identity(llm, config)
     if folder.exists() and (config.out / MANIFEST).exists():
         manifest = read_json(config.out / MANIFEST)
         if manifest.items() >= identity.items():  # killed as it tidied up
-            shutil.rmtree(folder)
+            if (folder / JOURNAL).exists():
+                Journal(folder / JOURNAL, identity).close()  # refuses another's
+            _remove_own(folder, config.out)
             return manifest
     require_free(config.out)
     _check(llm, config)
     numbers = [line.number for line in lines_of(config.data)]
     folder.mkdir(exist_ok=True)
-    with Journal(folder / "journal.jsonl", identity) as journal:
+    with Journal(folder / JOURNAL, identity) as journal:
         _Answering(llm, config, journal).run(lambda: on_progress(len(journal), len(numbers)))
         results = [journal[number] for number in numbers]
     if not any(result["rows"] for result in results):
-        shutil.rmtree(folder)
+        _remove_own(folder, config.out)
         why = [f"; line {r['reject']['line']}: {r['reject']['reason']}" for r in results[:1]]
         raise DataError(f"{config.data}: expected a line to answer, got none{''.join(why)}")
     manifest = _write(config, identity, folder, results)
-    shutil.rmtree(folder)
+    _remove_own(folder, config.out)
     return manifest
+
+
+def _is_own(path: Path, out: Path) -> bool:
+    """The journal, or where `whole_folder` was killed as it wrote `out`."""
+    if path.name == JOURNAL:
+        return path.is_file()
+    return path.name.startswith(f".{out.name}.") and path.is_dir()
+
+
+def _check_own(folder: Path, out: Path) -> None:
+    """Raises ValueError if the run folder of `out` is there and holds something else."""
+    if not folder.exists():
+        return
+    strangers = [path for path in sorted(folder.iterdir()) if not _is_own(path, out)]
+    if strangers:
+        raise ValueError(
+            f"out: {strangers[0]} is no part of such a run; expected another out, or to find it "
+            "gone"
+        )
+
+
+def _remove_own(folder: Path, out: Path) -> None:
+    """Remove the run's own files, the journal last, and the folder if it is empty then."""
+    for path in folder.iterdir():
+        if path.name != JOURNAL and _is_own(path, out):
+            shutil.rmtree(path)
+    (folder / JOURNAL).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 class _Answering:
@@ -195,7 +228,7 @@ def _check(llm: KangarooForCausalLM, config: RegenerateConfig) -> None:
 
 def _identity(llm: KangarooForCausalLM, config: RegenerateConfig) -> dict[str, Any]:
     """Everything that the answers follow from; neither adapter nor batch does them anything."""
-    norm = llm.model.weights.norm
+    norm, prefill = llm.model.weights.norm, llm.model.prefill_kernels
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -205,7 +238,21 @@ def _identity(llm: KangarooForCausalLM, config: RegenerateConfig) -> dict[str, A
         "device": norm.device.type,
         "data_sha256": file_sha256(config.data),
         "options": config.trajectory(),
+        "generation": _generation(llm, config),
+        "backends": llm.model.kernels.backends,
+        "prefill_backends": {} if prefill is None else prefill.backends,
     }
+
+
+def _generation(llm: KangarooForCausalLM, config: RegenerateConfig) -> dict[str, Any]:
+    """What comes of generation_config.json: how tokens are chosen, and which end an answer."""
+    options = _options(llm, config, seed=0) | {"max_new_tokens": 1}
+    options.pop("seed", None)
+    wanted = plan(llm.generation_config, None, options, 1, llm.model.config.context_len)
+    found = {"shaping": dict(wanted.shaping.fields), "eos_token_id": sorted(wanted.eos_ids)}
+    # As the journal gives it back: with lists for tuples.
+    as_read: dict[str, Any] = json.loads(json.dumps(found, default=str))
+    return as_read
 
 
 def _write(

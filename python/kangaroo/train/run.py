@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -15,12 +16,14 @@ from kangaroo.engine.loading import load_tokenizer
 from kangaroo.models.adapter import Adapter
 from kangaroo.models.eagle import Eagle
 from kangaroo.models.families import model_config
+from kangaroo.models.fingerprint import fingerprint, weights_sha256
 from kangaroo.models.llama import rope_table
 from kangaroo.models.medusa import Medusa
+from kangaroo.models.weights import check_target, open_checkpoint
 from kangaroo.train.config import OptimConfig, TrainConfig
-from kangaroo.train.documents import bos_of
+from kangaroo.train.documents import Document, bos_of
 from kangaroo.train.evaluate import Judge, greedy_prompts
-from kangaroo.train.features import open_features
+from kangaroo.train.features import open_features, rounded_to
 from kangaroo.train.heads import EagleStudent, MedusaStudent
 from kangaroo.train.parallel import ALONE, Team, own_device, shard_layers
 from kangaroo.train.prepare import training_documents
@@ -42,6 +45,7 @@ class Run:
     Attributes:
         windows: what is trained on; held_windows and prompts [N, P] are not.
         rope: [2, P, D / 2] float32.
+        contents: what decides every bit of the adapter and may change behind a path, by name.
         team: the processes that train together.
         features: the states of `windows`, made before; None: the target makes them.
     """
@@ -55,6 +59,7 @@ class Run:
     windows: WindowSet
     held_windows: Windows
     prompts: Tensor
+    contents: dict[str, str]
     team: Team = ALONE
     features: StatesOf | None = None
 
@@ -92,7 +97,8 @@ def prepare(
     """Read data and target, make a fresh student and its optimiser.
 
     Raises:
-        ValueError: `config`, data and target do not fit together.
+        ValueError: `config`, data and target do not fit together, or the engine could not read the
+            target.
         UnsupportedError: the target's family is not supported.
     """
     target_config = model_config(config.model)
@@ -110,28 +116,68 @@ def prepare(
     shape, moving = config.windows, config.windows.moving
     held_windows = WindowSet(held, shape.seq_len, bos, ends)
     windows = WindowSet(train, shape.seq_len, bos, ends, seed=config.seed, moving=moving)
-    first = windows.sample(0, shape.batch_size)
-    scale = exit_scale(target.states(first.ids, first.positions), first.mask)
-    team.share([scale])
-    student.start(target, config.seed)
-    with torch.no_grad():
-        for matrix in student.scaled:
-            matrix.mul_(scale)
+    scale = start(student, target, config, windows.sample(0, shape.batch_size), team)
     prompt_source = WindowSet(held, max(shape.seq_len, config.eval.prompt_len), bos, ends)
     return Run(
         config=config,
         target_config=target_config,
         target=target,
         student=student,
-        optimizer=new_optimizer(student, config.optim, scale.item()),
+        optimizer=new_optimizer(student, config.optim, scale),
         rope=rope_table(target_config, device),
         windows=windows,
         held_windows=held_windows.evenly(config.eval.num_windows),
         prompts=greedy_prompts(
             prompt_source.evenly(), config.eval.num_prompts, config.eval.prompt_len, bos
         ),
+        contents=contents_of(config, target, train, held, (bos, target.eos_ids, sorted(ends))),
         team=team,
     )
+
+
+def start(
+    student: Student, target: FrozenTarget, config: TrainConfig, first: Windows, team: Team
+) -> float:
+    """Give a fresh student its weights, by what the target says of the `first` windows; returns
+    its :func:`exit_scale`.
+    """
+    scale = exit_scale(target.states(first.ids, first.positions), first.mask)
+    team.share([scale])
+    student.start(target, config.seed)
+    with torch.no_grad():
+        for matrix in student.scaled:
+            matrix.mul_(scale)
+    return scale.item()
+
+
+def contents_of(
+    config: TrainConfig,
+    target: FrozenTarget,
+    train: list[Document],
+    held: list[Document],
+    marks: tuple[object, ...],
+) -> dict[str, str]:
+    """See `Run`; `marks` are the tokens that begin and end documents."""
+    rounded = rounded_to(target, config.features)
+    return {
+        "model: config": fingerprint(config.model, exit_layer=1)["config"],
+        "model: weights": weights_sha256(config.model),
+        "model: bos and eos tokens": str(marks),
+        "data: training documents": digest(train),
+        "data: held-out documents": digest(held),
+        "features: states rounded to": "nothing" if rounded is None else str(rounded),
+    }
+
+
+def digest(documents: Iterable[Document]) -> str:
+    """sha256 of tokens and masks, in hexadecimal."""
+    found = hashlib.sha256()
+    for document in documents:
+        answer = document.answer
+        found.update(f"{len(document.ids)} {answer is None}\n".encode())
+        found.update(document.ids.numpy().tobytes())
+        found.update(b"" if answer is None else answer.numpy().tobytes())
+    return found.hexdigest()
 
 
 def with_features(run: Run) -> Run:
@@ -146,7 +192,12 @@ def with_features(run: Run) -> Run:
 
 
 def load_target(config: TrainConfig, team: Team, device: torch.device) -> FrozenTarget:
-    """The frozen target, whole or this process's share of it."""
+    """The frozen target, whole or this process's share of it.
+
+    Raises:
+        ValueError: the engine could not read it, though transformers might.
+    """
+    check_target(open_checkpoint(config.model), model_config(config.model))
     dtype, exit_layer = pick_dtype(config.dtype, device), config.adapter.exit_layer
     if not config.shard_target:
         return FrozenTarget.load(config.model, exit_layer, dtype, device)

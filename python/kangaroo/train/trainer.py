@@ -18,12 +18,13 @@ from kangaroo.train.checkpoint import (
     Best,
     Checkpoint,
     append_metrics,
+    check_own,
     load_checkpoint,
-    run_folder,
+    remove_own,
     save_checkpoint,
     trim_metrics,
 )
-from kangaroo.train.config import LossConfig, OptimConfig, TrainConfig, lr_at
+from kangaroo.train.config import LossConfig, OptimConfig, TrainConfig, lr_at, run_folder
 from kangaroo.train.interrupt import DeferredInterrupt
 from kangaroo.train.loss import vocabulary_loss
 from kangaroo.train.parallel import Team, team
@@ -33,7 +34,7 @@ from kangaroo.train.simulate import tune
 from kangaroo.train.student import Student
 from kangaroo.train.target import States, pick_device
 from kangaroo.train.tracking import tracking
-from kangaroo.train.whole import remove_folder, replace_file
+from kangaroo.train.whole import replace_file
 
 CONFIDENCES = tuple(tenth / 10 for tenth in range(10))
 REPORT = "report.json"
@@ -68,13 +69,11 @@ def train_adapter(config: TrainConfig, on_progress: Callable[[TrainProgress], No
 def _train(
     config: TrainConfig, on_progress: Callable[[TrainProgress], None], processes: Team
 ) -> TrainReport:
-    folder = run_folder(config.out)
-    saved = load_checkpoint(folder, config.trajectory()) if config.resume else None
-    if not config.resume and folder.exists():
-        raise ValueError(f"resume: {folder} holds an unfinished run; resume it, or remove it")
-    if config.out.exists() and any(config.out.iterdir()) and not is_adapter(config.out):
-        raise ValueError(f"out: {config.out} exists and holds no adapter; expected another folder")
-    run, standing = with_features(prepare(config, processes)), Standing()
+    folder, saved = run_folder(config.out), checked_folders(config)
+    run, standing = prepare(config, processes), Standing()
+    if saved is not None:
+        saved.check_contents(run.contents)
+    run = with_features(run)
     if saved is not None:
         run.student.module.load_state_dict(saved.adapter)
         run.optimizer.load_state_dict(saved.optimizer)
@@ -95,6 +94,22 @@ def _train(
     num_tokens = (standing.step - first) * config.num_tokens
     report = TrainReport(config.out, False, standing.step, seconds, num_tokens / max(seconds, 1e-9))
     return _finish(run, standing, report) if standing.step == config.optim.num_steps else report
+
+
+def checked_folders(config: TrainConfig) -> Checkpoint | None:
+    """The checkpoint that is to be resumed, if there is one.
+
+    Raises:
+        ValueError: "<out>.run" or `config.out` is taken, or the checkpoint cannot be used.
+    """
+    out, folder = config.out, run_folder(config.out)
+    check_own(out)
+    if not config.resume and folder.exists():
+        raise ValueError(f"resume: {folder} holds an unfinished run; resume it, or remove it")
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not empty and not is_adapter(out):
+        raise ValueError(f"out: {out} exists and holds no adapter; expected another folder")
+    return load_checkpoint(folder, config.trajectory()) if config.resume else None
 
 
 def _loop(run: Run, standing: Standing, on_progress: Callable[[TrainProgress], None]) -> None:
@@ -220,6 +235,7 @@ def _evaluate(run: Run, standing: Standing) -> Evaluation:
 def _checkpoint(run: Run, standing: Standing) -> Checkpoint:
     return Checkpoint(
         trajectory=run.config.trajectory(),
+        contents=run.contents,
         step=standing.step,
         adapter=run.student.module.state_dict(),
         optimizer=run.optimizer.state_dict(),
@@ -242,5 +258,5 @@ def _finish(run: Run, standing: Standing, report: TrainReport) -> TrainReport:
     replace_file(config.out / METRICS, (folder / METRICS).read_bytes())
     content = json.dumps(asdict(report), indent=2, default=str)
     replace_file(config.out / REPORT, (content + "\n").encode())
-    remove_folder(folder)
+    remove_own(config.out)
     return report

@@ -19,7 +19,7 @@ def token_counts(file: Path, tokenizer: PreTrainedTokenizerBase, vocab_size: int
         DataError: see read_documents.
     """
     counts = torch.zeros(vocab_size, dtype=torch.int64)
-    for document in read_documents(file, tokenizer):
+    for document in read_documents(file, tokenizer, vocab_size):
         written = document.ids if document.answer is None else document.ids[document.answer]
         counts += torch.bincount(written, minlength=vocab_size)
     if (bos := bos_of(tokenizer)) is not None:

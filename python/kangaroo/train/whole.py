@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -110,10 +111,12 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(old)
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a killed process left half-written or half-removed in its own `folder`."""
+def sweep(folder: Path, own: re.Pattern[str]) -> None:
+    """Remove what a killed process left half-written or half-removed in `folder`, if `own` matches
+    its name.
+    """
     for path in folder.glob(".*.*"):
-        if path.suffix in (".new", ".old"):
+        if path.suffix in (".new", ".old") and own.fullmatch(path.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

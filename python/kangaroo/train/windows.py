@@ -74,8 +74,9 @@ class WindowSet:
     A window holds several documents where they are short. Plain texts are joined into one stream,
     which is cut at a new offset every epoch (`moving`) or always at the same places; a conversation
     is cut by itself, and what is shorter than a window is packed with others (best fit, longest
-    first) and padded on the right. Every window and every piece of a conversation starts with
-    `bos_id`, the attention sink that decoding always has (None: the tokenizer has no such token).
+    first) and padded on the right. Every window of texts, and every piece of a conversation that
+    begins with it, starts with `bos_id`, the attention sink that decoding has there (None: the
+    tokenizer has no such token). All other tokens of a conversation are kept.
     Nothing is trained behind an end-of-sequence token: decoding stops there.
 
     Attributes:
@@ -101,7 +102,8 @@ class WindowSet:
             if document.answer is None:
                 texts.append(slots)
             else:
-                pieces += (_begun(piece, bos_id) for piece in slots.split(seq_len, dim=1))
+                sink = bos_id if slots[0, 0] == bos_id else None
+                pieces += (_begun(piece, sink) for piece in slots.split(seq_len, dim=1))
         self.stream = torch.cat(texts, dim=1)
         length = self.stream.shape[1]
         if 1 < length < seq_len:

@@ -139,7 +139,6 @@ class Pretraining:
             if start_from
             else corpus.train_tokenizer(train_texts, config.vocab_size)
         )
-        self.tokenizer.save_pretrained(out)
         self.bos_id = self.tokenizer.bos_token_id
         self.stream = corpus.token_stream(self.tokenizer, train_texts)
         held_stream = corpus.token_stream(self.tokenizer, held_texts)
@@ -156,6 +155,11 @@ class Pretraining:
     @property
     def num_tokens(self) -> int:
         return self.step * self.config.tokens_per_step
+
+    def save(self) -> None:
+        """Write model and tokenizer to `out` as a Hugging Face folder."""
+        self.model.save_pretrained(self.out)
+        self.tokenizer.save_pretrained(self.out)
 
     def enter_phase(self, phase: int) -> None:
         """Grow the model and lengthen the windows as the recipe says."""
@@ -188,7 +192,7 @@ class Pretraining:
 
 def train(config: PretrainConfig, out: Path, device: str, start_from: Path | None = None) -> float:
     """Train, save model (bfloat16) and tokenizer to `out` as a Hugging Face folder; returns the
-    held-out loss.
+    held-out loss. No time: nothing is written.
 
     Raises:
         RuntimeError: training diverged; nothing but the last good checkpoint is in `out`.
@@ -210,11 +214,15 @@ def train(config: PretrainConfig, out: Path, device: str, start_from: Path | Non
             logger.info(
                 "held-out, first 16 windows: %.4f", held_out_loss(run.model, run.held_out[:16])
             )
-            run.model.save_pretrained(out)
-    held_loss = held_out_loss(run.model.bfloat16().float(), run.held_out)
+            run.save()
+    if run.step:  # what is measured is what is written
+        run.model.bfloat16().float()
+    held_loss = held_out_loss(run.model, run.held_out)
     if not math.isfinite(held_loss):
         raise RuntimeError(f"training diverged: held-out loss {held_loss}")
-    run.model.bfloat16().save_pretrained(out)
+    if run.step:
+        run.model.bfloat16()
+        run.save()
     logger.info(
         "steps %d tokens %d held-out %.4f nats per token", run.step, run.num_tokens, held_loss
     )
