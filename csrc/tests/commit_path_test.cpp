@@ -24,7 +24,7 @@ struct Places {
 
 void check(kangaroo_dtype dtype, int32_t lag, int32_t limit) {
   const int64_t path[kBatch * kNodes] = {0, -1, -1, -1, 0, 2, 3, -1, 0, 1, 2, 3};
-  const int32_t path_len[kBatch] = {1, 3, 4}, done[kBatch] = {0, 0, 1};
+  const int32_t path_len[kBatch] = {1, 3, 0}, done[kBatch] = {0, 0, 1};  // done: unset
   const int64_t bonus[kBatch] = {-1, 9, 8};
   std::vector<int64_t> tokens(kBatch * kCapacity, 5);
   std::vector<int32_t> positions(kBatch * kCapacity, 5), counts(kBatch, 3);

@@ -165,6 +165,23 @@ void check(const Case& c) {
   });
 }
 
+// Ancestors are one bit each: what has no bit is refused.
+void large_trees() {
+  constexpr int64_t kNodes = 65;
+  std::vector<float> rows(kNodes * 4), cache(128 * 4);
+  std::vector<int64_t> ancestors(kNodes, 1);
+  const int32_t seqlen = 3;
+  kangaroo_tree_attention_params p = {};
+  p.q = {rows.data(), KANGAROO_FLOAT32, 1, kNodes, 1, 4, kNodes * 4, 4, 4};
+  p.out = p.q;
+  p.kv = {cache.data(), cache.data(), KANGAROO_FLOAT32, 1, 1, 128, 4, 128 * 4, 128 * 4, 4};
+  p.nodes = {nullptr, &seqlen, ancestors.data(), 1, kNodes, 0, 0};
+  p.scale = 1.0f;
+  p.num_threads = 1;
+  EXPECT(kangaroo_tree_attention(&p) == KANGAROO_INVALID_ARGUMENT);
+  EXPECT(std::strstr(kangaroo_last_error(), "nodes of a tree: expected 0 to 64, got 65"));
+}
+
 }  // namespace
 
 int main() {
@@ -183,5 +200,6 @@ int main() {
       }
     }
   }
+  large_trees();
   return testing::result();
 }

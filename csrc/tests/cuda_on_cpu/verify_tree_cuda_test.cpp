@@ -182,6 +182,31 @@ void check_refusals() {
   EXPECT(cuda_on_cpu::num_launches() == launches);
 }
 
+// Counts that lie are held within the tree: nothing in front of a sequence's rows is written.
+void counts_that_lie() {
+  for (const int32_t wanted : {-5, 0, 1, 9}) {
+    std::vector<int64_t> tokens = {0, 0, 0}, parents = {-1, 0, 1}, path(9, -7), successors(9, -7);
+    std::vector<float> logits(9);
+    int64_t bonus = -7;
+    int32_t path_len = -7;
+    kangaroo_verify_tree_params p = {};
+    p.logits = kangaroo_states_of(logits.data(), KANGAROO_FLOAT32, 1, 3, 3);
+    p.tokens = tokens.data();
+    p.parents = parents.data();
+    p.path = path.data() + 3;
+    p.path_len = &path_len;
+    p.bonus = &bonus;
+    p.successors = successors.data() + 3;
+    p.num_nodes = &wanted;
+    EXPECT(kangaroo_verify_tree_cuda(&p, nullptr) == KANGAROO_OK);
+    cuda_on_cpu::synchronize();
+    for (const std::size_t at : {0, 1, 2, 6, 7, 8}) {
+      EXPECT(path[at] == -7 && successors[at] == -7);
+    }
+    EXPECT(path_len == (wanted > 1 ? 3 : 1) && bonus == 0 && successors[3] == 0);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -207,5 +232,6 @@ int main() {
   check_choices();
   check_lies();
   check_refusals();
+  counts_that_lie();
   return testing::result();
 }

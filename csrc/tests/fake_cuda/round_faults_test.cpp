@@ -227,6 +227,11 @@ void lost_rounds() {
   Decoder decoder({KANGAROO_ROUND_CONDITIONAL, 2});
   EXPECT(decoder.create() == KANGAROO_OK && decoder.capture() == KANGAROO_OK);
   kangaroo_round_result result = {};
+  for (const int64_t long_us : {INT64_MAX / 1000 + 1, INT64_MAX}) {
+    EXPECT(decoder.launch() == KANGAROO_OK);
+    EXPECT(kangaroo_round_wait(decoder.round, long_us, &result) == KANGAROO_OK &&
+           result.ready == 1);
+  }
   EXPECT(decoder.launch() == KANGAROO_OK);
   EXPECT(kangaroo_round_poll(decoder.round, &result) == KANGAROO_OK && result.ready == 0);
   fake::break_stream(cudaErrorNotReady);
