@@ -44,10 +44,10 @@ def tune(
     right; says what every rule would do, then decodes with the best and without drafting. The exit
     code is 1 if ids differ.
     """
-    from kangaroo.evals.certificate import check_free
     from kangaroo.evals.prompts import read_prompts
     from kangaroo.evals.tuning import FORMAT, Settings
     from kangaroo.models.adapter_io import save_rule
+    from kangaroo.models.files import check_free
     from kangaroo.reports import tuning_parts
 
     if out is not None:

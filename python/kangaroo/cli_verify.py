@@ -41,9 +41,10 @@ def verify(
     logits with drafting on and off, seeds, the law of what is sampled, and ends. The exit code is 1
     if a promise is broken.
     """
-    from kangaroo.evals.certificate import FORMAT, check_free
+    from kangaroo.evals.certificate import FORMAT
     from kangaroo.evals.prompts import BUILT_IN, encoded, read_prompts
     from kangaroo.evals.subject import PASS, Settings, Subject
+    from kangaroo.models.files import check_free
     from kangaroo.reports import certificate_parts
 
     check_free(out, FORMAT, "certificate")

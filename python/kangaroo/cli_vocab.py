@@ -26,12 +26,13 @@ def draft_vocab(
     """
     from kangaroo.engine.generation import eos_list
     from kangaroo.engine.loading import generation_config, load_tokenizer, target_path
-    from kangaroo.models.draft_vocab import check_free, most_frequent, save_draft_vocab
+    from kangaroo.models.draft_vocab import FORMAT, NOUN, most_frequent, save_draft_vocab
     from kangaroo.models.families import model_config
+    from kangaroo.models.files import check_free
     from kangaroo.models.fingerprint import tokenizer_sha256
     from kangaroo.train.vocabulary import token_counts
 
-    check_free(out)
+    check_free(out, FORMAT, NOUN)
     path = target_path(model)
     tokenizer = load_tokenizer(path)
     counts = token_counts(data, tokenizer, model_config(path).vocab_size)

@@ -54,9 +54,9 @@ def test_what_is_refused(run: Run, folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("data.jsonl", "exists and is not a draft vocabulary; not touched"),
-        ("other.json", "exists and is not a draft vocabulary; not touched"),
-        ("", "exists and is not a draft vocabulary; not touched"),
+        ("data.jsonl", "exists and is no draft vocabulary; not touched"),
+        ("other.json", "exists and is no draft vocabulary; not touched"),
+        ("", "exists and is no draft vocabulary; not touched"),
         ("none/ids.json", "no such folder"),
     ],
 )

@@ -16,7 +16,6 @@ from kangaroo.evals.laws import sampling_law
 from kangaroo.evals.margins import greedy_equality
 from kangaroo.evals.subject import FAIL, PASS, Finding, Subject
 from kangaroo.models.adapter_format import CONFIG, read_description
-from kangaroo.models.files import read_json
 from kangaroo.models.fingerprint import fingerprint, weights_sha256
 from kangaroo_kernels import native
 
@@ -117,25 +116,3 @@ def _engine(subject: Subject) -> dict[str, Any]:
         "device": str(subject.llm.device),
         "kernels": model.kernels.backends,
     }
-
-
-def check_free(file: Path, form: str, noun: str) -> None:
-    """Refuse to write where something else than a former result is.
-
-    Args:
-        form: the "format" of such results, which are JSON; noun: what one is called.
-
-    Raises:
-        ValueError: something is there, or the folder is not.
-    """
-    if file.exists() and not _is_of(form, file):
-        raise ValueError(f"{file}: exists and is no {noun}; not touched")
-    if not file.parent.is_dir():
-        raise ValueError(f"{file.parent}: no such folder")
-
-
-def _is_of(form: str, file: Path) -> bool:
-    try:
-        return file.is_file() and read_json(file).get("format") == form
-    except ValueError:
-        return False

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from kangaroo.models.files import check_fields, flush, read_json
+from kangaroo.models.files import check_fields, check_free, flush, read_json
 
-FORMAT, VERSION = "kangaroo-draft-vocab", 1
+FORMAT, VERSION, NOUN = "kangaroo-draft-vocab", 1, "draft vocabulary"
 KINDS = {
     "format": str,
     "version": int,
@@ -42,26 +42,6 @@ def most_frequent(counts: Tensor, size: int, always: Iterable[int]) -> list[int]
     return sorted([*least, *others[: size - len(least)]])
 
 
-def check_free(file: Path) -> None:
-    """Refuse to write where something else than a draft vocabulary is.
-
-    Raises:
-        ValueError: something is there, or the folder is not.
-    """
-    if not file.parent.is_dir():
-        raise ValueError(f"{file}: no such folder: {file.parent}")
-    if (file.exists() or file.is_symlink()) and not _is_draft_vocab(file):
-        raise ValueError(f"{file}: exists and is not a draft vocabulary; not touched")
-
-
-def _is_draft_vocab(file: Path) -> bool:
-    """`file` is what `save_draft_vocab` writes, perhaps of another version or target."""
-    try:
-        return file.is_file() and read_json(file).get("format") == FORMAT
-    except ValueError:
-        return False
-
-
 def save_draft_vocab(file: Path, ids: Sequence[int], counts: Tensor, tokenizer: str) -> float:
     """Write `ids` for a target of len(counts) tokens whose tokenizer has this sha256, whole or not
     at all; a draft vocabulary that is there is replaced.
@@ -70,9 +50,9 @@ def save_draft_vocab(file: Path, ids: Sequence[int], counts: Tensor, tokenizer: 
         the share of what was counted that may be drafted.
 
     Raises:
-        ValueError: nothing was counted, or as :func:`check_free`.
+        ValueError: nothing was counted, or as :func:`kangaroo.models.files.check_free`.
     """
-    check_free(file)
+    check_free(file, FORMAT, NOUN)
     if not (total := int(counts.sum())):
         raise ValueError("counts: expected at least one token, got none")
     coverage = int(counts[torch.tensor(ids)].sum()) / total

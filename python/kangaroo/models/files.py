@@ -63,6 +63,28 @@ def file_sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
+def check_free(file: Path, form: str, noun: str) -> None:
+    """Refuse to write where something else than a former result is.
+
+    Args:
+        form: the "format" of such results, which are JSON; noun: what one is called.
+
+    Raises:
+        ValueError: something is there, or the folder is not.
+    """
+    if (file.exists() or file.is_symlink()) and not _is_of(form, file):
+        raise ValueError(f"{file}: exists and is no {noun}; not touched")
+    if not file.parent.is_dir():
+        raise ValueError(f"{file.parent}: no such folder")
+
+
+def _is_of(form: str, file: Path) -> bool:
+    try:
+        return file.is_file() and read_json(file).get("format") == form
+    except ValueError:
+        return False
+
+
 def linked(source: str, to: str) -> str:
     """The same file under another name; where there are no such links, a copy."""
     try:
